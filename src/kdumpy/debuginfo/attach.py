@@ -1,0 +1,119 @@
+"""Give a `drgn.Program` of a kernel dump its symbols, types, objects and unwind tables, from the dump."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import drgn
+from drgn import ProgramFlags
+
+from kdumpy.debuginfo import kallsyms, orc
+from kdumpy.debuginfo.btf import Btf
+from kdumpy.debuginfo.cache import load_index
+from kdumpy.debuginfo.modules import ModuleSymbols, add_module_types
+from kdumpy.debuginfo.objects import Objects
+from kdumpy.debuginfo.types import BtfTypes
+from kdumpy.errors import KdumpyError, NotInDump
+
+_NAME = "kdumpy"
+_LARGEST_BTF = 256 << 20
+_HALF = "this kernel was built without CONFIG_DEBUG_INFO_BTF, or its pages are missing"
+
+
+@dataclass
+class DebugInfo:
+    """What a dump could tell of itself, and what it could not."""
+
+    symbols: kallsyms.KernelSymbols | None = None
+    module_symbols: ModuleSymbols | None = None
+    types: BtfTypes | None = None
+    objects: Objects | None = None
+    panic_frame: orc.Restart | None = None
+    missing: dict[str, str] = field(default_factory=dict)
+    """Why a part is not there, by part: symbols, types, module types, unwind tables."""
+
+    dwarf: list[str] = field(default_factory=list)
+    """Files with DWARF that are in use."""
+
+
+def attach(prog: drgn.Program) -> DebugInfo:
+    """Attach what the dump knows of itself, behind DWARF where DWARF is already loaded.
+
+    Never raises for what the dump lacks: that goes into `DebugInfo.missing`.
+    """
+    info = DebugInfo()
+    if not prog.flags & ProgramFlags.IS_LINUX_KERNEL:
+        return info
+    prog.config["kdumpy"] = info
+    try:
+        info.symbols = kallsyms.load(prog)
+    except KdumpyError as error:
+        info.missing["symbols"] = str(error)
+        return info
+    prog.register_symbol_finder(_NAME, info.symbols, enable_index=-1)
+    try:
+        info.types = BtfTypes(prog, _kernel_btf(prog))
+    except KdumpyError as error:
+        info.missing["types"] = str(error)
+    info.objects = Objects(prog, info.types)
+    prog.register_object_finder(_NAME, info.objects, enable_index=1)
+    if info.types is not None:
+        _attach_types(prog, info, info.types)
+    try:
+        info.panic_frame = orc.attach(prog)
+    except (LookupError, AttributeError, drgn.FaultError) as error:
+        info.missing["unwind tables"] = str(error)
+    return info
+
+
+def _attach_types(prog: drgn.Program, info: DebugInfo, types: BtfTypes) -> None:
+    found: dict[tuple[drgn.TypeKindSet, str], drgn.Type | None] = {}
+
+    def find(prog: drgn.Program, kinds: drgn.TypeKindSet, name: str, filename: str | None) -> drgn.Type | None:
+        if filename is not None:                # BTF knows no files
+            return None
+        key = (kinds, name)
+        if key not in found:
+            found[key] = types.find(kinds, name)
+            if found[key] is None and _module_types():
+                found[key] = types.find(kinds, name)
+        return found[key]
+
+    def _module_types() -> bool:
+        """Read the modules' BTF when a name is first missed in the kernel's; True once they are there."""
+        nonlocal pending
+        if pending:
+            pending = False
+            failures = add_module_types(types)
+            if failures:
+                info.missing["module types"] = "; ".join(f"{name}: {why}" for name, why in failures.items())
+            if info.objects:
+                info.objects.forget()
+        return bool(types.modules)
+
+    pending = True
+    prog.register_type_finder(_NAME, find, enable_index=-1)
+    info.module_symbols = ModuleSymbols(prog)
+    prog.register_symbol_finder(f"{_NAME}-modules", info.module_symbols, enable_index=-1)
+
+
+def _kernel_btf(prog: drgn.Program) -> Btf:
+    """Read and index the kernel's own BTF.
+
+    Raises:
+        NotInDump: the kernel has none, or its pages are missing.
+        DamagedDump: it breaks its own rules.
+    """
+    mend = "pass the kernel's vmlinux with debug symbols"
+    try:
+        start, stop = (prog.symbol(name).address for name in ("__start_BTF", "__stop_BTF"))
+        if not 0 < stop - start <= _LARGEST_BTF:
+            raise NotInDump("the kernel's types (BTF) have an impossible size", where=f"address {start:#x}",
+                            why=f"{stop - start} bytes", mend=mend)
+        data = prog.read(start, stop - start)
+    except LookupError:
+        raise NotInDump("the kernel has no types (BTF)", why=_HALF, mend=mend) from None
+    except drgn.FaultError as error:
+        raise NotInDump("the kernel's types (BTF) are not in the dump", where=f"address {error.address:#x}",
+                        why="the page is missing", mend=mend) from error
+    return load_index(data)

@@ -1,0 +1,214 @@
+"""The kernel's symbols, out of the dump: kallsyms of the kernel itself.
+
+Since Linux 6.0 (5fd8fea935a10 "vmcoreinfo: include kallsyms symbols") VMCOREINFO says where the
+tables are. Before, they are found by their shape: the table of tokens holds the digits and the
+letters in order, and the other tables lie before it (kernel/kallsyms.c, scripts/kallsyms.c).
+drgn decodes the tables, at C speed.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Sequence
+
+import drgn
+from drgn.helpers.linux.kallsyms import load_vmlinux_kallsyms
+
+from kdumpy.errors import DamagedDump, NotInDump
+
+_MOST_SYMBOLS = 4_000_000
+"""A kernel has about 200,000; a count beyond this comes out of a damaged page."""
+_CHUNK = 1 << 20
+_LONGEST_IMAGE = 96 << 20
+"""Bytes from _stext that are searched; text and read-only data of a distribution's kernel are 30 MB."""
+_KERNEL_HALF = 1 << 63
+_DIGITS = b"".join(b"%c\0" % c for c in b"0123456789")
+_LETTERS = b"".join(b"%c\0" % c for c in b"abcdefghijklmnopqrstuvwxyz")
+_TABLES = ("kallsyms_names", "kallsyms_token_table", "kallsyms_token_index", "kallsyms_num_syms",
+           "kallsyms_offsets", "kallsyms_relative_base")
+
+
+class KernelSymbols:
+    """A drgn symbol finder over the kernel's kallsyms.
+
+    Per-CPU variables stand in kallsyms at their offset in the per-CPU area, so an address in the
+    lower half never names a symbol: without this rule NULL prints as `__per_cpu_start`.
+    """
+
+    def __init__(self, index: drgn.SymbolIndex, source: str) -> None:
+        self._index = index
+        self.source = source
+        """How the tables were found, in words."""
+
+    def __call__(self, prog: drgn.Program, name: str | None, address: int | None, one: bool) -> Sequence[drgn.Symbol]:
+        """Find symbols by name, by address, or all: drgn's protocol of symbol finders."""
+        if address is not None and address < _KERNEL_HALF:
+            return []
+        return self._index(prog, name, address, one)
+
+
+def load(prog: drgn.Program) -> KernelSymbols:
+    """Decode the kernel's kallsyms tables.
+
+    Raises:
+        NotInDump: the dump does not hold the tables.
+        DamagedDump: the tables make no sense.
+    """
+    text = prog["VMCOREINFO"].string_().decode("ascii", "replace")
+    known = {name: int(value, 16) for name, value in re.findall(r"^SYMBOL\((\w+)\)=([0-9a-fA-F]+)$", text, re.M)}
+    try:
+        if "kallsyms_names" in known:
+            _check_count(prog, known["kallsyms_num_syms"])
+            return KernelSymbols(load_vmlinux_kallsyms(prog), "VMCOREINFO")
+        tables = find_tables(prog, known["_stext"])
+        _check_count(prog, tables["kallsyms_num_syms"])
+        return KernelSymbols(_load_at(prog, text, tables), "a search of the kernel's read-only data")
+    except KeyError as error:
+        raise NotInDump("VMCOREINFO does not say where the kernel's text begins", why=f"no {error}",
+                        mend="pass the kernel's vmlinux with debug symbols") from None
+    except drgn.FaultError as error:
+        raise NotInDump("the kernel's symbol table is not in the dump", where=f"address {error.address:#x}",
+                        why="its pages are missing", mend="pass the kernel's vmlinux with debug symbols") from error
+    except (drgn.BadDataError, ValueError, MemoryError, OverflowError) as error:
+        raise DamagedDump("the kernel's symbol table makes no sense", why=str(error) or type(error).__name__) from error
+
+
+def _check_count(prog: drgn.Program, address: int) -> None:
+    count = prog.read_u32(address)
+    if not 0 < count <= _MOST_SYMBOLS:
+        raise DamagedDump("the kernel's symbol table makes no sense", where=f"address {address:#x}",
+                          why=f"it claims {count} symbols")
+
+
+def _load_at(prog: drgn.Program, vmcoreinfo: str, tables: dict[str, int]) -> drgn.SymbolIndex:
+    """Have drgn decode tables that VMCOREINFO does not name, by showing it a VMCOREINFO that does."""
+    completed = vmcoreinfo + "".join(f"SYMBOL({name})={value:x}\n" for name, value in tables.items())
+    data = completed.encode() + b"\0"
+
+    def find(prog: drgn.Program, name: str, flags: drgn.FindObjectFlags, filename: str | None) -> drgn.Object | None:
+        if name != "VMCOREINFO":
+            return None
+        return drgn.Object(prog, prog.array_type(prog.int_type("char", 1, True), len(data)), value=data)
+
+    enabled = prog.enabled_object_finders()
+    if "kdumpy-vmcoreinfo" not in prog.registered_object_finders():
+        prog.register_object_finder("kdumpy-vmcoreinfo", find)
+    prog.set_enabled_object_finders(["kdumpy-vmcoreinfo", *enabled])
+    try:
+        return load_vmlinux_kallsyms(prog)
+    finally:
+        prog.set_enabled_object_finders(enabled)
+
+
+def find_tables(prog: drgn.Program, stext: int) -> dict[str, int]:
+    """Find the kallsyms tables of a kernel before 6.0 by their shape.
+
+    They follow each other in read-only data, each aligned to 8 bytes: offsets, relative_base,
+    num_syms, names, markers, token_table, token_index (scripts/kallsyms.c, write_src, 4.20 to 5.19).
+
+    Raises:
+        NotInDump: there is nothing of this shape in the kernel's image.
+    """
+    token_table, token_index = _find_tokens(prog, stext)
+    markers, last_marker, first = _find_markers(prog, token_table)
+    count = len(markers)
+    # names is as long as its last marker says, and at most 256 names longer.
+    for num_syms in range((markers[0] - last_marker - 16) & ~7, (markers[0] - last_marker - 256 * 256) & ~7, -8):
+        symbols = prog.read_u32(num_syms)
+        if not 256 * (count - 1) < symbols <= 256 * count:
+            continue
+        if prog.read_u32(num_syms + 4) == 0 and _names_match(prog, num_syms + 8, first):
+            relative_base = num_syms - 8
+            return dict(zip(_TABLES, (num_syms + 8, token_table, token_index, num_syms,
+                                      relative_base - (symbols * 4 + 7 & ~7), relative_base), strict=True))
+    raise NotInDump("the kernel's symbol table was not found", where=f"before address {token_table:#x}",
+                    mend="pass the kernel's vmlinux with debug symbols")
+
+
+def _find_tokens(prog: drgn.Program, stext: int) -> tuple[int, int]:
+    """Return the addresses of token_table and token_index."""
+    before = b""
+    for start in range(stext, stext + _LONGEST_IMAGE, _CHUNK):
+        try:
+            chunk = before + prog.read(start, _CHUNK)
+        except drgn.FaultError:
+            before = b""
+            continue
+        for match in re.finditer(re.escape(_DIGITS), chunk):
+            digits = start - len(before) + match.start()
+            table = _token_start(prog, digits)
+            if table is not None:
+                return table
+        before = chunk[-4096:]
+    raise NotInDump("the kernel's symbol table was not found", where=f"after address {stext:#x}",
+                    mend="pass the kernel's vmlinux with debug symbols")
+
+
+def _token_start(prog: drgn.Program, digits: int) -> tuple[int, int] | None:
+    """Return (token_table, token_index) if the token of "0" at `digits` lies in a table of 256."""
+    try:
+        after = prog.read(digits, 8192)
+        previous = prog.read(digits - 2048, 2048)
+    except drgn.FaultError:
+        return None
+    tokens = after.split(b"\0")[: 256 - ord("0")]
+    if _LETTERS not in after or len(tokens) < 256 - ord("0"):
+        return None
+    starts = [m.end() for m in re.finditer(b"\0", previous)]
+    # The token before "0" ends with the NUL before `digits`; 48 tokens lie before it.
+    if len(starts) < ord("0") + 1:
+        return None
+    table = digits - 2048 + starts[-(ord("0") + 1)]
+    end = digits + sum(len(token) + 1 for token in tokens)
+    offsets = []
+    at = table
+    for token in prog.read(table, end - table).split(b"\0")[:256]:
+        offsets.append(at - table)
+        at += len(token) + 1
+    wanted = struct.pack("<256H", *offsets)
+    found = prog.read(end, 1024).find(wanted)
+    if found >= 0:
+        return table, end + found
+    # Leading tokens may be empty (characters that no name uses), so that the count above starts
+    # too early or too late: let the index itself say where the table begins.
+    for shift in range(8):
+        base = (end + 7 & ~7) + 8 * shift
+        index = struct.unpack("<256H", prog.read(base, 512))
+        if index[0] == 0 and list(index) == sorted(index) and digits - index[ord("0")] <= digits and prog.read(
+                digits - index[ord("0")] + index[ord("a")], 2) == b"a\0":
+            return digits - index[ord("0")], base
+    return None
+
+
+def _find_markers(prog: drgn.Program, token_table: int) -> tuple[list[int], int, int]:
+    """Return ([address of each marker], value of the last marker, value of the second).
+
+    Marker n is the offset in `names` of symbol 256 * n; they are 32 bits wide since 4.20
+    (80ffbaa5b1bd "kallsyms: reduce size a little on 64-bit").
+    """
+    data = prog.read(token_table - (1 << 16), 1 << 16)
+    words = struct.unpack(f"<{len(data) // 4}I", data)
+    at = len(words) - 1
+    while at > 0 and words[at] == 0:                    # padding
+        at -= 1
+    last = at
+    while at > 0 and 0 < words[at - 1] < words[at]:
+        at -= 1
+    at -= 1                                             # the first marker is 0
+    if at < 0 or words[at] != 0 or last - at < 16:
+        raise NotInDump("the kernel's symbol table was not found", where=f"before address {token_table:#x}",
+                        why="its markers have another shape", mend="pass the kernel's vmlinux with debug symbols")
+    base = token_table - (1 << 16)
+    return [base + 4 * i for i in range(at, last + 1)], words[last], words[at + 1]
+
+
+def _names_match(prog: drgn.Program, names: int, first: int) -> bool:
+    """Whether 256 names, each a length byte and so many tokens, fill `first` bytes."""
+    data = prog.read(names, first + 1)
+    position = 0
+    for _ in range(256):
+        if position >= first:
+            return False
+        position += data[position] + 1
+    return position == first

@@ -1,0 +1,126 @@
+"""Global variables, functions and constants as drgn objects: address from kallsyms, type from BTF."""
+
+from __future__ import annotations
+
+import re
+
+import drgn
+from drgn import FindObjectFlags
+
+from kdumpy.debuginfo.btf import Kind
+from kdumpy.debuginfo.types import BtfTypes
+from kdumpy.debuginfo.variables import DECLARATIONS
+from kdumpy.errors import DamagedDump
+
+_CAPPED = 0x10000
+"""drgn gives no kallsyms symbol a size beyond this, because kallsyms has no sizes (kallsyms.c)."""
+_LENGTH = re.compile(r"\[([A-Z_]+)\]$")
+
+
+class Objects:
+    """A drgn object finder over kallsyms and BTF; answers are kept, misses too."""
+
+    def __init__(self, prog: drgn.Program, types: BtfTypes | None) -> None:
+        self.prog = prog
+        self.types = types
+        self._known: dict[tuple[str, int], drgn.Object | None] = {}
+
+    def __call__(self, prog: drgn.Program, name: str, flags: FindObjectFlags, filename: str | None) -> drgn.Object | None:
+        """Find an object by name: drgn's protocol of object finders."""
+        if filename is not None:            # neither kallsyms nor BTF knows files
+            return None
+        key = (name, flags.value)
+        if key not in self._known:
+            # Set first: the type of a variable is found through the program, which asks here again.
+            self._known[key] = None
+            self._known[key] = self._find(name, flags)
+        return self._known[key]
+
+    def forget(self) -> None:
+        """Drop the answers, after symbols or types were added."""
+        self._known.clear()
+
+    def _find(self, name: str, flags: FindObjectFlags) -> drgn.Object | None:
+        if flags & FindObjectFlags.CONSTANT and self.types:
+            constant = self.types.enumerator(name)
+            if constant is not None:
+                return constant
+        if flags & FindObjectFlags.VARIABLE:
+            variable = self._variable(name)
+            if variable is not None:
+                return variable
+        if flags & FindObjectFlags.FUNCTION:
+            return self._function(name)
+        return None
+
+    def _symbol(self, name: str) -> drgn.Symbol | None:
+        try:
+            return self.prog.symbol(name)
+        except LookupError:
+            return None
+
+    def _variable(self, name: str) -> drgn.Object | None:
+        percpu = self.types.percpu(name) if self.types else None
+        declared = DECLARATIONS.get(name)
+        if percpu is None and declared is None:
+            return None
+        symbol = self._symbol(name)
+        if symbol is None:
+            return None
+        if percpu is not None:
+            return drgn.Object(self.prog, percpu, address=symbol.address)
+        for declaration in declared or ():
+            made = self.declared_type(declaration)
+            if made is not None and self._fits(made, symbol):
+                return drgn.Object(self.prog, made, address=symbol.address)
+        return None
+
+    @staticmethod
+    def _fits(made: drgn.Type, symbol: drgn.Symbol) -> bool:
+        """Whether a variable of this type can lie between the symbol and the next one."""
+        if not made.is_complete() or symbol.size >= _CAPPED:
+            return True
+        return drgn.sizeof(made) <= symbol.size
+
+    def declared_type(self, declaration: str) -> drgn.Type | None:
+        """Return the type of a declaration of `variables.py`, or None where the kernel lacks it."""
+        try:
+            if declaration.startswith("{"):
+                return self._anonymous(tuple(declaration.strip("{}").split(", ")))
+            length = _LENGTH.search(declaration)
+            if length:
+                count = self.types.enumerator(length[1]) if self.types else None
+                if count is None:
+                    return None
+                declaration = declaration[: length.start()] + f"[{count.value_()}]"
+            return self.prog.type(declaration)
+        except LookupError:
+            return None
+
+    def _anonymous(self, members: tuple[str, ...]) -> drgn.Type | None:
+        """Return the anonymous struct that has exactly these members."""
+        if self.types is None:
+            return None
+        blob = self.types.btf
+        for type_id in range(blob.first_id, blob.end_id):
+            if blob.kind_and_count(type_id) != (Kind.STRUCT, len(members)):
+                continue
+            record = blob.type(type_id)
+            if not record.name and tuple(member.name for member in blob.members(record)) == members:
+                return self.types.type(blob, type_id)
+        return None
+
+    def _function(self, name: str) -> drgn.Object | None:
+        symbol = self._symbol(name)
+        if symbol is None or symbol.kind != drgn.SymbolKind.FUNC:
+            return None
+        made = None
+        if self.types:
+            try:
+                made = self.types.function(name)
+            except DamagedDump:
+                made = None
+        if made is None:
+            # BTF leaves some functions out; drgn's helpers ask whether they exist (vmemmap_populate).
+            made = self.prog.function_type(self.prog.void_type(), (), True)
+        return drgn.Object(self.prog, made, address=symbol.address)
