@@ -56,7 +56,7 @@ def attach(prog: drgn.Program) -> DebugInfo:
     except KdumpyError as error:
         info.missing["types"] = str(error)
     info.objects = Objects(prog, info.types)
-    prog.register_object_finder(_NAME, info.objects, enable_index=1)
+    prog.register_object_finder(_NAME, info.objects, enable_index=-1)
     if info.types is not None:
         _attach_types(prog, info, info.types)
     try:

@@ -1,0 +1,46 @@
+"""What the commands share: their common arguments, and output to a terminal or to a program."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kdumpy.kernel import Kernel
+
+
+def add_dump(parser: argparse.ArgumentParser) -> None:
+    """Add the dump, and where to find DWARF for it."""
+    parser.add_argument("vmcore", type=Path, metavar="VMCORE", help="the dump: ELF, kdump-compressed or flattened")
+    parser.add_argument("--vmlinux", type=Path, action="append", default=[], metavar="FILE",
+                        help="debug symbols of the kernel or of a module; not needed, they add lines and inlines")
+    parser.add_argument("--dwarf", choices=("auto", "fetch", "no"), default="auto",
+                        help="where else to look for debug symbols: at the standard paths (auto), from the servers "
+                             "of DEBUGINFOD_URLS too (fetch), nowhere (no)")
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add --json."""
+    parser.add_argument("--json", action="store_true", help="answer in JSON")
+
+
+def open_from(arguments: argparse.Namespace) -> Kernel:
+    """Open the dump that the arguments name."""
+    from kdumpy.debuginfo.dwarf import Dwarf
+    from kdumpy.kernel import open_kernel
+
+    return open_kernel(arguments.vmcore, vmlinux=arguments.vmlinux, dwarf=Dwarf(arguments.dwarf))
+
+
+def print_json(value: Any) -> None:
+    """Print a JSON document, indented."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def colourful() -> bool:
+    """Whether standard output shows colours: a terminal, and NO_COLOR (no-color.org) is not set."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

@@ -1,0 +1,126 @@
+"""The command line: which commands there are, and how an error becomes a line and an exit code.
+
+A command is a module of this package with `add_arguments(parser)` and `run(arguments) -> int`;
+its docstring is its help, with examples. Nothing heavy is imported before a command runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from types import ModuleType
+from typing import NoReturn
+
+from kdumpy import __version__
+from kdumpy.errors import KdumpyError
+
+COMMANDS = {
+    "report": "say why the kernel crashed: cause, culprit, evidence, what to do next",
+    "log": "print the kernel's log out of a dump",
+    "info": "describe a dump: format, kernel, health, what it holds",
+    "list": "list the dumps of this machine, newest first",
+    "crash": "open a dump in a shell with the commands of crash",
+    "shell": "open a dump in Python, or run a script on it",
+}
+"""Every command and its line of help, in the order in which `--help` shows them."""
+
+GOOD, BAD, USAGE, COULD_NOT = 0, 1, 2, 3
+"""Exit codes: all well; the answer is no or bad; the command line is wrong; the environment or file prevents it."""
+
+MEMORY_LIMIT = 1 << 30
+"""Bytes of memory of its own that a command may take, whatever a dump claims; KDUMPY_MEMORY_LIMIT changes it."""
+
+_EPILOG = """\
+exit codes:
+  0  good            1  the answer is "no" or "bad" (a damaged dump, no panic in it)
+  2  wrong usage     3  could not (no such file, not a dump, something is missing here)
+
+examples:
+  kdumpy report /var/crash/*/vmcore      why did it crash?
+  kdumpy log vmcore | tail               the last words of the kernel
+  kdumpy crash vmcore -e 'bt; ps'        crash's commands, no debuginfo needed
+
+`kdumpy COMMAND --help` explains a command.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE, f"kdumpy: {message} (see '{self.prog} --help')\n")
+
+
+def build_parser(command: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser; only the module of `command` is loaded, or every one when it is "*"."""
+    parser = _Parser(prog="kdumpy", description="kdump, whole: why did this kernel panic?", epilog=_EPILOG,
+                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--version", action="version", version=f"kdumpy {__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, line in COMMANDS.items():
+        sub = subparsers.add_parser(name, help=line, formatter_class=argparse.RawDescriptionHelpFormatter)
+        sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        if command in (name, "*"):
+            module = load(name)
+            sub.description = (module.__doc__ or "").strip()
+            module.add_arguments(sub)
+    return parser
+
+
+def load(command: str) -> ModuleType:
+    """Return the module of a command."""
+    return import_module(f"kdumpy.cli.{command}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; return its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    command = next((word for word in words if not word.startswith("-")), None)
+    arguments = build_parser(command).parse_args(words)
+    try:
+        _limit_memory()
+        code: int = load(arguments.command).run(arguments)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # The reader has gone (`| head`): that is its right, and nothing is left to say.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return GOOD
+    except KeyboardInterrupt:
+        return 130
+    except KdumpyError as error:
+        if arguments.debug:
+            raise
+        return _tell(error, as_json=getattr(arguments, "json", False))
+    except MemoryError:
+        if arguments.debug:
+            raise
+        return _tell(KdumpyError(
+            "out of memory", why="more than the limit would be needed, often because the dump is damaged",
+            mend="set KDUMPY_MEMORY_LIMIT to more bytes if this machine has them"), as_json=False)
+    except OSError as error:
+        if arguments.debug:
+            raise
+        return _tell(KdumpyError(error.strerror or str(error), where=str(error.filename or "")), as_json=False)
+    except Exception as error:          # a bug of ours: still one line, and how to see more
+        if arguments.debug:
+            raise
+        return _tell(KdumpyError("internal error", why=f"{type(error).__name__}: {error}",
+                                 mend="--debug shows where; please report it"), as_json=False)
+
+
+def _tell(error: KdumpyError, *, as_json: bool) -> int:
+    if as_json:
+        print(json.dumps(error.as_json(), indent=2))
+    print(f"kdumpy: {error}".replace("\n", " "), file=sys.stderr)
+    return error.exit_code
+
+
+def _limit_memory() -> None:
+    limit = int(os.environ.get("KDUMPY_MEMORY_LIMIT", MEMORY_LIMIT))
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if hard == resource.RLIM_INFINITY or limit < hard:
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))

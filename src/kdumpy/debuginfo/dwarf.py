@@ -1,0 +1,88 @@
+"""DWARF, where it is at hand: it adds lines, inlined functions and local variables.
+
+Given by hand, found at the standard paths (/usr/lib/debug, /lib/modules/RELEASE/...), or fetched
+from the debuginfod servers that `DEBUGINFOD_URLS` names, which is done only when asked for,
+because a kernel's file has hundreds of megabytes.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import drgn
+
+from kdumpy.errors import NotInDump, UsageError
+
+
+class Dwarf(enum.Enum):
+    """Where to look for DWARF that was not given by hand."""
+
+    AUTO = "auto"
+    """At the standard paths."""
+    FETCH = "fetch"
+    """At the standard paths, then from debuginfod."""
+    NO = "no"
+    """Nowhere."""
+
+
+def _standard_paths(release: str) -> tuple[Path, ...]:
+    # Source: drgn's and crash's documented search paths for vmlinux.
+    return (Path("/usr/lib/debug/boot") / f"vmlinux-{release}", Path("/boot") / f"vmlinux-{release}",
+            Path("/usr/lib/debug/lib/modules") / release / "vmlinux", Path("/lib/modules") / release / "vmlinux",
+            Path("/lib/modules") / release / "build" / "vmlinux")
+
+
+def load(prog: drgn.Program, release: str, build_id: str | None, files: Sequence[Path], where: Dwarf) -> list[str]:
+    """Load DWARF and return the files that are in use; nothing found is an empty list.
+
+    Raises:
+        UsageError: a file given by hand does not exist.
+        NotInDump: a file given by hand does not belong to this kernel, or has no DWARF.
+    """
+    for file in files:
+        if not file.is_file():
+            raise UsageError("no such file", where=str(file), mend="give a vmlinux with debug symbols")
+    if files:
+        try:
+            prog.load_debug_info([str(file) for file in files])
+        except (drgn.MissingDebugInfoError, OSError, ValueError, Exception) as error:
+            if _loaded(prog):
+                return _loaded(prog)
+            raise NotInDump("this vmlinux cannot be used", where=str(files[0]), why=str(error).splitlines()[0],
+                            mend=f"it must be the one of {release}, build id {build_id or 'unknown'}") from error
+        if not _loaded(prog):
+            raise NotInDump("this vmlinux does not belong to the dump, or has no debug symbols", where=str(files[0]),
+                            mend=f"it must be the one of {release}, build id {build_id or 'unknown'}")
+        return _loaded(prog)
+    if where is Dwarf.NO:
+        return []
+    at_standard = any(path.is_file() for path in _standard_paths(release)) or (
+        build_id is not None and Path(f"/usr/lib/debug/.build-id/{build_id[:2]}/{build_id[2:]}.debug").is_file())
+    if at_standard or (where is Dwarf.FETCH and os.environ.get("DEBUGINFOD_URLS")):
+        finders = [name for name in prog.enabled_debug_info_finders() if at_standard or name != "standard"]
+        if where is not Dwarf.FETCH:
+            finders = [name for name in finders if name != "debuginfod"]
+        prog.set_enabled_debug_info_finders(finders)
+        try:
+            prog.load_default_debug_info()
+        except drgn.MissingDebugInfoError:
+            pass                            # of some modules; what was found is in use
+    return _loaded(prog)
+
+
+def _loaded(prog: drgn.Program) -> list[str]:
+    return [module.debug_file_path for module in prog.modules() if module.debug_file_path]
+
+
+def packages_for(release: str) -> str:
+    """Return in words which package of the common distributions has the DWARF of a kernel."""
+    if "deb" in release or release.endswith(("-amd64", "-arm64")):
+        return f"linux-image-{release}-dbg (Debian)"
+    if release.endswith(("-generic", "-lowlatency", "-aws", "-azure", "-gcp")):
+        return f"linux-image-unsigned-{release}-dbgsym (Ubuntu)"
+    if ".el" in release or ".fc" in release:
+        return f"kernel-debuginfo-{release}"
+    return f"the debuginfo package of kernel {release}"

@@ -1,0 +1,146 @@
+"""The opened dump: one object that answers what a panic raises as questions."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+
+import drgn
+
+from kdumpy.debuginfo.attach import DebugInfo
+from kdumpy.dumpfile.base import Dump
+from kdumpy.dumpfile.dmesg import LogRecord, read_log
+from kdumpy.kernel import modules, system, tasks
+from kdumpy.kernel.stacks import Stacks
+from kdumpy.kernel.values import Cpu, Frame, Module, Panic, Stack, System, Task
+
+
+class Kernel:
+    """A crashed kernel: a `drgn.Program` with the dump's own debug information, and its story.
+
+    Made by `kdumpy.open(path)`. Whatever the dump does not hold is None or absent, and the reason
+    stands in `problems`. Use it as a context manager, or call `close`.
+    """
+
+    def __init__(self, path: Path, dump: Dump, prog: drgn.Program, info: DebugInfo) -> None:
+        self.path = path
+        self.dump = dump
+        """The file: format, pages, notes (`kdumpy.dumpfile`)."""
+        self.prog = prog
+        """The engine; every helper of drgn works on it."""
+        self.debuginfo = info
+        """What the dump could tell of itself, and what it could not."""
+        self.problems: dict[str, str] = {}
+        """Why something is missing, by what."""
+        self.stacks = Stacks(prog, info)
+
+    def __enter__(self) -> Kernel:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self.dump.close()
+
+    @cached_property
+    def system(self) -> System:
+        """The machine: names, times, sizes, taint."""
+        return system.read_system(self.prog, self.dump.crash_time, self.problems)
+
+    @cached_property
+    def log(self) -> tuple[LogRecord, ...]:
+        """The kernel's log, oldest record first."""
+        log = read_log(self.dump)
+        if log.problem:
+            self.problems["log"] = log.problem
+        return log.records
+
+    @cached_property
+    def panic(self) -> Panic | None:
+        """What took the kernel down; None for a dump of a kernel that did not panic."""
+        try:
+            thread = self.prog.crashed_thread()
+        except (ValueError, LookupError, drgn.FaultError) as error:
+            self.problems["panic"] = f"no panicked CPU is named in the dump: {error}"
+            return None
+        try:
+            task = tasks.task_value(thread.object)
+        except (LookupError, AttributeError, drgn.FaultError) as error:
+            self.problems["panic task"] = str(error)
+            task = None
+        return self._panic(thread, task)
+
+    def _panic(self, thread: drgn.Thread, task: Task | None) -> Panic:
+        registers: dict[str, int] = {}
+        fault: Frame | None = None
+        stack = Stack((), "")
+        try:
+            trace = thread.stack_trace()
+            stack = self.stacks.frames(trace)
+            with contextlib.suppress(LookupError, ValueError):
+                registers = trace[0].registers()
+            fault = self._fault(stack)
+            if fault is not None:
+                for frame in trace:
+                    if frame.interrupted and not frame.is_inline and frame.pc == fault.pc:
+                        registers = frame.registers()
+                        break
+        except (ValueError, LookupError, IndexError, drgn.FaultError) as error:
+            self.problems["panic stack"] = str(error)
+        return Panic(cpu=task.cpu if task else -1, task=task, stack=stack, registers=registers, fault=fault)
+
+    @staticmethod
+    def _fault(stack: Stack) -> Frame | None:
+        """The frame that an exception interrupted: the first one, or the one below the handler's frames."""
+        savers = {"__crash_kexec", "crash_setup_regs", "crash_kexec", "panic", "vpanic"}
+        first = stack.frames[0] if stack.frames else None
+        if first is None:
+            return None
+        if first.interrupted and first.function not in savers:
+            return first
+        return next((frame for frame in stack.frames[1:] if frame.interrupted and not frame.user), None)
+
+    def tasks(self) -> Iterator[Task]:
+        """Yield every thread but the idle tasks. A task that cannot be read is left out and counted."""
+        unread = 0
+        try:
+            for task in tasks.task_objects(self.prog):
+                try:
+                    yield tasks.task_value(task)
+                except (LookupError, AttributeError, drgn.FaultError):
+                    unread += 1
+        except (LookupError, AttributeError, ValueError, drgn.FaultError) as error:
+            self.problems["tasks"] = f"the list of tasks cannot be followed to its end: {error}"
+        if unread:
+            self.problems["tasks"] = f"{unread} tasks are not in the dump"
+
+    def task_object(self, address: int) -> drgn.Object:
+        """Return the `struct task_struct *` at an address."""
+        return drgn.Object(self.prog, "struct task_struct *", value=address)
+
+    def stack(self, task: Task | int) -> Stack:
+        """Return the kernel stack of a task, by value or by the address of its task_struct."""
+        address = task.address if isinstance(task, Task) else task
+        return self.stacks.of(self.task_object(address))
+
+    @cached_property
+    def cpus(self) -> tuple[Cpu, ...]:
+        """Every CPU that was online, and what it was doing."""
+        try:
+            return tuple(tasks.cpus(self.prog, self.stacks, self.panic.cpu if self.panic else None))
+        except (LookupError, AttributeError, ValueError, drgn.FaultError) as error:
+            self.problems["cpus"] = str(error)
+            return ()
+
+    @cached_property
+    def modules(self) -> tuple[Module, ...]:
+        """The loaded modules, newest first."""
+        try:
+            return tuple(modules.modules(self.prog))
+        except (LookupError, AttributeError, drgn.FaultError) as error:
+            self.problems["modules"] = str(error)
+            return ()

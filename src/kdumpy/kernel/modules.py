@@ -1,0 +1,57 @@
+"""Loaded modules as values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import drgn
+
+from kdumpy.debuginfo.modules import MOST_MODULES, module_list, ranges_of
+from kdumpy.kernel.system import TAINTS
+from kdumpy.kernel.values import Module
+
+_STATES = {0: "live", 1: "loading", 2: "unloading", 3: "unformed"}
+"""enum module_state (include/linux/module.h)."""
+
+
+def modules(prog: drgn.Program) -> Iterator[Module]:
+    """Yield the loaded modules, newest first as lsmod does; ends where the list is damaged."""
+    for module in module_list(prog):
+        try:
+            yield _module(module)
+        except (drgn.FaultError, LookupError, AttributeError):
+            continue
+
+
+def _module(module: drgn.Object) -> Module:
+    ranges = ranges_of(module)
+    taints = module.taints.value_() if module.type_.type.has_member("taints") else 0
+    version = ""
+    if module.version:
+        version = module.version.string_().decode("utf-8", "replace")
+    return Module(
+        name=module.name.string_().decode("utf-8", "replace"),
+        address=module.value_(),
+        base=ranges[0][0] if ranges else 0,
+        size=sum(end - start for start, end in ranges),
+        taints="".join(letter for bit, (letter, _) in TAINTS.items() if taints >> bit & 1),
+        used_by=tuple(_users(module)),
+        version=version,
+        state=_STATES.get(module.state.value_(), "unknown"),
+    )
+
+
+def _users(module: drgn.Object) -> Iterator[str]:
+    """Yield the names of the modules that use this one (struct module_use on source_list)."""
+    if not module.type_.type.has_member("source_list"):
+        return
+    prog = module.prog_
+    made = prog.type("struct module_use")
+    entry, end = module.source_list.next.value_(), module.source_list.address_of_().value_()
+    offset = drgn.offsetof(made, "source_list")
+    for _ in range(MOST_MODULES):
+        if entry == end:
+            return
+        use = drgn.Object(prog, made, address=entry - offset)
+        yield use.source.name.string_().decode("utf-8", "replace")
+        entry = use.source_list.next.value_()

@@ -1,0 +1,102 @@
+"""Stacks as values, unwound by drgn; and the restart after a jump to nowhere."""
+
+from __future__ import annotations
+
+import drgn
+
+from kdumpy.debuginfo.attach import DebugInfo
+from kdumpy.kernel.values import Frame, Stack
+
+_KERNEL_HALF = 1 << 63
+_MOST_FRAMES = 1000
+_X86_REGISTERS = ("r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8", "rax", "rcx", "rdx",
+                  "rsi", "rdi", "orig_rax", "rip", "cs", "rflags", "rsp", "ss")
+"""The registers of struct pt_regs, in its order (arch/x86/include/asm/ptrace.h); drgn's names."""
+
+
+class Stacks:
+    """Unwinds the tasks of one program."""
+
+    def __init__(self, prog: drgn.Program, info: DebugInfo) -> None:
+        self.prog = prog
+        self.info = info
+
+    def of(self, task: drgn.Object) -> Stack:
+        """Return the stack of a `struct task_struct *`; a damaged one ends where it can be followed no more."""
+        try:
+            return self.frames(self.trace(task))
+        except (ValueError, LookupError, drgn.FaultError, drgn.BadDataError) as error:
+            return Stack((), f"the stack cannot be unwound: {error}")
+
+    def trace(self, task: drgn.Object) -> drgn.StackTrace:
+        """Return drgn's trace of a task."""
+        return self.prog.stack_trace(task)
+
+    def frames(self, trace: drgn.StackTrace) -> Stack:
+        """Turn a trace into values. After a jump to an address without code, go on with the caller."""
+        frames = [self._frame(frame) for frame in list(trace)[:_MOST_FRAMES]]
+        if frames and not self.has_code(frames[0].pc):
+            caller = self._caller_of_nowhere(trace[0])
+            if caller is not None:
+                rest = [self._frame(frame) for frame in list(caller)[:_MOST_FRAMES]]
+                return Stack((frames[0], *rest), self._problem(rest))
+        return Stack(tuple(frames), self._problem(frames))
+
+    def has_code(self, pc: int) -> bool:
+        """Whether an address lies in the text of the kernel or of a module."""
+        try:
+            return self.prog.symbol(pc).kind in (drgn.SymbolKind.FUNC, drgn.SymbolKind.UNKNOWN)
+        except LookupError:
+            return bool(self.info.module_symbols and self.info.module_symbols.module_at(pc))
+
+    def _caller_of_nowhere(self, frame: drgn.StackFrame) -> drgn.StackTrace | None:
+        """A call pushed its return address and found no code: unwind from there."""
+        try:
+            registers = frame.registers()
+            sp = registers["rsp"]
+            return_address = self.prog.read_u64(sp)
+            if not self.has_code(return_address):
+                return None
+            values = {**registers, "rip": return_address - 1, "rsp": sp + 8}
+            made = self.prog.type("struct pt_regs")
+            words = [values.get(name, 0) for name in _X86_REGISTERS]
+            data = b"".join(word.to_bytes(8, "little") for word in words)
+            return self.prog.stack_trace(drgn.Object.from_bytes_(self.prog, made, data[: drgn.sizeof(made)]))
+        except (KeyError, ValueError, LookupError, drgn.FaultError):
+            return None
+
+    @staticmethod
+    def _problem(frames: list[Frame]) -> str:
+        if len(frames) >= _MOST_FRAMES:
+            return f"cut after {_MOST_FRAMES} frames"
+        if frames and frames[-1].symbol is None and not frames[-1].user:
+            return f"it cannot be followed beyond {frames[-1].pc:#x}, where no code is known"
+        return ""
+
+    def _frame(self, frame: drgn.StackFrame) -> Frame:
+        try:
+            pc = frame.pc
+        except LookupError:
+            return Frame(0, None, None, None)
+        if pc < _KERNEL_HALF and pc != 0:
+            return Frame(pc, None, None, None, interrupted=frame.interrupted, user=self._is_user(pc))
+        name, offset, source = None, None, None
+        try:
+            symbol = frame.symbol()
+            name, offset = symbol.name, pc - symbol.address
+        except LookupError:
+            pass
+        if frame.is_inline or (name is None and frame.function_name):
+            name, offset = frame.function_name, None
+        if self.info.dwarf:
+            try:
+                place = frame.source()
+                source = f"{place.filename}:{place.line}" if place.filename else None
+            except LookupError:
+                pass
+        module = self.info.module_symbols.module_at(pc) if self.info.module_symbols else None
+        return Frame(pc, name, offset, module, source, frame.is_inline, frame.interrupted)
+
+    @staticmethod
+    def _is_user(pc: int) -> bool:
+        return 0x1000 <= pc < 1 << 47

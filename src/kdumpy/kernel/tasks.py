@@ -1,0 +1,82 @@
+"""Tasks and CPUs as values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import drgn
+from drgn.helpers.linux.cpumask import for_each_online_cpu
+from drgn.helpers.linux.pid import for_each_task
+from drgn.helpers.linux.sched import cpu_curr, task_cpu, task_on_cpu, task_state_to_char
+
+from kdumpy.kernel.stacks import Stacks
+from kdumpy.kernel.values import Cpu, Stack, Task
+
+MOST_TASKS = 4 << 20
+"""PID_MAX_LIMIT of a 64-bit kernel: a list that is longer goes in circles."""
+MOST_CPUS = 8192
+"""The largest NR_CPUS that distributions build."""
+_PF_KTHREAD = 0x00200000
+"""include/linux/sched.h; the same since 2.6.27."""
+_READ_ERRORS = (drgn.FaultError, LookupError, ValueError, AttributeError, drgn.BadDataError)
+
+
+def task_objects(prog: drgn.Program) -> Iterator[drgn.Object]:
+    """Yield the `struct task_struct *` of every thread but the idle tasks, each once."""
+    seen: set[int] = set()
+    for task in for_each_task(prog):
+        address = task.value_()
+        if address in seen or len(seen) >= MOST_TASKS:
+            return
+        seen.add(address)
+        yield task
+
+
+def task_value(task: drgn.Object) -> Task:
+    """Read a `struct task_struct *`.
+
+    Raises:
+        drgn.FaultError: it is not in the dump.
+    """
+    parent = 0
+    try:
+        parent = task.real_parent.tgid.value_()
+    except drgn.FaultError:
+        pass
+    try:
+        state = task_state_to_char(task)
+    except _READ_ERRORS:
+        state = "?"
+    return Task(
+        pid=task.pid.value_(), tgid=task.tgid.value_(), parent=parent,
+        comm=task.comm.string_().decode("utf-8", "backslashreplace"), state=state, cpu=task_cpu(task),
+        on_cpu=bool(task_on_cpu(task)), kernel_thread=bool(task.flags.value_() & _PF_KTHREAD),
+        address=task.value_())
+
+
+def cpus(prog: drgn.Program, stacks: Stacks, panicked: int | None) -> Iterator[Cpu]:
+    """Yield every CPU that was online, with the stack of what ran on it."""
+    for count, number in enumerate(for_each_online_cpu(prog)):
+        if count >= MOST_CPUS:
+            return
+        try:
+            current = cpu_curr(prog, number)
+            task = task_value(current)
+            stack = stacks.of(current)
+        except _READ_ERRORS as error:
+            yield Cpu(number, None, number == panicked, False, Stack((), str(error)), "not in the dump")
+            continue
+        idle = task.pid == 0
+        yield Cpu(number, task, number == panicked, idle, stack, _doing(stack, idle, number == panicked))
+
+
+def _doing(stack: Stack, idle: bool, panicked: bool) -> str:
+    if panicked:
+        return "panicked"
+    names = [frame.function or "" for frame in stack.frames]
+    if idle and any("idle" in name or name == "mwait" for name in names):
+        return "idle"
+    if stack.frames and stack.frames[0].user:
+        return "in user space"
+    first = next((name for name in names if name), None)
+    return f"in the kernel: {first}" if first else "unknown"
