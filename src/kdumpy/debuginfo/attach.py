@@ -68,6 +68,7 @@ def attach(prog: drgn.Program) -> DebugInfo:
 
 def _attach_types(prog: drgn.Program, info: DebugInfo, types: BtfTypes) -> None:
     found: dict[tuple[drgn.TypeKindSet, str], drgn.Type | None] = {}
+    pending = True
 
     def find(prog: drgn.Program, kinds: drgn.TypeKindSet, name: str, filename: str | None) -> drgn.Type | None:
         if filename is not None:                # BTF knows no files
@@ -91,7 +92,6 @@ def _attach_types(prog: drgn.Program, info: DebugInfo, types: BtfTypes) -> None:
                 info.objects.forget()
         return bool(types.modules)
 
-    pending = True
     prog.register_type_finder(_NAME, find, enable_index=-1)
     info.module_symbols = ModuleSymbols(prog)
     prog.register_symbol_finder(f"{_NAME}-modules", info.module_symbols, enable_index=-1)

@@ -128,8 +128,8 @@ class Btf:
         self._strings_end = self._strings + str_len
         if max(self._types_end, self._strings_end) > len(data):
             raise DamagedDump("BTF is cut short", why=f"its header claims more than its {len(data)} bytes")
-        self.strings_base = base.strings_size if base else 0
-        self.strings_size = self.strings_base + str_len
+        self.strings_base: int = base.strings_size if base else 0
+        self.strings_size: int = self.strings_base + str_len
         self.index = index if index is not None else self._scan()
 
     @property
@@ -194,7 +194,7 @@ class Btf:
         for name_off, type_id in self._items(owner, record, _PARAM):
             yield owner.name(name_off), type_id
 
-    def array(self, record: BtfType) -> tuple[int, int]:
+    def array_of(self, record: BtfType) -> tuple[int, int]:
         """Return (element type id, number of elements) of an ARRAY."""
         element, _, count = _ARRAY.unpack_from(self._owner(record).data, record.tail)
         return element, count
@@ -222,14 +222,16 @@ class Btf:
             name_off, info, _ = unpack(data, position)
             kind = info >> 24 & 0x1F
             if not 0 < kind < _KINDS:
-                raise DamagedDump("BTF holds a record of an unknown kind", where=f"type id {type_id}", why=f"kind {kind}")
+                raise DamagedDump("BTF holds a record of an unknown kind", where=f"type id {type_id}",
+                                  why=f"kind {kind}")
             if name_off:
                 named[kind].append((name_off, type_id))
             append(position)
             position += fixed[kind] + each[kind] * (info & 0xFFFF)
             type_id += 1
         if position != end:
-            raise DamagedDump("BTF's last record does not end where its types end", where=f"type id {type_id - 1}")
+            raise DamagedDump("BTF's last record does not end where its types end",
+                              where=f"type id {type_id - 1}")
         return self._names(offsets, named)
 
     def _names(self, offsets: array[int], named: list[list[tuple[int, int]]]) -> BtfIndex:

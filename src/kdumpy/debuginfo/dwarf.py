@@ -7,6 +7,7 @@ because a kernel's file has hundreds of megabytes.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import os
 from collections.abc import Sequence
@@ -48,7 +49,7 @@ def load(prog: drgn.Program, release: str, build_id: str | None, files: Sequence
     if files:
         try:
             prog.load_debug_info([str(file) for file in files])
-        except (drgn.MissingDebugInfoError, OSError, ValueError, Exception) as error:
+        except Exception as error:      # drgn raises a bare Exception for an ELF file that it cannot read
             if _loaded(prog):
                 return _loaded(prog)
             raise NotInDump("this vmlinux cannot be used", where=str(files[0]), why=str(error).splitlines()[0],
@@ -66,10 +67,8 @@ def load(prog: drgn.Program, release: str, build_id: str | None, files: Sequence
         if where is not Dwarf.FETCH:
             finders = [name for name in finders if name != "debuginfod"]
         prog.set_enabled_debug_info_finders(finders)
-        try:
+        with contextlib.suppress(drgn.MissingDebugInfoError):   # of some modules; what was found is in use
             prog.load_default_debug_info()
-        except drgn.MissingDebugInfoError:
-            pass                            # of some modules; what was found is in use
     return _loaded(prog)
 
 

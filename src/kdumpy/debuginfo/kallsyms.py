@@ -45,7 +45,8 @@ class KernelSymbols:
         """Find symbols by name, by address, or all: drgn's protocol of symbol finders."""
         if address is not None and address < _KERNEL_HALF:
             return []
-        return self._index(prog, name, address, one)
+        found: Sequence[drgn.Symbol] = self._index(prog, name, address, one)
+        return found
 
 
 def load(prog: drgn.Program) -> KernelSymbols:

@@ -25,7 +25,8 @@ class Objects:
         self.types = types
         self._known: dict[tuple[str, int], drgn.Object | None] = {}
 
-    def __call__(self, prog: drgn.Program, name: str, flags: FindObjectFlags, filename: str | None) -> drgn.Object | None:
+    def __call__(self, prog: drgn.Program, name: str, flags: FindObjectFlags,
+                 filename: str | None) -> drgn.Object | None:
         """Find an object by name: drgn's protocol of object finders."""
         if filename is not None:            # neither kallsyms nor BTF knows files
             return None
@@ -80,7 +81,7 @@ class Objects:
         """Whether a variable of this type can lie between the symbol and the next one."""
         if not made.is_complete() or symbol.size >= _CAPPED:
             return True
-        return drgn.sizeof(made) <= symbol.size
+        return bool(drgn.sizeof(made) <= symbol.size)
 
     def declared_type(self, declaration: str) -> drgn.Type | None:
         """Return the type of a declaration of `variables.py`, or None where the kernel lacks it."""

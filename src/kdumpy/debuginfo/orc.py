@@ -10,6 +10,7 @@ Source: arch/x86/include/asm/orc_types.h, arch/x86/kernel/unwind_orc.c, tools/ob
 
 from __future__ import annotations
 
+import re
 import struct
 from typing import NamedTuple
 
@@ -124,7 +125,7 @@ def _encoding(prog: drgn.Program) -> _Encoding:
         pass
     # ORC_TYPE_CALL is not zero since 6.4; the end of stack then has a type of its own.
     release = prog["UTS_RELEASE"].string_().decode("ascii", "replace")
-    major, minor = (int(part) for part in (release.split("-")[0].split(".") + ["0"])[:2])
+    major, minor = (int(part) for part in re.findall(r"\d+", release + ".0")[:2])
     return _ORC_6_4 if (major, minor) >= (6, 4) else _ORC_4_14
 
 
@@ -141,9 +142,10 @@ def _frame_above(prog: drgn.Program, function: drgn.Symbol, sp: int) -> tuple[in
 def _stack_above(prog: drgn.Program, sp: int) -> bytes:
     """Return at most two pages of stack from `sp` up; a stack may end with its page."""
     page = 0x1000
-    stack = prog.read(sp, page - sp % page)
+    stack: bytes = prog.read(sp, page - sp % page)
     try:
-        return stack + prog.read(sp + len(stack), page)
+        above: bytes = prog.read(sp + len(stack), page)
+        return stack + above
     except drgn.FaultError:
         return stack
 
@@ -152,10 +154,11 @@ def _calls(prog: drgn.Program, return_address: int, function: int) -> bool:
     if return_address >> 47 != 0x1FFFF:
         return False
     try:
-        code = prog.read(return_address - 5, 5)
+        code: bytes = prog.read(return_address - 5, 5)
     except drgn.FaultError:
         return False
-    return code[0] == 0xE8 and (return_address + struct.unpack_from("<i", code, 1)[0]) % (1 << 64) == function
+    relative: int = struct.unpack_from("<i", code, 1)[0]
+    return code[0] == 0xE8 and (return_address + relative) % (1 << 64) == function
 
 
 def _saved_rbp(code: bytes) -> int | None:

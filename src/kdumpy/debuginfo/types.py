@@ -128,7 +128,7 @@ class BtfTypes:
         if kind == Kind.INT:
             return self._integer(blob, record)
         if kind == Kind.ARRAY:
-            element, count = blob.array(record)
+            element, count = blob.array_of(record)
             # BTF tells [] and [0] not apart; both have no elements to read.
             return prog.array_type(self.type(blob, element, depth), count or None)
         if kind in (Kind.ENUM, Kind.ENUM64):

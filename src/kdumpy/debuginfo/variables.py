@@ -31,7 +31,7 @@ DECLARATIONS: dict[str, tuple[str, ...]] = {
     "init_time_ns": ("struct time_namespace",),
     "init_net": ("struct net",),
     "net_namespace_list": ("struct list_head",),
-    "task_state_array": ("const char * const []",),
+    "task_state_array": ("const char * const [9]",),
     "root_task_group": ("struct task_group",),
     "cgrp_dfl_root": ("struct cgroup_root",),
     "uidhash_table": ("struct hlist_head []",),

@@ -12,6 +12,8 @@ import drgn
 from kdumpy.debuginfo.attach import DebugInfo
 from kdumpy.dumpfile.base import Dump
 from kdumpy.dumpfile.dmesg import LogRecord, read_log
+from kdumpy.errors import KdumpyError
+from kdumpy.errors import KdumpyError
 from kdumpy.kernel import modules, system, tasks
 from kdumpy.kernel.stacks import Stacks
 from kdumpy.kernel.values import Cpu, Frame, Module, Panic, Stack, System, Task
@@ -54,9 +56,13 @@ class Kernel:
     @cached_property
     def log(self) -> tuple[LogRecord, ...]:
         """The kernel's log, oldest record first."""
-        log = read_log(self.dump)
-        if log.problem:
-            self.problems["log"] = log.problem
+        try:
+            log = read_log(self.dump)
+        except KdumpyError as error:
+            self.problems["log"] = str(error)
+            return ()
+        if log.why:
+            self.problems["log"] = f"{log.unreadable} records cannot be read: {log.why}"
         return log.records
 
     @cached_property

@@ -43,7 +43,7 @@ def open_kernel(path: str | os.PathLike[str], *, vmlinux: Sequence[str | os.Path
         raise DamagedDump("the dump cannot be opened", where=str(place), why=str(error).splitlines()[0]) from error
     if not prog.flags & drgn.ProgramFlags.IS_LINUX_KERNEL:
         raise DumpFormatError("not a dump of a Linux kernel", where=str(place),
-                              why="it has no VMCOREINFO: a core of a process, or of a guest without the vmcoreinfo device")
+                              why="it has no VMCOREINFO: a process's core, or a guest without -device vmcoreinfo")
     info = dump.vmcoreinfo
     files = dwarf_files.load(prog, info.osrelease or "", info.build_id, [Path(file) for file in vmlinux], dwarf)
     attached = attach.attach(prog)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 
 import drgn
@@ -39,10 +40,8 @@ def task_value(task: drgn.Object) -> Task:
         drgn.FaultError: it is not in the dump.
     """
     parent = 0
-    try:
+    with contextlib.suppress(drgn.FaultError):
         parent = task.real_parent.tgid.value_()
-    except drgn.FaultError:
-        pass
     try:
         state = task_state_to_char(task)
     except _READ_ERRORS:

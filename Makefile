@@ -1,0 +1,46 @@
+# kdumpy: everything from a fresh clone. Each target installs what it needs and says so.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+.PHONY: help install demo test test-all check bench lab clean
+
+help:                  ## show the targets
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+install: $(BIN)/kdumpy ## make .venv/bin/kdumpy, with all extras
+
+$(BIN)/kdumpy: pyproject.toml
+	@tools/system-packages python
+	@echo "==> making $(VENV) with kdumpy and its libraries (about a minute, from PyPI)"
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "kdumpy needs Python 3.11 or newer; this is %d.%d: set PYTHON=" % v[:2])'
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+	@echo "==> done: $(BIN)/kdumpy --help"
+
+demo: install          ## a real panic in a VM, its dump, and the verdict
+	@$(BIN)/python tools/demo
+
+check: install         ## linters and types, in seconds
+	$(BIN)/ruff check src tests bench tools
+	$(BIN)/mypy
+
+test: check            ## everything: linters, unit tests, real dumps made in VMs
+	@tools/system-packages lab bench
+	$(BIN)/pytest
+
+test-all: check        ## the same over every kernel and every fault (an hour)
+	@tools/system-packages lab bench
+	KDUMPY_MATRIX=full $(BIN)/pytest
+
+bench: install         ## time kdumpy against crash and drgn on one dump
+	@tools/system-packages lab bench
+	@$(BIN)/python -m bench
+
+lab: install           ## make the dumps that the tests want, ahead of them
+	@tools/system-packages lab
+	@$(BIN)/python -m kdumpy.vm dump --all
+
+clean:                 ## remove the virtual environment and caches of the checkout
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

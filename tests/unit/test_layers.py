@@ -1,0 +1,64 @@
+"""The parts import downward only: DESIGN's table, held."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "src" / "kdumpy"
+
+MAY_IMPORT = {
+    "dumpfile": {"numpy", "zstandard", "lzallright", "cramjam"},
+    "capture": {"dumpfile", "numpy", "zstandard"},
+    "image": {"zstandard"},
+    "host": {"image"},
+    "vm": {"image"},
+    "debuginfo": {"drgn"},
+    "kernel": {"debuginfo", "dumpfile", "drgn"},
+    "crash": {"kernel", "debuginfo", "dumpfile", "drgn", "capstone", "prompt_toolkit"},
+    "diagnosis": {"kernel", "debuginfo", "dumpfile", "drgn", "capstone"},
+    "report": {"diagnosis", "rich"},
+    "cli": {"capture", "crash", "debuginfo", "diagnosis", "dumpfile", "host", "image", "kernel", "report", "vm",
+            "drgn", "rich", "prompt_toolkit"},
+}
+"""What each part may import beside the standard library, itself, kdumpy.errors and kdumpy.units."""
+
+STANDARD = set(__import__("sys").stdlib_module_names)
+
+
+def imports_of(path: Path) -> set[str]:
+    """Return the parts and the libraries that a file imports, type checking's too."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names = [f"{node.module}.{alias.name}" if node.module == "kdumpy" else str(node.module)
+                     for alias in node.names]
+        else:
+            continue
+        for name in names:
+            parts = name.split(".")
+            found.add(parts[1] if parts[0] == "kdumpy" and len(parts) > 1 else parts[0])
+    return found
+
+
+@pytest.mark.parametrize("part", sorted(MAY_IMPORT))
+def test_a_part_imports_only_what_lies_below_it(part: str) -> None:
+    allowed = MAY_IMPORT[part] | STANDARD | {part, "errors", "units", "__version__"}
+    wrong = {str(path.relative_to(PACKAGE)): sorted(imports_of(path) - allowed)
+             for path in sorted((PACKAGE / part).rglob("*.py"))}
+    assert {file: names for file, names in wrong.items() if names} == {}
+
+
+def test_every_part_stands_in_the_table() -> None:
+    parts = {path.name for path in PACKAGE.iterdir() if path.is_dir() and (path / "__init__.py").is_file()}
+    assert parts == set(MAY_IMPORT)
+
+
+def test_the_table_is_tested_by_a_wrong_import(tmp_path: Path) -> None:
+    file = tmp_path / "wrong.py"
+    file.write_text("from kdumpy.report import text\nimport drgn\nfrom kdumpy import cli\n")
+    assert imports_of(file) == {"report", "drgn", "cli"}
