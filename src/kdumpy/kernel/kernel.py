@@ -13,7 +13,6 @@ from kdumpy.debuginfo.attach import DebugInfo
 from kdumpy.dumpfile.base import Dump
 from kdumpy.dumpfile.dmesg import LogRecord, read_log
 from kdumpy.errors import KdumpyError
-from kdumpy.errors import KdumpyError
 from kdumpy.kernel import modules, system, tasks
 from kdumpy.kernel.stacks import Stacks
 from kdumpy.kernel.values import Cpu, Frame, Module, Panic, Stack, System, Task
