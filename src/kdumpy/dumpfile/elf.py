@@ -1,0 +1,258 @@
+"""ELF vmcores: /proc/vmcore and its copies, makedumpfile -E, QEMU's dump-guest-memory.
+
+Source: the ELF-64 specification; fs/proc/vmcore.c; makedumpfile elf_info.c for the incomplete flag.
+"""
+
+from __future__ import annotations
+
+import struct
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from kdumpy.dumpfile.base import MAX_PHYSICAL, PAGE_SIZES, PagedDump
+from kdumpy.dumpfile.notes import LARGEST, Machine, Note, parse_notes
+from kdumpy.dumpfile.source import Source
+from kdumpy.errors import DamagedDump, DumpFormatError, KdumpyError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+MAGIC = b"\x7fELF"
+
+_HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
+_PROGRAM = struct.Struct("<IIQQQQQQ")
+_SECTION = struct.Struct("<IIQQQQIIQQ")
+assert (_HEADER.size, _PROGRAM.size, _SECTION.size) == (64, 56, 64)
+
+_CLASS64, _LITTLE_ENDIAN, _ET_CORE = 2, 1, 4
+_PT_LOAD, _PT_NOTE = 1, 4
+_PN_XNUM = 0xffff
+"""e_phnum when there are as many program headers or more: the count is in section 0's sh_info."""
+_INCOMPLETE = 1
+"""Bit of e_flags, DUMP_ELF_INCOMPLETE: makedumpfile ran out of space."""
+_MOST_PROGRAMS = 1 << 22
+
+_MACHINES = {62: "x86_64", 183: "aarch64", 3: "i386", 40: "arm", 21: "ppc64", 22: "s390x", 243: "riscv64",
+             258: "loongarch64", 8: "mips", 20: "ppc", 43: "sparc64", 50: "ia64"}
+
+
+class Header(NamedTuple):
+    """Elf64_Ehdr."""
+
+    ident: bytes
+    kind: int
+    machine: int
+    version: int
+    entry: int
+    program_offset: int
+    section_offset: int
+    flags: int
+    header_size: int
+    program_size: int
+    programs: int
+    section_size: int
+    sections: int
+    names: int
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Segment:
+    """A PT_LOAD program header: a piece of physical memory, and where it is in the file."""
+
+    address: int
+    """Physical address, bytes."""
+    file_size: int
+    """Bytes in the file."""
+    memory_size: int
+    """Bytes of memory; what is beyond `file_size` was left out."""
+    offset: int
+    """Offset in the file, bytes."""
+    virtual: int
+    """Virtual address, 0 where the writer did not know it."""
+
+
+def recognised(start: bytes) -> bool:
+    """Tell whether a file that starts so is an ELF file."""
+    return start[:4] == MAGIC
+
+
+class ElfDump(PagedDump):
+    """An ELF core of a kernel."""
+
+    format = "elf"
+    compression = "none"
+    dump_level = None
+
+    def __init__(self, source: Source) -> None:
+        super().__init__()
+        self.source = source
+        self.header = _read_header(source)
+        self.machine = Machine.named(_MACHINES.get(self.header.machine, f"number {self.header.machine}"),
+                                     where=f"{source.name}, e_machine")
+        self.incomplete = bool(self.header.flags & _INCOMPLETE)
+        loads, note_extents = _read_programs(source, self.header)
+        self.segments = sorted(loads)
+        """The PT_LOADs, by physical address."""
+        if not self.segments:
+            raise DumpFormatError("the ELF file has no memory in it", where=source.name,
+                                  why="there is no PT_LOAD program header",
+                                  mend="a vmlinux is not a dump; give the vmcore")
+        self.note_extents = note_extents
+        """(offset, size) of each PT_NOTE, as the headers claim."""
+        self.notes = _read_notes(source, note_extents)
+        self._choose_vmcoreinfo(None)
+        self._starts = [segment.address for segment in self.segments]
+        self._count_pages()
+
+    def _count_pages(self) -> None:
+        self.page_size = self._find_page_size()
+        self.max_pfn = max(-(-(segment.address + segment.memory_size) // self.page_size)
+                           for segment in self.segments)
+        self.pages_present = sum(len(pages) for pages in self.present())
+
+    def _find_page_size(self) -> int:
+        try:
+            size = self.vmcoreinfo.page_size
+        except KdumpyError:
+            return 4096  # without VMCOREINFO nothing tells; right for x86-64 and most of arm64
+        if size not in PAGE_SIZES:
+            raise DamagedDump(f"page size {size} in VMCOREINFO", where=self.source.name,
+                              why="4096, 16384 and 65536 exist")
+        return size
+
+    def segment_at(self, address: int) -> Segment | None:
+        """Return the segment whose bytes in the file hold a physical address."""
+        # Segments may overlap (QEMU, x86 low memory given twice): look a few back.
+        index = bisect_right(self._starts, address) - 1
+        for candidate in self.segments[max(index - 3, 0):index + 1][::-1]:
+            if candidate.address <= address < candidate.address + candidate.file_size:
+                return candidate
+        return None
+
+    def has_page(self, pfn: int) -> bool:
+        """Tell whether the file has a place for the first byte of a page."""
+        return self.segment_at(pfn * self.page_size) is not None
+
+    def present(self) -> Iterator[range]:
+        """Yield the page frame numbers whose first byte is held, as rising ranges."""
+        done = 0
+        for segment in self.segments:
+            start = max(-(-segment.address // self.page_size), done)
+            stop = -(-(segment.address + segment.file_size) // self.page_size)
+            if stop > start:
+                yield range(start, stop)
+                done = stop
+
+    def _page(self, pfn: int) -> bytes:
+        return self.read_physical(pfn * self.page_size, self.page_size)
+
+    def read_physical(self, address: int, size: int) -> bytes:
+        """Return `size` bytes of physical memory at `address`."""
+        segment = self.segment_at(address)
+        if segment is not None and size >= 0:
+            start = address - segment.address
+            if start + size <= segment.file_size:
+                return self.source.read(segment.offset + start, size)
+        self.check_extent(address, size)
+        parts = []
+        while size:
+            segment = self.segment_at(address)
+            if segment is None:
+                raise self._missing(address // self.page_size, "it was left out, or is not memory")
+            start = address - segment.address
+            length = min(size, segment.file_size - start)
+            parts.append(self.source.read(segment.offset + start, length))
+            address += length
+            size -= length
+        return b"".join(parts)
+
+    def page(self, pfn: int) -> bytes:
+        """Return one whole page; the operating system caches the file."""
+        return self._page(pfn)
+
+    def read_pages(self, pfns: Sequence[int] | NDArray[np.integer],
+                   missing: Literal["raise", "zero"] = "raise") -> NDArray[np.uint8]:
+        """Return whole pages, shape (n, page_size); neighbours are read together."""
+        import numpy as np
+        wanted = np.asarray(pfns, np.int64)
+        pages = np.zeros((len(wanted), self.page_size), np.uint8)
+        flat = pages.reshape(-1)
+        breaks = np.flatnonzero(np.diff(wanted) != 1) + 1
+        for first, last in zip((0, *breaks.tolist()), (*breaks.tolist(), len(wanted)), strict=True):
+            row = first
+            while row < last:
+                address = int(wanted[row]) * self.page_size
+                segment = self.segment_at(address)
+                if segment is None:
+                    if missing == "raise":
+                        raise self._missing(int(wanted[row]), "it was left out, or is not memory")
+                    row += 1
+                    continue
+                whole = (segment.address + segment.file_size - address) // self.page_size
+                count = min(max(whole, 1), last - row, max((8 << 20) // self.page_size, 1))
+                data = self.read_physical(address, count * self.page_size)
+                start = row * self.page_size
+                flat[start:start + len(data)] = np.frombuffer(data, np.uint8)
+                row += count
+        return pages
+
+
+def _read_header(source: Source) -> Header:
+    if source.size < _HEADER.size:
+        raise DamagedDump("the ELF header is cut short", where=source.name,
+                          why=f"the file has {source.size} bytes")
+    header = Header._make(_HEADER.unpack(source.read(0, _HEADER.size)))
+    machine = _MACHINES.get(header.machine, f"number {header.machine}")
+    if header.ident[4] != _CLASS64 or header.ident[5] != _LITTLE_ENDIAN:
+        bits = {1: "32-bit", 2: "64-bit"}.get(header.ident[4], "unknown-class")
+        order = {1: "little-endian", 2: "big-endian"}.get(header.ident[5], "unknown-order")
+        raise DumpFormatError(f"{bits} {order} ELF dumps are not supported", where=source.name,
+                              why="64-bit little-endian ones (x86_64, aarch64) are", mend="open it with crash")
+    if header.kind != _ET_CORE:
+        raise DumpFormatError("the ELF file is not a core dump", where=f"{source.name}, e_type {header.kind}",
+                              why=f"it is a program or library for {machine}",
+                              mend="give the vmcore, not the vmlinux")
+    if header.program_size != _PROGRAM.size:
+        raise DamagedDump(f"ELF program headers of {header.program_size} bytes", where=f"{source.name}, e_phentsize",
+                          why=f"they have {_PROGRAM.size}")
+    return header
+
+
+def _read_programs(source: Source, header: Header) -> tuple[list[Segment], list[tuple[int, int]]]:
+    count = header.programs
+    if count == _PN_XNUM:
+        if header.section_size != _SECTION.size:
+            raise DamagedDump(f"ELF section headers of {header.section_size} bytes",
+                              where=f"{source.name}, e_shentsize", why=f"they have {_SECTION.size}")
+        section = _SECTION.unpack(source.read(header.section_offset, _SECTION.size))
+        count = section[7]
+    if count > _MOST_PROGRAMS:
+        raise DamagedDump(f"{count} ELF program headers", where=f"{source.name}, sh_info of section 0",
+                          why=f"more than {_MOST_PROGRAMS} are not believed")
+    table = source.read(header.program_offset, count * _PROGRAM.size)
+    loads, notes = [], []
+    for number, program in enumerate(_PROGRAM.iter_unpack(table)):
+        kind, _flags, offset, virtual, physical, file_size, memory_size, _align = program
+        if kind == _PT_LOAD:
+            memory_size = max(memory_size, file_size)
+            if physical + memory_size > MAX_PHYSICAL or offset + file_size >= 1 << 63:
+                raise DamagedDump("an ELF program header lies outside of any memory",
+                                  where=f"{source.name} at {header.program_offset + number * _PROGRAM.size:#x}",
+                                  why=f"physical {physical:#x}, {memory_size:#x} bytes, offset {offset:#x}")
+            loads.append(Segment(physical, file_size, memory_size, offset, virtual))
+        elif kind == _PT_NOTE:
+            notes.append((offset, file_size))
+    return loads, notes
+
+
+def _read_notes(source: Source, extents: list[tuple[int, int]]) -> tuple[Note, ...]:
+    """Return what can be read of the notes; health tells of what cannot."""
+    notes: list[Note] = []
+    for offset, size in extents:
+        size = min(size, max(source.size - offset, 0), LARGEST)
+        if size:
+            notes += parse_notes(source.read(offset, size))
+    return tuple(notes)

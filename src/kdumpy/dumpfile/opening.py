@@ -1,0 +1,68 @@
+"""Open a dump: the format is told by what the file holds, never by its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kdumpy.dumpfile import elf, flattened, kdump
+from kdumpy.dumpfile.base import Dump
+from kdumpy.dumpfile.source import FileSource, Source
+from kdumpy.errors import DamagedDump, DumpFormatError
+
+_START = 32
+"""Bytes that tell the formats apart."""
+
+_OTHERS = {
+    b"\xfd7zXZ\0": "an xz archive", b"\x1f\x8b": "a gzip archive", b"\x28\xb5\x2f\xfd": "a zstd archive",
+    b"BZh": "a bzip2 archive", b"PK\3\4": "a zip archive", b"LPKSHHRH": "a SUSE LKCD dump",
+    b"sadump": "a sadump", b"\xd2\xbe\xd2\xbe": "a VMware snapshot", b"QEVM": "a QEMU migration stream",
+}
+
+
+def open_dump(path: str | Path) -> Dump:
+    """Open a dump for reading; the caller closes it (or uses `with`).
+
+    DumpFormatError when it is no dump that is supported, DamagedDump when its headers cannot be used.
+    """
+    source = FileSource(path)
+    try:
+        return open_source(source)
+    except BaseException:
+        source.close()
+        raise
+
+
+def open_source(source: Source) -> Dump:
+    """Open a dump whose bytes come from `source`."""
+    start = source.read(0, min(_START, source.size))
+    stream = flattened.recognised(start)
+    if stream:
+        source = flattened.FlattenedSource(source)
+        start = source.read(0, min(_START, source.size))
+    dump: elf.ElfDump | kdump.KdumpDump
+    if kdump.recognised(start):
+        dump = kdump.KdumpDump(source)
+    elif elf.recognised(start):
+        dump = elf.ElfDump(source)
+    else:
+        raise _unknown(source, start)
+    if stream:
+        dump.format += " flattened"
+    return dump
+
+
+def _unknown(source: Source, start: bytes) -> DumpFormatError | DamagedDump:
+    if not start:
+        return DamagedDump("the file is empty", where=source.name, why="nothing was captured, or the disk was full")
+    if not any(start):
+        return DamagedDump("the file starts with zeros", where=source.name,
+                           why="the capture stopped before it wrote the header")
+    other = next((name for magic, name in _OTHERS.items() if start.startswith(magic)), "")
+    if "archive" in other:
+        return DumpFormatError(f"this is {other}", where=source.name, mend="unpack it first")
+    if other:
+        return DumpFormatError(f"this is {other}, which is not supported", where=source.name,
+                               mend="open it with crash")
+    return DumpFormatError("not a dump", where=source.name,
+                           why=f"it starts with {start[:8].hex(' ')}, which no supported format does",
+                           mend="give an ELF or kdump-compressed vmcore")
