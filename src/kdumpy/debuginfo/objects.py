@@ -12,8 +12,6 @@ from kdumpy.debuginfo.types import BtfTypes
 from kdumpy.debuginfo.variables import DECLARATIONS
 from kdumpy.errors import DamagedDump
 
-_CAPPED = 0x10000
-"""drgn gives no kallsyms symbol a size beyond this, because kallsyms has no sizes (kallsyms.c)."""
 _LENGTH = re.compile(r"\[([A-Z_]+)\]$")
 
 
@@ -78,8 +76,12 @@ class Objects:
 
     @staticmethod
     def _fits(made: drgn.Type, symbol: drgn.Symbol) -> bool:
-        """Whether a variable of this type can lie between the symbol and the next one."""
-        if not made.is_complete() or symbol.size >= _CAPPED:
+        """Whether a variable of this type can lie between the symbol and the next one.
+
+        kallsyms has no sizes; drgn gives a symbol the room up to the next one, and none (0) where
+        that is more than 64 KiB or another symbol has the same address.
+        """
+        if not made.is_complete() or symbol.size == 0:
             return True
         return bool(drgn.sizeof(made) <= symbol.size)
 

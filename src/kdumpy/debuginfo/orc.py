@@ -75,6 +75,8 @@ def _mend_first_frame(prog: drgn.Program) -> Restart | None:
         frame = prog.crashed_thread().stack_trace()[0]
         pc, sp = frame.pc, frame.register("rsp")
         symbol = prog.symbol(pc)
+        if not prog.symbol("_stext").address <= pc < prog.symbol("_etext").address:
+            return None                         # a module has a table of its own
         found = _undefined_entry(prog, pc)
         if found is None:
             return None

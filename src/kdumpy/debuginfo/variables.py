@@ -96,7 +96,7 @@ DECLARATIONS: dict[str, tuple[str, ...]] = {
     "mem_map": ("struct page *",),
     "mem_section": ("struct mem_section **",),
     "__highest_present_section_nr": ("unsigned long",),
-    "sections_per_block": ("unsigned long",),
+    "sections_per_block": ("int",),
     "memblock": ("struct memblock",),
     "node_data": ("struct pglist_data *[]",),
     "node_states": ("nodemask_t [NR_NODE_STATES]",),
