@@ -1,0 +1,41 @@
+"""Which dumps of the laboratory the tests want, and how they get them.
+
+`make test` takes every fault on 6.1 that the diagnosis knows and a few on each other kernel;
+`KDUMPY_MATRIX=full` (`make test-all`) takes every fault on every kernel.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+
+from kdumpy.vm import laboratory
+from kdumpy.vm.faults import FAULTS
+from kdumpy.vm.laboratory import LabDump
+
+KERNELS = ("5.10", "6.1", "6.12", "newest")
+FULL = os.environ.get("KDUMPY_MATRIX") == "full"
+REQUIRED = ("sysrq", "null-workqueue", "null-procread", "bad-address", "general-protection", "bug",
+            "jump-to-null", "driver-panic", "deadlock", "hung-task")
+"""The faults that the first verdicts are about."""
+ELSEWHERE = ("sysrq", "null-workqueue")
+"""The faults that are taken on the other kernels too."""
+LIVE = ("live", "live-kdump")
+
+
+def panics(*wanted: str) -> list[tuple[str, str]]:
+    """Return the (kernel, fault) pairs of the matrix, of the wanted faults or of all that panic."""
+    pairs = []
+    for kernel in KERNELS:
+        for fault in FAULTS.values():
+            if fault.name in LIVE or kernel not in fault.kernels or (wanted and fault.name not in wanted):
+                continue
+            if FULL or kernel == "6.1" or fault.name in ELSEWHERE:
+                pairs.append((kernel, fault.name))
+    return pairs
+
+
+@cache
+def dump(kernel: str, fault: str) -> LabDump:
+    """Return a dump of the laboratory; the first time on a machine it is made, which takes half a minute."""
+    return laboratory.dump(kernel, fault, progress=lambda line: print(line, flush=True))
