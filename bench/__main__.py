@@ -1,0 +1,127 @@
+"""Time kdumpy against crash and drgn on one dump, in one run: medians, ratios, peak memory.
+
+Every figure is a whole process, from start to end. The rounds go through all programs in turn, so
+that whatever else the machine does falls on all of them alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kdumpy.vm import kernels, laboratory
+
+DRGN_BT = """\
+import sys, drgn
+prog = drgn.Program()
+prog.set_core_dump(sys.argv[1])
+prog.load_debug_info([sys.argv[2]])
+print(prog.crashed_thread().stack_trace())
+"""
+CRASH_COMMANDS = "bt\nlog\nps\nquit\n"
+
+
+@dataclass
+class Contender:
+    """A program that is timed."""
+
+    name: str
+    command: Sequence[str]
+    environment: dict[str, str] = field(default_factory=dict)
+    standard_input: str = ""
+    seconds: list[float] = field(default_factory=list)
+    memory_mb: list[float] = field(default_factory=list)
+
+    def run(self) -> None:
+        """Run it once; a failure ends the benchmark with its output."""
+        environment = {**os.environ, "DRGN_DISABLE_PLUGINS": "*", **self.environment}
+        with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as feed:
+            feed.write(self.standard_input.encode())
+            feed.seek(0)
+            started = time.perf_counter()
+            process = subprocess.Popen(self.command, stdin=feed, stdout=output, stderr=subprocess.STDOUT,
+                                       env=environment)
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            self.seconds.append(time.perf_counter() - started)
+            self.memory_mb.append(usage.ru_maxrss / 1024)
+            if process.returncode:
+                output.seek(0)
+                sys.exit(f"{self.name} failed:\n{output.read().decode(errors='replace')}")
+
+    @property
+    def median(self) -> float:
+        """Median of the seconds."""
+        return statistics.median(self.seconds)
+
+
+def contenders(vmcore: Path, vmlinux: Path, scratch: Path) -> list[Contender]:
+    """Return what is timed; the first is the measure of the others."""
+    script = scratch / "bt.py"
+    script.write_text(DRGN_BT)
+    ours = (sys.executable, "-m", "kdumpy", "report", "--dwarf", "no", str(vmcore))
+    found = [
+        Contender("kdumpy report, the dump alone", ours, {"KDUMPY_CACHE": str(scratch / "cache")}),
+        Contender("kdumpy report, first dump of its kernel", ours, {"KDUMPY_CACHE": ""}),
+        Contender("kdumpy crash -e bt", (sys.executable, "-m", "kdumpy", "crash", "--dwarf", "no", str(vmcore),
+                                         "-e", "bt"), {"KDUMPY_CACHE": str(scratch / "cache")}),
+        Contender("drgn with DWARF, bt only", (sys.executable, str(script), str(vmcore), str(vmlinux))),
+    ]
+    if shutil.which("crash"):
+        found.append(Contender("crash with vmlinux: bt, log, ps", ("crash", "-s", str(vmlinux), str(vmcore)),
+                               standard_input=CRASH_COMMANDS))
+    return found
+
+
+def main() -> int:
+    """Run the rounds and print the table."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--kernel", default="6.1", help="a kernel of the laboratory (default: %(default)s)")
+    parser.add_argument("--fault", default="null-workqueue", help="a fault of the laboratory (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each program runs (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    arguments = parser.parse_args()
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    dump = laboratory.dump(arguments.kernel, arguments.fault, progress=say)
+    say("fetching the kernel's debug symbols for the peers…")
+    vmlinux = kernels.debug_vmlinux(arguments.kernel)
+    with tempfile.TemporaryDirectory(prefix="kdumpy-bench-") as scratch:
+        programs = contenders(dump.path, vmlinux, Path(scratch))
+        for program in programs:
+            program.run()                   # fills the page cache and our own; not counted
+            program.seconds.clear()
+            program.memory_mb.clear()
+        for number in range(arguments.rounds):
+            say(f"round {number + 1} of {arguments.rounds}…")
+            for program in programs:
+                program.run()
+    if arguments.json:
+        print(json.dumps([{"name": p.name, "seconds": p.seconds, "memory_mb": p.memory_mb} for p in programs]))
+        return 0
+    size, debug = dump.path.stat().st_size / 1e6, vmlinux.stat().st_size / 1e6
+    print(f"{dump.release}, {arguments.fault}: vmcore {size:.0f} MB, vmlinux {debug:.0f} MB; "
+          f"{os.cpu_count()} CPUs, Python {platform.python_version()}; median of {arguments.rounds}")
+    print(f"{'':42}{'seconds':>9}{'range':>15}{'MB':>6}   ratio")
+    for program in programs:
+        low, high = min(program.seconds), max(program.seconds)
+        print(f"{program.name:42}{program.median:9.2f}{f'{low:.2f}-{high:.2f}':>15}"
+              f"{max(program.memory_mb):6.0f}   {program.median / programs[0].median:.1f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
