@@ -32,14 +32,18 @@ class Stacks:
         """Return drgn's trace of a task."""
         return self.prog.stack_trace(task)
 
-    def frames(self, trace: drgn.StackTrace) -> Stack:
-        """Turn a trace into values. After a jump to an address without code, go on with the caller."""
-        frames = [self._frame(frame) for frame in list(trace)[:_MOST_FRAMES]]
+    def walk(self, trace: drgn.StackTrace) -> list[drgn.StackFrame]:
+        """Return drgn's frames of a trace. After a jump to an address without code, go on with the caller."""
+        frames = list(trace)[:_MOST_FRAMES]
         if frames and not self.has_code(frames[0].pc):
-            caller = self._caller_of_nowhere(trace[0])
+            caller = self._caller_of_nowhere(frames[0])
             if caller is not None:
-                rest = [self._frame(frame) for frame in list(caller)[:_MOST_FRAMES]]
-                return Stack((frames[0], *rest), self._problem(rest))
+                return [frames[0], *list(caller)[:_MOST_FRAMES]]
+        return frames
+
+    def frames(self, trace: drgn.StackTrace) -> Stack:
+        """Turn a trace into values, as `walk` follows it."""
+        frames = [self.frame(frame) for frame in self.walk(trace)]
         return Stack(tuple(frames), self._problem(frames))
 
     def has_code(self, pc: int) -> bool:
@@ -73,7 +77,8 @@ class Stacks:
             return f"it cannot be followed beyond {frames[-1].pc:#x}, where no code is known"
         return ""
 
-    def _frame(self, frame: drgn.StackFrame) -> Frame:
+    def frame(self, frame: drgn.StackFrame) -> Frame:
+        """Turn one of drgn's frames into a value."""
         try:
             pc = frame.pc
         except LookupError:
