@@ -29,3 +29,11 @@ def human_seconds(seconds: float) -> str:
 def address(value: int) -> str:
     """Return an address as 16 hex digits, as kernel people write it."""
     return f"{value:016x}"
+
+
+_UNPRINTABLE = {code: f"\\x{code:02x}" for code in (*range(32), 127, *range(128, 160)) if chr(code) not in "\t\n"}
+
+
+def printable(text: str) -> str:
+    """Return text out of a dump with its control characters shown as \\xNN: a terminal obeys none of them."""
+    return text.translate(_UNPRINTABLE)
