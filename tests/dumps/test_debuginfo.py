@@ -1,0 +1,213 @@
+"""The dump explains itself as well as DWARF does: frames, types, variables, modules, on real dumps."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import drgn
+import lab
+import pytest
+from drgn.helpers.linux.cpumask import for_each_online_cpu
+from drgn.helpers.linux.pid import for_each_task
+from drgn.helpers.linux.sched import idle_task
+
+from kdumpy.debuginfo import kallsyms
+from kdumpy.debuginfo.attach import DebugInfo, attach
+from kdumpy.debuginfo.btf import Kind
+from kdumpy.debuginfo.variables import DECLARATIONS
+from kdumpy.vm import kernels
+
+Opened = tuple[drgn.Program, DebugInfo]
+
+
+@cache
+def alone(kernel: str, fault: str) -> Opened:
+    """Open a dump with nothing but the dump."""
+    prog = drgn.Program()
+    prog.set_core_dump(str(lab.dump(kernel, fault).path))
+    return prog, attach(prog)
+
+
+def with_dwarf(kernel: str, fault: str) -> drgn.Program:
+    """Open a dump with the DWARF of its kernel and of our driver, and nothing of ours."""
+    dump = lab.dump(kernel, fault)
+    prog = drgn.Program()
+    prog.set_core_dump(str(dump.path))
+    prog.set_enabled_debug_info_finders([])
+    try:
+        prog.load_debug_info([str(kernels.debug_vmlinux(kernel)), str(dump.driver), *module_files(kernel)])
+    except drgn.MissingDebugInfoError as error:     # the virtual machine's own few modules are all that matter
+        print(error)
+    prog.create_loaded_modules()
+    return prog
+
+
+def module_files(kernel: str) -> list[str]:
+    return [str(path) for path in sorted(Path(kernels.debug_modules(kernel)).rglob("*"))
+            if path.name.endswith((".ko", ".debug")) and path.is_file()][:200]
+
+
+@pytest.fixture(autouse=True)
+def _without_the_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DRGN_DISABLE_PLUGINS", "*")
+
+
+def every_task(prog: drgn.Program) -> dict[int, drgn.Object]:
+    idle = [idle_task(prog, cpu) for cpu in for_each_online_cpu(prog)]
+    return {task.value_(): task for task in [*for_each_task(prog), *idle]}
+
+
+def frames(prog: drgn.Program, task: drgn.Object) -> list[int] | str:
+    try:
+        return [frame.pc for frame in prog.stack_trace(task) if not frame.is_inline]
+    except (ValueError, LookupError, drgn.FaultError) as error:
+        return str(error)
+
+
+@pytest.mark.parametrize(("kernel", "fault"), lab.panics())
+def test_all_frames_of_all_tasks_equal_those_with_dwarf(kernel: str, fault: str) -> None:
+    ours, info = alone(kernel, fault)
+    assert info.missing == {}
+    theirs = with_dwarf(kernel, fault)
+    tasks, reference = every_task(ours), every_task(theirs)
+    assert len(reference) > 40
+    assert tasks.keys() == reference.keys()
+    wrong = {f"{task.comm.string_().decode()} {address:#x}": (frames(ours, tasks[address]), expected)
+             for address, task in reference.items()
+             if frames(ours, tasks[address]) != (expected := frames(theirs, task))}
+    assert wrong == {}
+    crashed, expected = ours.crashed_thread(), theirs.crashed_thread()
+    assert frames(ours, crashed.object) == frames(theirs, expected.object)
+    assert len(frames(ours, crashed.object)) > 1
+
+
+def members(made: drgn.Type) -> Iterator[tuple[str | None, int, int | None]]:
+    for member in made.members or ():
+        yield member.name, member.bit_offset, member.bit_field_size
+
+
+@pytest.mark.parametrize("kernel", lab.KERNELS)
+def test_every_struct_has_the_layout_that_dwarf_says(kernel: str) -> None:
+    ours, info = alone(kernel, "sysrq")
+    theirs = with_dwarf(kernel, "sysrq")
+    assert info.types is not None
+    equal, different = 0, []
+    for name in info.types.btf.index.names[Kind.STRUCT]:
+        try:
+            expected = theirs.type(f"struct {name}")
+        except LookupError:
+            continue
+        if not expected.is_complete():
+            continue
+        made = ours.type(f"struct {name}")
+        if made.size == expected.size and list(members(made)) == list(members(expected)):
+            equal += 1
+        else:
+            different.append(name)
+    # A few names stand for different structs in different files; which one is "the" struct is arbitrary.
+    assert len(different) < 25, different
+    assert equal > 5000
+
+
+_FLATTENED = ("[", "pg_data_t", "const ")
+"""Where a declaration may differ from DWARF in spelling: lengths, a typedef's name, constness."""
+
+
+def same_type(ours: drgn.Type, theirs: drgn.Type) -> bool:
+    """Whether two types agree, apart from array lengths, constness and the names of typedefs."""
+    ours, theirs = ours.unaliased(), theirs.unaliased()
+    if ours.kind != theirs.kind:
+        return False
+    if ours.kind in (drgn.TypeKind.POINTER, drgn.TypeKind.ARRAY):
+        return same_type(ours.type, theirs.type)
+    if not ours.is_complete() or not theirs.is_complete() or ours.kind == drgn.TypeKind.VOID:
+        return True
+    return bool(drgn.sizeof(ours) == drgn.sizeof(theirs)) and getattr(ours, "tag", None) == getattr(theirs, "tag", None)
+
+
+@pytest.mark.parametrize("kernel", lab.KERNELS)
+def test_every_declared_variable_has_the_address_and_type_that_dwarf_says(kernel: str) -> None:
+    ours, _ = alone(kernel, "sysrq")
+    theirs = with_dwarf(kernel, "sysrq")
+    wrong, equal = {}, 0
+    for name in DECLARATIONS:
+        try:
+            expected = theirs.variable(name)
+        except LookupError:
+            continue
+        try:
+            found = ours.variable(name)
+        except LookupError:
+            wrong[name] = f"missing; DWARF: {expected.type_.type_name()}"
+            continue
+        if found.address_ == expected.address_ and same_type(found.type_, expected.type_):
+            equal += 1
+        else:
+            wrong[name] = f"{found.type_.type_name()}; DWARF: {expected.type_.type_name()}"
+    assert wrong == {}
+    assert equal > 80
+
+
+def test_before_6_0_the_tables_are_found_by_their_shape() -> None:
+    ours, info = alone("5.10", "sysrq")
+    assert info.symbols is not None
+    assert info.symbols.source.startswith("a search")
+    theirs = with_dwarf("5.10", "sysrq")
+    for name in ("init_task", "__per_cpu_offset", "panic", "linux_banner", "__start_BTF", "sysrq_handle_crash"):
+        assert ours.symbol(name).address == theirs.symbol(name).address
+
+
+def test_an_address_that_is_a_per_cpu_offset_names_no_symbol() -> None:
+    ours, _ = alone("6.1", "sysrq")
+    for address in (0, 8, 0x1000):
+        with pytest.raises(LookupError):
+            ours.symbol(address)
+
+
+@pytest.mark.parametrize("kernel", lab.KERNELS)
+def test_a_module_without_btf_still_has_its_symbols(kernel: str) -> None:
+    ours, info = alone(kernel, "null-workqueue")
+    names = [frame.symbol().name for frame in list(ours.crashed_thread().stack_trace())[:2]]
+    assert names == ["flaky_poll_channel", "flaky_poll_work"]
+    assert info.module_symbols is not None
+    assert info.module_symbols.module_at(ours.symbol("flaky_poll_work").address) == "flaky"
+    assert info.types is not None
+    assert "flaky" not in info.types.modules
+
+
+@pytest.mark.parametrize("kernel", ("6.1", "6.12", "newest"))
+def test_types_of_a_module_come_from_its_split_btf(kernel: str) -> None:
+    ours, info = alone(kernel, "sysrq")
+    made = ours.type("struct virtnet_info")             # known to virtio_net only
+    assert info.types is not None
+    assert "virtio_net" in info.types.modules
+    assert made.has_member("vdev")
+    expected = with_dwarf(kernel, "sysrq").type("struct virtnet_info")
+    assert made.size == expected.size
+    assert list(members(made)) == list(members(expected))
+
+
+def test_plain_drgn_opens_a_bare_dump_with_the_plugin() -> None:
+    code = "print(prog['init_task'].comm.string_().decode()); print(prog.crashed_thread().stack_trace())"
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(Path.home())}
+    done = subprocess.run([sys.executable, "-m", "drgn", "-q", "-c", str(lab.dump("6.1", "null-workqueue").path),
+                           "--no-default-symbols", "-e", code],
+                          env=environment, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.startswith("swapper/0\n")
+    assert "flaky_poll_channel" in done.stdout
+    assert "process_one_work" in done.stdout
+
+
+def test_a_damaged_symbol_count_is_refused() -> None:
+    prog = drgn.Program()
+    prog.set_core_dump(str(lab.dump("6.1", "sysrq").path))
+    address = int(dict(line.split("=") for line in prog["VMCOREINFO"].string_().decode().splitlines()
+                       if "=" in line)["SYMBOL(kallsyms_num_syms)"], 16)
+    prog.add_memory_segment(address, 4, lambda at, count, offset, physical: b"\xff" * count)
+    info = attach(prog)
+    assert "claims" in info.missing["symbols"]
+    assert kallsyms is not None
