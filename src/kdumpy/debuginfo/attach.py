@@ -13,7 +13,7 @@ from kdumpy.debuginfo.cache import load_index
 from kdumpy.debuginfo.modules import ModuleSymbols, add_module_types
 from kdumpy.debuginfo.objects import Objects
 from kdumpy.debuginfo.types import BtfTypes
-from kdumpy.errors import KdumpyError, NotInDump
+from kdumpy.errors import DamagedDump, KdumpyError, NotInDump
 
 _NAME = "kdumpy"
 _LARGEST_BTF = 256 << 20
@@ -75,9 +75,13 @@ def _attach_types(prog: drgn.Program, info: DebugInfo, types: BtfTypes) -> None:
             return None
         key = (kinds, name)
         if key not in found:
-            found[key] = types.find(kinds, name)
-            if found[key] is None and _module_types():
+            found[key] = None
+            try:
                 found[key] = types.find(kinds, name)
+                if found[key] is None and _module_types():
+                    found[key] = types.find(kinds, name)
+            except DamagedDump as error:
+                info.missing[f"type {name}"] = str(error)
         return found[key]
 
     def _module_types() -> bool:

@@ -12,6 +12,7 @@ import enum
 import struct
 from array import array
 from collections.abc import Iterator
+from functools import cached_property
 from typing import NamedTuple
 
 from kdumpy.errors import DamagedDump
@@ -97,7 +98,9 @@ class BtfIndex(NamedTuple):
     offsets: array[int]
     """Offset in the blob of each record, by type id minus the first id."""
     names: dict[int, dict[str, int]]
-    """For each kind that has names, the id of the first type of each name."""
+    """For each kind that types are looked up by, the id of the first type of each name."""
+    functions: bytes
+    """Type ids of the FUNCs as 32-bit words: 40,000 names that few look up are made when one is."""
     enumerators: dict[str, int]
     """The id of the enum that has the enumerator of each name."""
     percpu: dict[str, int]
@@ -131,6 +134,15 @@ class Btf:
         self.strings_base: int = base.strings_size if base else 0
         self.strings_size: int = self.strings_base + str_len
         self.index = index if index is not None else self._scan()
+
+    @cached_property
+    def functions(self) -> dict[str, int]:
+        """The type id of the FUNC of each name, the first of equal names."""
+        table: dict[str, int] = {}
+        for type_id in reversed(array("I", self.index.functions)):
+            (name_off,) = struct.unpack_from("<I", self.data, self.index.offsets[type_id - self.first_id])
+            table[self.name(name_off)] = type_id
+        return table
 
     @property
     def end_id(self) -> int:
@@ -236,15 +248,15 @@ class Btf:
 
     def _names(self, offsets: array[int], named: list[list[tuple[int, int]]]) -> BtfIndex:
         names: dict[int, dict[str, int]] = {}
-        for kind in (Kind.INT, Kind.STRUCT, Kind.UNION, Kind.ENUM, Kind.TYPEDEF, Kind.FUNC, Kind.FLOAT,
-                     Kind.ENUM64, Kind.VAR):
+        for kind in (Kind.INT, Kind.STRUCT, Kind.UNION, Kind.ENUM, Kind.TYPEDEF, Kind.FLOAT, Kind.ENUM64, Kind.VAR):
             table = names[int(kind)] = {}
             for name_off, type_id in reversed(named[kind]):     # the first of equal names stays
                 table[self.name(name_off)] = type_id
         enums = [self.data[offset + 7] for offset in offsets]
         enums = [bits for bits in enums if bits & 0x1F in (Kind.ENUM, Kind.ENUM64)]
         signs = any(bits >> 7 for bits in enums)
-        index = BtfIndex(offsets, names, {}, names.pop(int(Kind.VAR)), signs)
+        functions = array("I", [type_id for _, type_id in named[Kind.FUNC]])
+        index = BtfIndex(offsets, names, functions.tobytes(), {}, names.pop(int(Kind.VAR)), signs)
         self.index = index
         for position, offset in enumerate(offsets):
             kind_bits = self.data[offset + 7] & 0x1F            # the top byte of info holds the kind

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 
 import drgn
@@ -32,7 +33,8 @@ class Objects:
         if key not in self._known:
             # Set first: the type of a variable is found through the program, which asks here again.
             self._known[key] = None
-            self._known[key] = self._find(name, flags)
+            with contextlib.suppress(DamagedDump):      # a type that BTF describes wrongly is as good as none
+                self._known[key] = self._find(name, flags)
         return self._known[key]
 
     def forget(self) -> None:
@@ -117,12 +119,7 @@ class Objects:
         symbol = self._symbol(name)
         if symbol is None or symbol.kind != drgn.SymbolKind.FUNC:
             return None
-        made = None
-        if self.types:
-            try:
-                made = self.types.function(name)
-            except DamagedDump:
-                made = None
+        made = self.types.function(name) if self.types else None
         if made is None:
             # BTF leaves some functions out; drgn's helpers ask whether they exist (vmemmap_populate).
             made = self.prog.function_type(self.prog.void_type(), (), True)

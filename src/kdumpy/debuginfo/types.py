@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 
 import drgn
@@ -28,6 +29,15 @@ _TRANSPARENT = (Kind.TYPE_TAG, Kind.DECL_TAG)
 _INT_SIGNED, _INT_BOOL = 1, 4
 _UNSIGNED_NAMES = {1: "unsigned char", 2: "unsigned short", 4: "unsigned int", 8: "unsigned long"}
 _SIGNED_NAMES = {1: "signed char", 2: "short", 4: "int", 8: "long"}
+
+
+@contextlib.contextmanager
+def _as_damage(type_id: int) -> Iterator[None]:
+    """What drgn refuses to make a type of comes from a damaged dump."""
+    try:
+        yield
+    except (ValueError, TypeError, OverflowError) as error:
+        raise DamagedDump("BTF describes an impossible type", where=f"type id {type_id}", why=str(error)) from error
 
 
 class BtfTypes:
@@ -77,11 +87,11 @@ class BtfTypes:
 
     def function(self, name: str) -> drgn.Type | None:
         """Return the prototype of a function, or None when BTF does not know it."""
-        found = self.find_id((Kind.FUNC,), name)
-        if found is None:
-            return None
-        blob, type_id = found
-        return self.type(blob, blob.type(type_id).size_or_type)
+        for blob in self._blobs():
+            type_id = blob.functions.get(name)
+            if type_id is not None:
+                return self.type(blob, blob.type(type_id).size_or_type)
+        return None
 
     def enumerator(self, name: str) -> drgn.Object | None:
         """Return the constant of a name, or None when no enum has it."""
@@ -109,7 +119,8 @@ class BtfTypes:
         if made is None:
             if depth > _DEEPEST:
                 raise DamagedDump("BTF's types go in a circle", where=f"type id {type_id}")
-            made = self._made[key] = self._make(blob, blob.type(type_id), depth + 1)
+            with _as_damage(type_id):
+                made = self._made[key] = self._make(blob, blob.type(type_id), depth + 1)
         return made
 
     def _make(self, blob: Btf, record: BtfType, depth: int) -> drgn.Type:
@@ -192,7 +203,8 @@ class BtfTypes:
         def field() -> drgn.Object | drgn.Type:
             made = self.type(blob, member.type_id)
             bits = member.bit_size or self._legacy_bits(blob, member.type_id)
-            return drgn.Object(self.prog, made, bit_field_size=bits) if bits else made
+            with _as_damage(member.type_id):
+                return drgn.Object(self.prog, made, bit_field_size=bits) if bits else made
 
         return TypeMember(field, member.name or None, member.bit_offset)
 

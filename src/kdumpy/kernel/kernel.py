@@ -14,6 +14,7 @@ from kdumpy.dumpfile.base import Dump
 from kdumpy.dumpfile.dmesg import LogRecord, read_log
 from kdumpy.errors import KdumpyError
 from kdumpy.kernel import modules, system, tasks
+from kdumpy.kernel.reading import READ_ERRORS
 from kdumpy.kernel.stacks import Stacks
 from kdumpy.kernel.values import Cpu, Frame, Module, Panic, Stack, System, Task
 
@@ -69,12 +70,12 @@ class Kernel:
         """What took the kernel down; None for a dump of a kernel that did not panic."""
         try:
             thread = self.prog.crashed_thread()
-        except (ValueError, LookupError, drgn.FaultError) as error:
+        except READ_ERRORS as error:
             self.problems["panic"] = f"no panicked CPU is named in the dump: {error}"
             return None
         try:
             task = tasks.task_value(thread.object)
-        except (LookupError, AttributeError, drgn.FaultError) as error:
+        except READ_ERRORS as error:
             self.problems["panic task"] = str(error)
             task = None
         return self._panic(thread, task)
@@ -86,7 +87,7 @@ class Kernel:
         try:
             trace = thread.stack_trace()
             stack = self.stacks.frames(trace)
-            with contextlib.suppress(LookupError, ValueError):
+            with contextlib.suppress(*READ_ERRORS):
                 registers = trace[0].registers()
             fault = self._fault(stack)
             if fault is not None:
@@ -94,7 +95,7 @@ class Kernel:
                     if frame.interrupted and not frame.is_inline and frame.pc == fault.pc:
                         registers = frame.registers()
                         break
-        except (ValueError, LookupError, IndexError, drgn.FaultError) as error:
+        except READ_ERRORS as error:
             self.problems["panic stack"] = str(error)
         return Panic(cpu=task.cpu if task else -1, task=task, stack=stack, registers=registers, fault=fault)
 
@@ -116,9 +117,9 @@ class Kernel:
             for task in tasks.task_objects(self.prog):
                 try:
                     yield tasks.task_value(task)
-                except (LookupError, AttributeError, drgn.FaultError):
+                except READ_ERRORS:
                     unread += 1
-        except (LookupError, AttributeError, ValueError, drgn.FaultError) as error:
+        except READ_ERRORS as error:
             self.problems["tasks"] = f"the list of tasks cannot be followed to its end: {error}"
         if unread:
             self.problems["tasks"] = f"{unread} tasks are not in the dump"
@@ -137,7 +138,7 @@ class Kernel:
         """Every CPU that was online, and what it was doing."""
         try:
             return tuple(tasks.cpus(self.prog, self.stacks, self.panic.cpu if self.panic else None))
-        except (LookupError, AttributeError, ValueError, drgn.FaultError) as error:
+        except READ_ERRORS as error:
             self.problems["cpus"] = str(error)
             return ()
 
@@ -146,6 +147,6 @@ class Kernel:
         """The loaded modules, newest first."""
         try:
             return tuple(modules.modules(self.prog))
-        except (LookupError, AttributeError, drgn.FaultError) as error:
+        except READ_ERRORS as error:
             self.problems["modules"] = str(error)
             return ()

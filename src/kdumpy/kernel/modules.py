@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import drgn
 
 from kdumpy.debuginfo.modules import MOST_MODULES, module_list, ranges_of
+from kdumpy.kernel.reading import READ_ERRORS
 from kdumpy.kernel.system import TAINTS
 from kdumpy.kernel.values import Module
 
@@ -19,7 +20,7 @@ def modules(prog: drgn.Program) -> Iterator[Module]:
     for module in module_list(prog):
         try:
             yield _module(module)
-        except (drgn.FaultError, LookupError, AttributeError):
+        except READ_ERRORS:
             continue
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import drgn
 
 from kdumpy.debuginfo.attach import DebugInfo
+from kdumpy.kernel.reading import READ_ERRORS
 from kdumpy.kernel.values import Frame, Stack
 
 _KERNEL_HALF = 1 << 63
@@ -25,7 +26,7 @@ class Stacks:
         """Return the stack of a `struct task_struct *`; a damaged one ends where it can be followed no more."""
         try:
             return self.frames(self.trace(task))
-        except (ValueError, LookupError, drgn.FaultError, drgn.BadDataError) as error:
+        except READ_ERRORS as error:
             return Stack((), f"the stack cannot be unwound: {error}")
 
     def trace(self, task: drgn.Object) -> drgn.StackTrace:
@@ -66,7 +67,7 @@ class Stacks:
             words = [values.get(name, 0) for name in _X86_REGISTERS]
             data = b"".join(word.to_bytes(8, "little") for word in words)
             return self.prog.stack_trace(drgn.Object.from_bytes_(self.prog, made, data[: drgn.sizeof(made)]))
-        except (KeyError, ValueError, LookupError, drgn.FaultError):
+        except READ_ERRORS:
             return None
 
     @staticmethod

@@ -11,6 +11,7 @@ from drgn.helpers.linux.mm import totalram_pages
 from drgn.helpers.linux.sched import loadavg
 from drgn.helpers.linux.timekeeping import ktime_get_boottime_seconds, ktime_get_real_seconds
 
+from kdumpy.kernel.reading import READ_ERRORS
 from kdumpy.kernel.values import System
 
 T = TypeVar("T")
@@ -51,8 +52,7 @@ def read_system(prog: drgn.Program, panic_time: int | None, problems: dict[str, 
     def get(what: str, read: Callable[[], T]) -> T | None:
         try:
             return read()
-        except (LookupError, drgn.FaultError, ValueError, AttributeError, drgn.BadDataError,
-                UnicodeDecodeError) as error:
+        except READ_ERRORS as error:
             problems[what] = str(error)
             return None
 

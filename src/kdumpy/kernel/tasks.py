@@ -10,6 +10,7 @@ from drgn.helpers.linux.cpumask import for_each_online_cpu
 from drgn.helpers.linux.pid import for_each_task
 from drgn.helpers.linux.sched import cpu_curr, task_cpu, task_on_cpu, task_state_to_char
 
+from kdumpy.kernel.reading import READ_ERRORS
 from kdumpy.kernel.stacks import Stacks
 from kdumpy.kernel.values import Cpu, Stack, Task
 
@@ -19,7 +20,6 @@ MOST_CPUS = 8192
 """The largest NR_CPUS that distributions build."""
 _PF_KTHREAD = 0x00200000
 """include/linux/sched.h; the same since 2.6.27."""
-_READ_ERRORS = (drgn.FaultError, LookupError, ValueError, AttributeError, drgn.BadDataError)
 
 
 def task_objects(prog: drgn.Program) -> Iterator[drgn.Object]:
@@ -44,7 +44,7 @@ def task_value(task: drgn.Object) -> Task:
         parent = task.real_parent.tgid.value_()
     try:
         state = task_state_to_char(task)
-    except _READ_ERRORS:
+    except READ_ERRORS:
         state = "?"
     return Task(
         pid=task.pid.value_(), tgid=task.tgid.value_(), parent=parent,
@@ -62,7 +62,7 @@ def cpus(prog: drgn.Program, stacks: Stacks, panicked: int | None) -> Iterator[C
             current = cpu_curr(prog, number)
             task = task_value(current)
             stack = stacks.of(current)
-        except _READ_ERRORS as error:
+        except READ_ERRORS as error:
             yield Cpu(number, None, number == panicked, False, Stack((), str(error)), "not in the dump")
             continue
         idle = task.pid == 0
