@@ -20,7 +20,7 @@ $(BIN)/kdumpy: pyproject.toml
 	@echo "==> done: $(BIN)/kdumpy --help"
 
 demo: install          ## a real panic in a VM, its dump, and the verdict
-	@$(BIN)/python tools/demo
+	@$(BIN)/python tools/demo.py
 
 check: install         ## linters and types, in seconds
 	$(BIN)/ruff check src tests bench tools
