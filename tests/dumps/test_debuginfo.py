@@ -9,12 +9,12 @@ from functools import cache
 from pathlib import Path
 
 import drgn
-import lab
 import pytest
 from drgn.helpers.linux.cpumask import for_each_online_cpu
 from drgn.helpers.linux.pid import for_each_task
 from drgn.helpers.linux.sched import idle_task
 
+import lab
 from kdumpy.debuginfo import kallsyms
 from kdumpy.debuginfo.attach import DebugInfo, attach
 from kdumpy.debuginfo.btf import Kind
@@ -179,7 +179,7 @@ def test_a_module_without_btf_still_has_its_symbols(kernel: str) -> None:
     assert "flaky" not in info.types.modules
 
 
-@pytest.mark.parametrize("kernel", ("6.1", "6.12", "newest"))
+@pytest.mark.parametrize("kernel", ["6.1", "6.12", "newest"])
 def test_types_of_a_module_come_from_its_split_btf(kernel: str) -> None:
     ours, info = alone(kernel, "sysrq")
     made = ours.type("struct virtnet_info")             # known to virtio_net only
