@@ -1,0 +1,143 @@
+"""Kernel modules: which files a set of names needs, in the order to insert them.
+
+Source: modules.dep(5), modules.builtin and modules.softdep as depmod(8) writes them.
+"""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from kdumpy.errors import HostError
+
+
+@dataclass(frozen=True)
+class Closure:
+    """The modules to insert."""
+
+    files: tuple[Path, ...]
+    """Module files, each after the ones it needs."""
+    builtin: tuple[str, ...] = ()
+    """Names asked for that are part of the kernel itself."""
+    absent: tuple[str, ...] = field(default=())
+    """Optional names (and soft dependencies) that this kernel does not have."""
+
+
+class ModuleTree:
+    """The modules of one kernel: a directory such as /lib/modules/6.1.0-56-cloud-amd64."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def closure(self, names: list[str], optional: list[str] | None = None) -> Closure:
+        """Return the files that `names` (and those of `optional` that exist) need.
+
+        Soft dependencies are followed where they exist: `pre` ones go before, `post` after.
+
+        Raises:
+            HostError: a name of `names` is neither a module nor built in.
+        """
+        order: dict[Path, None] = {}
+        builtin: list[str] = []
+        absent: list[str] = []
+        for name in names:
+            if not self._insert(name, order, builtin, set()):
+                raise HostError("the kernel has no such module", where=str(self.directory),
+                                why=module_name(name), mend="check the name, or run depmod")
+        for name in optional or []:
+            if not self._insert(name, order, builtin, set()):
+                absent.append(module_name(name))
+        return Closure(tuple(order), tuple(dict.fromkeys(builtin)), tuple(absent))
+
+    def path(self, name: str) -> Path | None:
+        """Return the file of a module by its name, or None."""
+        found = self._paths.get(module_name(name))
+        return self.directory / found if found else None
+
+    def _insert(self, name: str, order: dict[Path, None], builtin: list[str], active: set[str]) -> bool:
+        name = module_name(name)
+        if name in active:
+            return True            # soft dependencies may form circles
+        relative = self._paths.get(name)
+        if relative is None:
+            if name in self._builtin:
+                builtin.append(name)
+                return True
+            return False
+        before, after = self._soft.get(name, ((), ()))
+        for soft in before:
+            self._insert(soft, order, builtin, active | {name})
+        # modules.dep lists what is needed nearest first: the last one goes in first.
+        for needed in reversed(self._needs[relative]):
+            self._insert(module_name(Path(needed).name), order, builtin, active | {name})
+        order.setdefault(self.directory / relative)
+        for soft in after:
+            self._insert(soft, order, builtin, active | {name})
+        return True
+
+    @cached_property
+    def _needs(self) -> dict[str, list[str]]:
+        needs = {}
+        for line in self._lines("modules.dep", required=True):
+            path, _, needed = line.partition(":")
+            needs[path] = needed.split()
+        return needs
+
+    @cached_property
+    def _paths(self) -> dict[str, str]:
+        return {module_name(Path(path).name): path for path in self._needs}
+
+    @cached_property
+    def _builtin(self) -> set[str]:
+        return {module_name(Path(line).name) for line in self._lines("modules.builtin")}
+
+    @cached_property
+    def _soft(self) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
+        """Return name → (pre, post) from lines `softdep NAME pre: A B post: C`."""
+        found = {}
+        for line in self._lines("modules.softdep"):
+            words = line.split()
+            if len(words) < 3 or words[0] != "softdep":
+                continue
+            lists: dict[str, list[str]] = {"pre:": [], "post:": []}
+            target = None
+            for word in words[2:]:
+                if word in lists:
+                    target = lists[word]
+                elif target is not None:
+                    target.append(word)
+            found[module_name(words[1])] = (tuple(lists["pre:"]), tuple(lists["post:"]))
+        return found
+
+    def _lines(self, name: str, required: bool = False) -> list[str]:
+        path = self.directory / name
+        try:
+            text = path.read_text()
+        except FileNotFoundError:
+            if required:
+                raise HostError("no list of the kernel's modules", where=str(path),
+                                why="the file is missing", mend="run depmod") from None
+            return []
+        return [line for line in text.splitlines() if line and not line.startswith("#")]
+
+
+def module_name(name: str) -> str:
+    """Return the name as the kernel spells it: no directory, no suffix, `_` for `-`."""
+    return Path(name).name.split(".ko")[0].replace("-", "_")
+
+
+def read_module(path: Path) -> bytes:
+    """Return the ELF contents of a module file: .ko, .ko.xz, .ko.gz or .ko.zst."""
+    data = path.read_bytes()
+    if path.suffix == ".xz":
+        return lzma.decompress(data)
+    if path.suffix == ".gz":
+        return gzip.decompress(data)
+    if path.suffix == ".zst":
+        import zstandard  # only kernels of some distributions need it
+
+        return zstandard.ZstdDecompressor().decompressobj().decompress(data)
+    return data

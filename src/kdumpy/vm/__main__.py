@@ -1,0 +1,98 @@
+"""`python -m kdumpy.vm`: the laboratory's own commands, for developers."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from kdumpy.errors import KdumpyError
+from kdumpy.units import human_bytes
+from kdumpy.vm import kernels, laboratory, qemu
+from kdumpy.vm.faults import FAULTS
+
+EXAMPLES = """examples:
+  python -m kdumpy.vm list
+  python -m kdumpy.vm dump 6.1 null-workqueue
+  python -m kdumpy.vm dump all all
+  python -m kdumpy.vm debug 6.12
+
+Everything is kept below $KDUMPY_LAB, or ~/.cache/kdumpy/lab; delete it at any time.
+exit codes: 0 good, 2 usage, 3 could not
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and return the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except KdumpyError as error:
+        print(f"kdumpy.vm: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m kdumpy.vm", description="The laboratory of real panics.",
+                                     epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    listing = commands.add_parser("list", help="list the faults")
+    listing.set_defaults(run=_list)
+    names = commands.add_parser("kernels", help="list the kernels; downloads those that are missing")
+    names.add_argument("--refresh", action="store_true", help="look again for newer ones")
+    names.set_defaults(run=_kernels)
+    dump = commands.add_parser("dump", help="make a dump, or find it in the cache, and print its path")
+    dump.add_argument("kernel", choices=[*kernels.LINES, "all"])
+    dump.add_argument("fault", choices=[*FAULTS, "all"], metavar="fault", help="a name of `list`, or all")
+    dump.add_argument("--fresh", action="store_true", help="make it again")
+    dump.set_defaults(run=_dump)
+    debug = commands.add_parser("debug", help="fetch a kernel's vmlinux with DWARF and print its path")
+    debug.add_argument("kernel", choices=list(kernels.LINES))
+    debug.set_defaults(run=_debug)
+    return parser
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+def _list(options: argparse.Namespace) -> int:
+    for fault in FAULTS.values():
+        print(f"{fault.name:20} {fault.cause:20} {fault.story}")
+    return 0
+
+
+def _kernels(options: argparse.Namespace) -> int:
+    for name in kernels.LINES:
+        kernel = kernels.get(name, refresh=options.refresh)
+        print(f"{name:8} {kernel.release:32} {kernel.version:24} {kernel.suite}")
+    _say(f"accelerator: {qemu.accelerator(kernel.image)}")
+    return 0
+
+
+def _dump(options: argparse.Namespace) -> int:
+    chosen = list(kernels.LINES) if options.kernel == "all" else [options.kernel]
+    faults = list(FAULTS) if options.fault == "all" else [options.fault]
+    failed = 0
+    for kernel in chosen:
+        for fault in faults:
+            if options.fault == "all" and kernel not in FAULTS[fault].kernels:
+                continue
+            try:
+                made = laboratory.dump(kernel, fault, progress=_say, fresh=options.fresh)
+            except KdumpyError as error:
+                failed += 1
+                _say(f"{kernel} {fault}: {error}")
+                continue
+            _say(f"{kernel} {fault}: {human_bytes(made.path.stat().st_size)}, {made.seconds} s")
+            print(made.path)
+    return 3 if failed else 0
+
+
+def _debug(options: argparse.Namespace) -> int:
+    _say("fetching the debug symbols (about 350 MB)…")
+    print(kernels.debug_vmlinux(options.kernel))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,140 @@
+"""The faults of the laboratory: how each is brought about, and what a diagnosis must find.
+
+A fault is a value; adding one is adding it to FAULTS (and, mostly, a function to the driver).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal
+
+Method = Literal["kdump", "live-elf", "live-kdump"]
+"""How the dump is taken: by the capture kernel, or out of the running guest by QEMU."""
+
+_OOPS = {"kernel.panic_on_oops": "1"}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One way to bring a kernel down."""
+
+    name: str
+    cause: str
+    """The cause that the diagnosis must name; "none" for a guest that did not panic."""
+    story: str
+    """What goes wrong, in a sentence."""
+    culprits: tuple[str, ...] = ()
+    """Functions that may be named as the culprit, the best one first; empty: none is."""
+    module: str | None = None
+    """The module of the culprit."""
+    trigger: str = ""
+    """Shell commands that run in the guest; default: the fault's name is written to /proc/flaky."""
+    sysctls: Mapping[str, str] = field(default_factory=lambda: MappingProxyType(_OOPS))
+    """Kernel settings that turn the fault into a panic."""
+    boot: str = ""
+    """Additional kernel parameters."""
+    monitor: str = ""
+    """A line for QEMU's monitor that brings the fault about from outside."""
+    as_init: bool = False
+    """The trigger runs in process 1."""
+    method: Method = "kdump"
+    seconds: float = 60
+    """How long the fault may take to become a panic, under emulation."""
+    kernels: tuple[str, ...] = ("5.10", "6.1", "6.12", "newest")
+    """The kernels on which it is known to work."""
+    symptoms: tuple[str, ...] = ()
+    """Lines (regular expressions) of which the console shows one when the fault has come."""
+
+    def commands(self) -> str:
+        """Return the shell commands of the trigger."""
+        return self.trigger or f"echo {self.name} >/proc/flaky"
+
+
+def _driver(name: str, cause: str, story: str, *culprits: str, **more: object) -> Fault:
+    return Fault(name, cause, story, culprits, "flaky", **more)  # type: ignore[arg-type]
+
+
+_ALL = (
+    Fault("sysrq", "sysrq", "An operator asks for a crash by the SysRq key.",
+          trigger="echo c >/proc/sysrq-trigger", symptoms=("sysrq triggered crash",)),
+    _driver("null-workqueue", "null-dereference", "The poll work uses a channel that was just dropped.",
+            "flaky_poll_channel", "flaky_poll_work", symptoms=("NULL pointer dereference",)),
+    _driver("null-procread", "null-dereference", "Reading /proc/flaky shows a channel that was dropped.",
+            "flaky_show_channel", "flaky_show",
+            trigger="echo null-procread >/proc/flaky; cat /proc/flaky", symptoms=("NULL pointer dereference",)),
+    _driver("null-timer", "null-dereference", "The watchdog timer, in interrupt context, follows NULL.",
+            "flaky_watchdog_check", "flaky_watchdog_tick", symptoms=("NULL pointer dereference",)),
+    _driver("bad-address", "bad-address", "A calibration table is read after it was unmapped (vfree).",
+            "flaky_read_calibration", symptoms=("unable to handle page fault",)),
+    _driver("general-protection", "general-protection",
+            "A name that is too long ran over the pointer behind it: the address is text, not canonical.",
+            "flaky_client_rate", symptoms=("general protection fault",)),
+    _driver("user-access", "user-access", "A user's buffer is read without copy_from_user().",
+            "flaky_peek_command", symptoms=("supervisor read access", "SMAP")),
+    _driver("jump-to-null", "jump-to-null", "An operation that is not set is called.",
+            "flaky_calibrate_channel", symptoms=("NULL pointer dereference",)),
+    _driver("nx-execute", "nx-execute", "A filter is called through a pointer to data.",
+            "flaky_call_filter", symptoms=("execute NX-protected page",)),
+    _driver("write-to-readonly", "write-to-readonly", "A constant table of operations is patched.",
+            "flaky_patch_ops", symptoms=("unable to handle page fault",)),
+    _driver("use-after-free", "use-after-free", "A pointer inside a freed client is followed.",
+            "flaky_notify_client", boot="slub_debug=PU", symptoms=("general protection fault",)),
+    _driver("use-after-free-call", "use-after-free", "A function pointer inside a freed client is called.",
+            "flaky_release_client", boot="slub_debug=PU", symptoms=("general protection fault",)),
+    _driver("double-free", "double-free", "A client is freed twice in a row.",
+            "flaky_free_client", symptoms=("kernel BUG at mm/slub.c",)),
+    _driver("list-corruption", "list-corruption", "A sample is taken off its list twice.",
+            "flaky_expire_sample", symptoms=("list_del corruption",)),
+    _driver("refcount", "refcount", "A client is put once more than it was got.",
+            "flaky_put_client", sysctls={"kernel.panic_on_warn": "1"}, symptoms=("refcount_t: underflow",)),
+    _driver("stack-overflow", "stack-overflow", "A circle is walked by recursion until the stack ends.",
+            "flaky_walk_tree", symptoms=("stack guard page", "stack-overflow", "double fault")),
+    _driver("stack-corruption", "stack-corruption", "A command longer than its buffer runs over the stack.",
+            "flaky_parse_command", symptoms=("stack-protector",)),
+    _driver("memory-leak", "memory-leak", "The collector takes samples and forgets them until memory ends.",
+            "flaky_take_sample", "flaky_hoard_samples", sysctls={"vm.panic_on_oom": "1"}, seconds=120,
+            symptoms=("panic_on_oom is enabled",)),
+    _driver("bug", "bug", "An assertion (BUG_ON) does not hold.", "flaky_commit_batch", symptoms=("kernel BUG at",)),
+    _driver("warn", "warn", "A warning, on a system that is set to panic on warnings.",
+            "flaky_check_rate", sysctls={"kernel.panic_on_warn": "1"}, symptoms=("panic_on_warn set",)),
+    _driver("divide-error", "divide-error", "An average over no samples.",
+            "flaky_average", symptoms=("divide error",)),
+    _driver("invalid-opcode", "invalid-opcode", "An instruction that the processor does not have.",
+            "flaky_fast_sum", symptoms=("invalid opcode",)),
+    _driver("driver-panic", "driver-panic", "The driver's watchdog timer calls panic().",
+            "flaky_watchdog_give_up", "flaky_watchdog_tick", symptoms=("does not answer after",)),
+    _driver("hung-task", "hung-task", "A mutex is held by a thread that waits for an answer for ever.",
+            "flaky_await_answer", "flaky_apply_config", seconds=90,
+            sysctls={"kernel.hung_task_panic": "1", "kernel.hung_task_timeout_secs": "3"},
+            symptoms=("hung_task: blocked tasks",)),
+    _driver("deadlock", "deadlock", "Two threads take two mutexes in opposite order.",
+            "flaky_update_totals", "flaky_publish_stats", seconds=90,
+            sysctls={"kernel.hung_task_panic": "1", "kernel.hung_task_timeout_secs": "3"},
+            symptoms=("hung_task: blocked tasks",)),
+    _driver("soft-lockup", "soft-lockup", "A thread waits for a register and lets nobody else run.",
+            "flaky_spin_ready", trigger="echo spin >/proc/flaky", seconds=90,
+            sysctls={"kernel.softlockup_panic": "1", "kernel.watchdog_thresh": "3"},
+            symptoms=("softlockup: hung tasks",)),
+    _driver("rcu-stall", "rcu-stall", "A thread spins with interrupts off; the other processor notices.",
+            "flaky_spin_irqs_off", trigger="echo spin-irqs-off >/proc/flaky", seconds=90,
+            sysctls={"kernel.panic_on_rcu_stall": "1", "kernel.soft_watchdog": "0"},
+            boot="rcupdate.rcu_cpu_stall_timeout=5", symptoms=("RCU Stall",)),
+    Fault("out-of-memory", "out-of-memory", "A process takes all memory, on a system that panics then.",
+          trigger="dd if=/dev/zero of=/dev/null bs=900M count=1", sysctls={"vm.panic_on_oom": "1"}, seconds=120,
+          symptoms=("panic_on_oom is enabled",)),
+    Fault("init-exit", "init-exit", "Process 1 ends.", trigger="exit 3", as_init=True,
+          symptoms=("Attempted to kill init",)),
+    Fault("nmi", "nmi", "An operator sends an NMI from the management board.",
+          trigger="sleep 1000", monitor="nmi", sysctls={"kernel.unknown_nmi_panic": "1"},
+          symptoms=("NMI: Not continuing",)),
+    Fault("machine-check", "machine-check", "The processor reports an uncorrected memory error.",
+          trigger="sleep 1000", monitor="mce -b 0 9 0xbe00000000000097 0x5 0x12345000 0x8c",
+          symptoms=("[Ff]atal [Mm]achine [Cc]heck", "Fatal local machine check", "Machine check:")),
+    Fault("live", "none", "A healthy guest; QEMU writes its memory as ELF.", method="live-elf", trigger="sleep 1000"),
+    Fault("live-kdump", "none", "A healthy guest; QEMU writes its memory in the kdump-compressed format.",
+          method="live-kdump", trigger="sleep 1000"),
+)
+
+FAULTS: Mapping[str, Fault] = MappingProxyType({fault.name: fault for fault in _ALL})

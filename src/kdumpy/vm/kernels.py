@@ -1,0 +1,215 @@
+"""The kernels of the laboratory: Debian's cloud kernels for amd64, taken from their packages."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+from kdumpy.errors import LaboratoryError
+from kdumpy.image.modules import ModuleTree
+from kdumpy.vm.packages import Suite, run, unpack
+from kdumpy.vm.paths import laboratory_home, locked
+
+FLAVOUR = "cloud-amd64"
+"""Small and without firmware: half the size of the plain flavour, boots in 5 s."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of kernels that is wanted, by name."""
+
+    suite: str
+    release: str
+    """Pattern of the release without its flavour."""
+
+
+LINES = {
+    "5.10": Line("bullseye", r"5\.10\.0-\d+"),
+    "6.1": Line("bookworm", r"6\.1\.0-\d+"),
+    "6.12": Line("bookworm", r"6\.12\.\d+\+deb12"),
+    "newest": Line("sid", r"\d+\.\d+.*"),
+}
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One kernel, unpacked below `root`."""
+
+    name: str
+    """The name it was asked for by: "6.1", "newest"."""
+    release: str
+    """As `uname -r` says it: 6.1.0-56-cloud-amd64."""
+    version: str
+    """The package's version: 6.1.192-2."""
+    suite: str
+    packages: tuple[str, ...]
+    """The packages that hold the image and its modules."""
+
+    @property
+    def root(self) -> Path:
+        """The directory its packages are unpacked in."""
+        return laboratory_home() / "kernels" / self.release / self.version.replace(":", "_")
+
+    @property
+    def image(self) -> Path:
+        """The bootable vmlinuz."""
+        return self._first(f"boot/vmlinuz-{self.release}", f"usr/lib/modules/{self.release}/vmlinuz")
+
+    @cached_property
+    def modules(self) -> ModuleTree:
+        """Its modules; /lib in older packages, /usr/lib in newer ones."""
+        return ModuleTree(self._first(f"lib/modules/{self.release}", f"usr/lib/modules/{self.release}"))
+
+    @cached_property
+    def config(self) -> dict[str, str]:
+        """Its configuration: `CONFIG_SMP` → `y`."""
+        path = self._first(f"boot/config-{self.release}", f"usr/lib/modules/{self.release}/config",
+                           f"usr/lib/linux/config-{self.release}")
+        return dict(re.findall(r"^(CONFIG_\w+)=(.*)$", path.read_text(), re.M))
+
+    def number(self) -> tuple[int, int]:
+        """Return major and minor: (6, 12)."""
+        major, minor = re.findall(r"\d+", self.release)[:2]
+        return int(major), int(minor)
+
+    def _first(self, *candidates: str) -> Path:
+        for candidate in candidates:
+            if (self.root / candidate).exists():
+                return self.root / candidate
+        raise LaboratoryError("the kernel's packages lack a file", where=str(self.root), why=candidates[0])
+
+
+def get(name: str, refresh: bool = False) -> Kernel:
+    """Return a kernel by name ("5.10", "6.1", "6.12", "newest"), downloaded and unpacked.
+
+    What a name stands for is decided once and kept, until `refresh` is given.
+
+    Raises:
+        LaboratoryError: the name is unknown, or the archive does not have or give it.
+    """
+    if name not in LINES:
+        raise LaboratoryError("no such kernel", why=name, mend="one of " + ", ".join(LINES))
+    with locked("kernels"):
+        kernel = None if refresh else _remembered(name)
+        if kernel is None:
+            kernel = _newest_whole(name, refresh)
+            _memo(name).write_text(json.dumps(asdict(kernel), indent=1) + "\n")
+    return kernel
+
+
+def _newest_whole(name: str, refresh: bool) -> Kernel:
+    """Install the newest kernel of a line whose packages the archive really gives.
+
+    The lists of a suite at the end of its support name packages that are gone (404).
+    """
+    refused = ""
+    for kernel in _candidates(name, refresh):
+        if (kernel.root / "complete").exists():
+            return kernel
+        try:
+            _install(kernel)
+        except LaboratoryError as error:
+            refused = refused or f"{kernel.release}: {error}"
+        else:
+            return kernel
+    raise LaboratoryError("the archive has no such kernel", where=LINES[name].suite, why=refused or name,
+                          mend="python -m kdumpy.vm kernels --refresh")
+
+
+def _memo(name: str) -> Path:
+    return laboratory_home() / "kernels" / f"{name}.json"
+
+
+def _remembered(name: str) -> Kernel | None:
+    try:
+        fields = json.loads(_memo(name).read_text())
+    except FileNotFoundError:
+        return None
+    kernel = Kernel(**{**fields, "packages": tuple(fields["packages"])})
+    return kernel if (kernel.root / "complete").exists() else None
+
+
+def _candidates(name: str, refresh: bool) -> list[Kernel]:
+    """Return the kernels of a line that the lists name, newest first."""
+    line = LINES[name]
+    suite = Suite(line.suite)
+    suite.refresh(force=refresh)
+    versions = suite.versions
+    pattern = re.compile(rf"linux-image-({line.release}-{FLAVOUR})(?:-unsigned)?")
+    releases = {match[1] for package in versions if (match := pattern.fullmatch(package))}
+    # Images, headers and debug symbols reach the archive at different times.
+    whole = [release for release in releases
+             if {f"linux-headers-{release}", f"linux-image-{release}-dbg"} <= versions.keys()]
+    whole.sort(key=lambda text: [int(number) for number in re.findall(r"\d+", text)], reverse=True)
+    kernels = []
+    for release in whole:
+        if f"linux-binary-{release}" in versions:     # image and modules apart, since 7.0 or so
+            packages = tuple(package for part in ("binary", "modules", "base")
+                             if (package := f"linux-{part}-{release}") in versions)
+        elif f"linux-image-{release}-unsigned" in versions:
+            packages = (f"linux-image-{release}-unsigned",)
+        else:
+            packages = (f"linux-image-{release}",)
+        kernels.append(Kernel(name, release, versions[packages[0]], line.suite, packages))
+    return kernels
+
+
+def _install(kernel: Kernel) -> None:
+    suite = Suite(kernel.suite)
+    partial = kernel.root.with_name(kernel.root.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(kernel.root, ignore_errors=True)
+    *packages, _headers = suite.download([*kernel.packages, f"linux-headers-{kernel.release}"])
+    for package in packages:
+        unpack(package, partial)
+    suite.discard_downloads()
+    # depmod looks below lib/modules; newer packages have usr/lib/modules only.
+    if not (partial / "lib").exists():
+        (partial / "lib").symlink_to("usr/lib")
+    run(["depmod", "--basedir", str(partial), kernel.release], "depmod")
+    (partial / "complete").touch()
+    partial.replace(kernel.root)
+
+
+def debug_vmlinux(name: str) -> Path:
+    """Return the vmlinux with DWARF of a kernel, fetched on demand (0.6 to 1 GB on disk).
+
+    The debug files of the modules that the guest loads lie beside it: see `debug_modules`.
+    """
+    kernel = get(name)
+    root = laboratory_home() / "debug" / kernel.release / kernel.version.replace(":", "_")
+    vmlinux = root / f"usr/lib/debug/boot/vmlinux-{kernel.release}"
+    with locked("debug"):
+        if not (root / "complete").exists():
+            shutil.rmtree(root, ignore_errors=True)
+            _fetch_debug(kernel, root)
+    if not vmlinux.exists():
+        raise LaboratoryError("the debug package lacks vmlinux", where=str(root))
+    return vmlinux
+
+
+def debug_modules(name: str) -> Path:
+    """Return the directory that holds the debug files of a kernel's modules (those the guest loads)."""
+    return debug_vmlinux(name).parents[1] / "lib" / "modules"
+
+
+def _fetch_debug(kernel: Kernel, root: Path) -> None:
+    from kdumpy.vm.guest import MODULES, OPTIONAL_MODULES
+
+    files = kernel.modules.closure(list(MODULES), list(OPTIONAL_MODULES)).files
+    stems = {path.name.split(".ko")[0] for path in files}
+    suite = Suite(kernel.suite)
+
+    def wanted(path: str) -> bool:
+        name = path.rsplit("/", 1)[-1]
+        return path.endswith(f"boot/vmlinux-{kernel.release}") or (
+            "/kernel/" in path and ".ko" in name and name.split(".ko")[0] in stems)
+
+    for package in suite.download([f"linux-image-{kernel.release}-dbg"]):
+        unpack(package, root, wanted)
+    suite.discard_downloads()
+    (root / "complete").touch()

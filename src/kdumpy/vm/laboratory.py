@@ -1,0 +1,230 @@
+"""Make real dumps: boot a kernel, bring a chosen fault about, fetch what kdump took, keep it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from kdumpy.errors import LaboratoryError
+from kdumpy.vm import guest, kernels, toolchain
+from kdumpy.vm.faults import FAULTS, Fault
+from kdumpy.vm.kernels import Kernel
+from kdumpy.vm.paths import laboratory_home, locked
+from kdumpy.vm.qemu import Disk, Hardware, Machine
+
+RECIPE_VERSION = 1
+"""Raised when this part changes how a guest is made, so that dumps are made again."""
+
+ATTEMPTS = 2
+"""Boots before giving up: an emulated guest on a busy machine can miss a deadline."""
+
+BOOT_SECONDS = 120
+"""From power on to the trigger; 8 s on an idle machine without KVM."""
+
+CAPTURE_SECONDS = 180
+"""From the panic to power off; 5 s on an idle machine without KVM."""
+
+Progress = Callable[[str], None]
+Compression = Literal["lzo", "zlib", "none"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what a dump looks like."""
+
+    kernel: Kernel
+    fault: Fault
+    memory_mib: int = 640
+    crashkernel: str = "192M"
+    level: int = 31
+    """makedumpfile's dump level: bits 1 zero, 2 cache, 4 cache private, 8 user, 16 free."""
+    compress: Compression = "lzo"
+    bare: bool = False
+    """Without the processes, mounts and sockets that make a guest look lived in."""
+
+    def key(self) -> str:
+        """Return a hash of the recipe, the driver's source and the guest's init: 12 hex digits."""
+        facts = [RECIPE_VERSION, self.describe(), guest.MODULES, guest.OPTIONAL_MODULES]
+        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+        digest.update(guest.INIT.read_bytes())
+        digest.update(toolchain.source_hash().encode())
+        return digest.hexdigest()[:12]
+
+    def describe(self) -> dict[str, object]:
+        """Return the recipe as JSON values: what is done, not what is expected of a diagnosis."""
+        fault = self.fault
+        return {"kernel": asdict(self.kernel), "memory_mib": self.memory_mib, "crashkernel": self.crashkernel,
+                "level": self.level, "compress": self.compress, "bare": self.bare,
+                "fault": {"name": fault.name, "trigger": fault.commands(), "sysctls": dict(fault.sysctls),
+                          "boot": fault.boot, "monitor": fault.monitor, "as_init": fault.as_init,
+                          "method": fault.method}}
+
+
+@dataclass(frozen=True)
+class LabDump:
+    """A dump of the laboratory."""
+
+    path: Path
+    """The vmcore."""
+    console: Path
+    """What both kernels printed on the serial console."""
+    driver: Path
+    """The faulty driver, with DWARF."""
+    kernel: str
+    """The kernel's name in the laboratory: "6.1"."""
+    release: str
+    """As `uname -r` says it."""
+    fault: Fault
+    """What was done, and what a diagnosis must find."""
+    level: int
+    """The dump level that it was taken with."""
+    seconds: float
+    """How long it took, from power on to power off."""
+
+
+def dump(kernel: str, fault: str, *, progress: Progress = lambda message: None, fresh: bool = False,
+         recipe: Callable[[Recipe], Recipe] = lambda recipe: recipe) -> LabDump:
+    """Return the dump of a fault on a kernel, from the cache or from a new boot (about 20 s).
+
+    Args:
+        kernel: a name of kernels.LINES: "5.10", "6.1", "6.12", "newest".
+        fault: a name of faults.FAULTS.
+        progress: is told what is going on, a line at a time.
+        fresh: make it again even when the cache has it.
+        recipe: changes the default recipe, with dataclasses.replace.
+
+    Raises:
+        LaboratoryError: a name is unknown, or the guest did not do what the recipe says.
+        HostError: a program is missing.
+    """
+    if fault not in FAULTS:
+        raise LaboratoryError("no such fault", why=fault, mend="python -m kdumpy.vm list")
+    plan = recipe(default_recipe(kernels.get(kernel), FAULTS[fault]))
+    directory = laboratory_home() / "dumps" / plan.kernel.release / f"{fault}-{plan.key()}"
+    with locked(f"dump-{plan.kernel.release}-{directory.name}"):
+        if fresh or not (directory / "recipe.json").exists():
+            _make(plan, directory, progress)
+    facts = json.loads((directory / "recipe.json").read_text())
+    return LabDump(directory / "vmcore", directory / "console.log", directory / "flaky.ko", kernel,
+                   plan.kernel.release, plan.fault, plan.level, facts["seconds"])
+
+
+def default_recipe(kernel: Kernel, fault: Fault) -> Recipe:
+    """Return the recipe that a dump is made by when nothing else is said."""
+    if fault.method != "kdump":
+        return Recipe(kernel, fault, memory_mib=256, crashkernel="", level=0, compress="none")
+    # makedumpfile 1.7.2 takes pages of modules and stacks of 6.10 and newer for free ones.
+    level = 31 if kernel.number() < (6, 10) else 1
+    return Recipe(kernel, fault, level=level)
+
+
+def _make(plan: Recipe, directory: Path, progress: Progress) -> None:
+    progress(f"building the driver for {plan.kernel.release}…")
+    driver = toolchain.build_driver(plan.kernel)
+    failure: LaboratoryError | None = None
+    for attempt in range(ATTEMPTS):
+        if attempt:
+            progress(f"trying again: {failure}")
+        with _workplace(directory) as work:
+            try:
+                with locked("machine"):       # two emulated guests on two cores miss every deadline
+                    started = time.monotonic()
+                    _boot(plan, driver, work, progress)
+                    seconds = round(time.monotonic() - started, 1)
+            except LaboratoryError as error:
+                failure = error
+                _keep_console(work, directory)
+                continue
+            shutil.copyfile(driver, work / "flaky.ko")
+            facts = {**plan.describe(), "seconds": seconds, "bytes": (work / "vmcore").stat().st_size}
+            (work / "recipe.json").write_text(json.dumps(facts, indent=1) + "\n")
+            shutil.rmtree(directory, ignore_errors=True)
+            work.rename(directory)
+            return
+    assert failure is not None
+    raise failure
+
+
+@contextmanager
+def _workplace(directory: Path) -> Iterator[Path]:
+    """Give a directory beside the final one; it is gone afterwards unless it was renamed."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=".making-", dir=directory.parent))
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _keep_console(work: Path, directory: Path) -> None:
+    """Keep the console of a failed boot, where the error says it is looked for."""
+    console = work / "console.log"
+    if console.exists():
+        shutil.copyfile(console, directory.with_name(directory.name + ".failed.log"))
+
+
+def _boot(plan: Recipe, driver: Path, work: Path, progress: Progress) -> None:
+    with tempfile.TemporaryDirectory(dir=work) as scratch:
+        place = Path(scratch)
+        initrd, data, out = place / "initrd", place / "data.img", place / "out.img"
+        guest.build_initramfs(plan.kernel, driver, initrd)
+        recipe = _guest_recipe(plan).encode()
+        files: dict[str, bytes | Path] = {"recipe": recipe, "vmlinuz": plan.kernel.image, "initrd": initrd}
+        guest.make_data_disk(data, files, mib=96)
+        guest.make_disk(out, mib=plan.memory_mib + 128)
+        crashkernel = f"crashkernel={plan.crashkernel} " if plan.crashkernel else ""
+        hardware = Hardware(
+            kernel=plan.kernel.image, initrd=initrd, memory_mib=plan.memory_mib,
+            cmdline=f"console=ttyS0 {crashkernel}panic=10 {plan.fault.boot}".rstrip(),
+            disks=(Disk(data, "data"), Disk(out, "out")),
+            extra=("-device", "vmcoreinfo", "-netdev", "user,id=net,restrict=on",
+                   "-device", "virtio-net-pci,netdev=net,romfile="))
+        progress(f"booting {plan.kernel.release}…")
+        with Machine(hardware, work / "console.log") as machine:
+            machine.wait_for(r"LAB ready", BOOT_SECONDS, failures=("LAB failed", "Kernel panic"))
+            progress(f"{plan.fault.name}: {plan.fault.story}")
+            if plan.fault.method != "kdump":
+                _dump_live(machine, plan.fault, work / "vmcore")
+                return
+            if plan.fault.monitor:
+                machine.monitor(plan.fault.monitor)
+            machine.wait_for(r"LAB capturing", plan.fault.seconds, failures=("LAB failed", "Rebooting in"))
+            progress("kdump is taking the dump…")
+            machine.wait_for(r"LAB captured", CAPTURE_SECONDS, failures=("LAB failed", "Kernel panic"))
+            machine.wait_end(60)
+        guest.fetch_dump(out, work / "vmcore")
+    _check_symptom(plan, work / "console.log")
+
+
+def _dump_live(machine: Machine, fault: Fault, target: Path) -> None:
+    kind = "elf" if fault.method == "live-elf" else "kdump-zlib"
+    time.sleep(1)
+    machine.qmp("dump-guest-memory", paging=False, protocol=f"file:{target}", format=kind)
+    target.chmod(0o644)
+
+
+def _check_symptom(plan: Recipe, console: Path) -> None:
+    """Raise when the guest fell by another fault than the one of the recipe."""
+    text = console.read_bytes().decode(errors="replace")
+    if not any(re.search(pattern, text) for pattern in plan.fault.symptoms):
+        raise LaboratoryError("the guest fell by another fault than the one that was wanted", where=str(console),
+                              why=f"none of {', '.join(plan.fault.symptoms)} on its console")
+
+
+def _guest_recipe(plan: Recipe) -> str:
+    """Return the shell file that the guest's init reads."""
+    settings = " ".join(f"{key}={value}" for key, value in plan.fault.sysctls.items())
+    capture = f"console=ttyS0 irqpoll nr_cpus=1 reset_devices lab.level={plan.level} lab.compress={plan.compress}"
+    lines = [f"sysctls='{settings}'", f"capture_cmdline='{capture}'",
+             f"arm={'1' if plan.fault.method == 'kdump' else ''}", f"bare={'1' if plan.bare else ''}",
+             f"as_init={'1' if plan.fault.as_init else ''}", f"trigger() {{ {plan.fault.commands()}; }}"]
+    return "\n".join(lines) + "\n"
