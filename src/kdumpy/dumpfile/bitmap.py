@@ -62,7 +62,7 @@ class Bitmap:
             self._blocks[number] = data
         return data
 
-    def _chunks(self) -> Iterator[tuple[int, bytes]]:
+    def chunks(self) -> Iterator[tuple[int, bytes]]:
         """Yield (block number, its masked bytes), read a megabyte at a time."""
         for start in range(0, self.size, BLOCK * _CHUNK):
             data = self._source.read(self.offset + start, min(BLOCK * _CHUNK, self.size - start))
@@ -75,7 +75,7 @@ class Bitmap:
         """Set bits before each block, element by block."""
         if self._before is None:
             counts, total = [], 0
-            for _number, data in self._chunks():
+            for _number, data in self.chunks():
                 counts.append(total)
                 total += int.from_bytes(data, "little").bit_count()
             self._before, self._count = counts, total
@@ -121,7 +121,7 @@ class Bitmap:
     def ranges(self) -> Iterator[range]:
         """Yield the runs of set bits, rising, neighbours joined."""
         run = range(0)
-        for number, data in self._chunks():
+        for number, data in self.chunks():
             base = number * _BLOCK_BITS
             digits = f"{int.from_bytes(data, 'little'):0{len(data) * 8}b}"[::-1]
             for match in _RUN.finditer(digits):

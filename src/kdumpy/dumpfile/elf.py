@@ -133,15 +133,17 @@ class ElfDump(PagedDump):
         return None
 
     def has_page(self, pfn: int) -> bool:
-        """Tell whether the file has a place for the first byte of a page."""
-        return self.segment_at(pfn * self.page_size) is not None
+        """Tell whether the file has a place for the whole page."""
+        address = pfn * self.page_size
+        segment = self.segment_at(address)
+        return segment is not None and address + self.page_size <= segment.address + segment.file_size
 
     def present(self) -> Iterator[range]:
-        """Yield the page frame numbers whose first byte is held, as rising ranges."""
+        """Yield the page frame numbers held whole, as rising ranges; bytes at a segment's ragged end do not count."""
         done = 0
         for segment in self.segments:
             start = max(-(-segment.address // self.page_size), done)
-            stop = -(-(segment.address + segment.file_size) // self.page_size)
+            stop = (segment.address + segment.file_size) // self.page_size
             if stop > start:
                 yield range(start, stop)
                 done = stop

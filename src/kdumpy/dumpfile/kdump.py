@@ -153,6 +153,7 @@ class KdumpDump(PagedDump):
         if self.blocks * self.block_size > MAX_PHYSICAL or needed > size:
             raise DamagedDump(f"the header speaks of {self.blocks} pages", where=self.source.name,
                               why=f"the bitmap of {self.header.bitmap_blocks} blocks has no room for them")
+        self._memory_bitmap = start
         if needed <= size // 2:  # the usual dump: a bitmap of what is memory, and one of what was kept
             start += size // 2
         return start, needed, descriptors
@@ -215,6 +216,15 @@ class KdumpDump(PagedDump):
         times = self.pages_per_block
         for run in self.bitmap.ranges():
             yield range(run.start * times, run.stop * times)
+
+    def kept_beyond_memory(self) -> int:
+        """Return how many pages are kept that are not memory; more than 0 tells that a bitmap is damaged."""
+        kept = self.bitmap
+        if kept.offset == self._memory_bitmap:
+            return 0  # there is one bitmap only
+        memory = Bitmap(self.source, self._memory_bitmap, kept.size, kept.first, kept.last)
+        return sum((int.from_bytes(one, "little") & ~int.from_bytes(two, "little")).bit_count()
+                   for (_, one), (_, two) in zip(kept.chunks(), memory.chunks(), strict=True))
 
     def descriptor(self, rank: int) -> Descriptor:
         """Return the descriptor of the rank-th page held (from 0)."""

@@ -6,7 +6,7 @@ System Architecture"; which line of VMCOREINFO means what: Documentation/admin-g
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -102,6 +102,39 @@ class KernelMemory:
                 raise
             return physical
         raise DamagedDump("the kernel's page tables do not end", where=hexadecimal(address))
+
+    def mapped(self, start: int, stop: int, *, most_tables: int) -> Iterator[int]:
+        """Yield the physical addresses of the single pages mapped in [start, stop); tables not held are passed over.
+
+        Reads at most `most_tables` page tables.
+        """
+        budget = [most_tables]
+        yield from self._mapped(self.tables.root, self.tables.top_entries, 0, start, stop, budget)
+
+    def _mapped(self, table: int, entries: int, level: int, start: int, stop: int,
+                budget: list[int]) -> Iterator[int]:
+        shift = self.tables.shifts[level]
+        first, last = start >> shift & entries - 1, stop - 1 >> shift & entries - 1
+        budget[0] -= 1
+        try:
+            raw = self.dump.read_physical(table + first * 8, (last - first + 1) * 8)
+        except KdumpyError:
+            return
+        for index, entry in enumerate(memoryview(raw).cast("Q"), first):
+            if not entry or budget[0] <= 0:
+                continue
+            try:
+                physical, leaf = self.tables.step(entry, shift)
+            except LookupError:
+                continue
+            if leaf:
+                if level == len(self.tables.shifts) - 1:
+                    yield physical
+                continue
+            # The part of [start, stop) that this entry covers.
+            covered = (start >> shift << shift) + (index - first << shift)
+            yield from self._mapped(physical, self.page_size // 8, level + 1, max(start, covered),
+                                    min(stop, covered + (1 << shift)), budget)
 
     def read(self, address: int, size: int) -> bytes:
         """Return `size` bytes of virtual memory; MissingPage or DamagedDump when one page cannot be had."""
