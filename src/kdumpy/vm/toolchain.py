@@ -100,15 +100,15 @@ def _make(kernel: Kernel, root: Path) -> None:
     build.mkdir()
     for name, data in driver_source().items():
         (build / name).write_bytes(data)
-    # objtool (6.19 and newer) asks for the limit of its stack; a file serves as well as procfs.
-    limits = root / "proc/self/limits"
-    limits.parent.mkdir(parents=True, exist_ok=True)
-    limits.write_text(Path("/proc/self/limits").read_text())
+    # The objtool of 7.x looks up its stack, to word an overflow; a file serves as well as procfs.
+    maps = root / "proc/self/maps"
+    maps.parent.mkdir(parents=True, exist_ok=True)
+    maps.write_text("7ffc00000000-7fff00000000 rw-p 00000000 00:00 0 [stack]\n")
     headers = f"/usr/src/linux-headers-{kernel.release}"
     make = ["/usr/bin/env", "-i", "PATH=/usr/bin:/usr/sbin", "LC_ALL=C",
             "make", "-C", headers, "M=/build", "modules"]
     run(_inside(root, make), f"building the driver for {kernel.release}")
-    strip = ["/usr/bin/objcopy", "--strip-debug", "/build/flaky.ko", "/build/stripped.ko"]
+    strip = ["/usr/bin/x86_64-linux-gnu-objcopy", "--strip-debug", "/build/flaky.ko", "/build/stripped.ko"]
     run(_inside(root, strip), "stripping the driver")
 
 
