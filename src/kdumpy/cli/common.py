@@ -30,8 +30,12 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 def open_from(arguments: argparse.Namespace) -> Kernel:
     """Open the dump that the arguments name."""
+    import logging
+
     from kdumpy.debuginfo.dwarf import Dwarf
     from kdumpy.kernel import open_kernel
+
+    logging.getLogger("drgn").setLevel(logging.CRITICAL)    # what matters of it is in our errors
 
     return open_kernel(arguments.vmcore, vmlinux=arguments.vmlinux, dwarf=Dwarf(arguments.dwarf))
 

@@ -1,0 +1,183 @@
+"""`kdumpy.open(path)`: what a Kernel says of real panics."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import lab
+import pytest
+
+import kdumpy
+from kdumpy.debuginfo.dwarf import Dwarf
+from kdumpy.errors import NotInDump, UsageError
+from kdumpy.kernel import Kernel, open_kernel
+from kdumpy.vm import kernels
+
+
+@pytest.fixture(params=lab.KERNELS)
+def null(request: pytest.FixtureRequest) -> Iterator[Kernel]:
+    with kdumpy.open(lab.dump(request.param, "null-workqueue").path) as kernel:
+        yield kernel
+
+
+@pytest.fixture(params=lab.KERNELS)
+def sysrq(request: pytest.FixtureRequest) -> Iterator[Kernel]:
+    with kdumpy.open(lab.dump(request.param, "sysrq").path) as kernel:
+        yield kernel
+
+
+def test_the_panic_names_task_cpu_fault_and_registers(null: Kernel) -> None:
+    panic = null.panic
+    assert panic is not None
+    assert panic.task is not None
+    assert panic.task.comm.startswith("kworker/")
+    assert panic.task.on_cpu
+    assert panic.cpu == panic.task.cpu
+    assert panic.fault is not None
+    assert panic.fault.function == "flaky_poll_channel"
+    assert panic.fault.module == "flaky"
+    assert panic.registers["rip"] == panic.fault.pc
+    assert [frame.function for frame in panic.stack.frames[:3]] == [
+        "flaky_poll_channel", "flaky_poll_work", "process_one_work"]
+    assert panic.stack.problem == ""
+
+
+def test_a_panic_that_the_kernel_called_for_has_no_fault(sysrq: Kernel) -> None:
+    panic = sysrq.panic
+    assert panic is not None
+    assert panic.fault is None
+    names = [frame.function for frame in panic.stack.frames]
+    assert names[0] == "__crash_kexec"
+    assert {"panic", "vpanic"} & set(names[:4])
+    assert "sysrq_handle_crash" in names
+    assert panic.stack.frames[-1].user
+
+
+def test_exactly_one_cpu_panicked_and_each_says_what_it_did(null: Kernel) -> None:
+    assert [cpu.number for cpu in null.cpus] == [0, 1]
+    assert sum(cpu.panicked for cpu in null.cpus) == 1
+    for cpu in null.cpus:
+        assert cpu.task is not None
+        assert cpu.stack.frames
+        assert cpu.doing == "panicked" if cpu.panicked else cpu.doing.startswith(("idle", "in "))
+
+
+def test_the_system_is_described(null: Kernel) -> None:
+    system = null.system
+    assert system.release == kernels.get(_name(null)).release
+    assert system.machine == "x86_64"
+    assert system.hostname == "laboratory"
+    assert system.cpus == 2
+    assert system.memory_bytes is not None
+    assert 300 << 20 < system.memory_bytes < 640 << 20
+    assert system.cmdline is not None
+    assert "crashkernel=" in system.cmdline
+    assert system.uptime_s is not None
+    assert 2 < system.uptime_s < 300
+    assert system.panic_time is not None
+    assert system.boot_time is not None
+    assert 0 < system.panic_time - system.boot_time < 300
+    assert any(word.startswith("O: ") for word in system.taints)
+    assert null.problems == {}
+
+
+def _name(kernel: Kernel) -> str:
+    return next(name for name in lab.KERNELS if lab.dump(name, "null-workqueue").path == kernel.path)
+
+
+def test_the_log_ends_with_the_oops(null: Kernel) -> None:
+    lines = [record.text for record in null.log]
+    assert any("NULL pointer dereference" in line for line in lines[-80:])
+    assert "Linux version" in lines[0]
+    assert all(later.ts_ns >= 0 for later in null.log)
+
+
+def test_modules_have_their_taints_and_users(null: Kernel) -> None:
+    by_name = {module.name: module for module in null.modules}
+    assert by_name["flaky"].taints == "OE"
+    assert by_name["virtio_blk"].taints == ""
+    assert "nf_conntrack" in by_name["nf_defrag_ipv4"].used_by
+    assert all(module.base > 1 << 63 and module.size > 0 for module in null.modules)
+
+
+def test_tasks_are_all_there_with_their_states(null: Kernel) -> None:
+    tasks = {task.pid: task for task in null.tasks()}
+    assert tasks[2].comm == "kthreadd"
+    assert tasks[2].kernel_thread
+    assert not tasks[1].kernel_thread
+    assert all(task.pid for task in tasks.values())
+    assert any(task.state == "S" for task in tasks.values())
+    assert len(tasks) > 40
+    stack = null.stack(tasks[2])
+    assert "kthreadd" in [frame.function for frame in stack.frames]
+
+
+def test_values_are_json_and_survive_pickling(null: Kernel) -> None:
+    panic = null.panic
+    assert panic is not None
+    assert json.loads(json.dumps(asdict(panic)))["task"]["comm"] == (panic.task and panic.task.comm)
+    assert pickle.loads(pickle.dumps(null.cpus)) == null.cpus
+
+
+@pytest.mark.parametrize("fault", lab.LIVE)
+def test_a_running_guest_has_no_panic(fault: str) -> None:
+    with kdumpy.open(lab.dump("6.1", fault).path) as kernel:
+        assert kernel.panic is None
+        assert "panic" in kernel.problems
+        assert len(list(kernel.tasks())) > 40
+        assert kernel.system.hostname == "laboratory"
+
+
+@pytest.mark.parametrize("kernel", lab.KERNELS)
+def test_a_jump_to_nowhere_goes_on_with_its_caller(kernel: str) -> None:
+    if (kernel, "jump-to-null") not in lab.panics():
+        pytest.skip("taken in the full matrix only")
+    with kdumpy.open(lab.dump(kernel, "jump-to-null").path) as opened:
+        assert opened.panic is not None
+        frames = opened.panic.stack.frames
+        assert frames[0].pc == 0
+        assert frames[0].symbol is None
+        assert frames[1].function == "flaky_calibrate_channel"
+        assert opened.panic.stack.problem == ""
+
+
+def test_dwarf_adds_lines_and_inlines_and_modules_keep_ours() -> None:
+    path = lab.dump("6.1", "sysrq").path
+    with open_kernel(path, vmlinux=[kernels.debug_vmlinux("6.1")]) as rich, open_kernel(path, dwarf=Dwarf.NO) as bare:
+        assert rich.debuginfo.dwarf
+        assert not bare.debuginfo.dwarf
+        assert rich.panic is not None
+        assert bare.panic is not None
+        frames = rich.panic.stack.frames
+        handler = next(frame for frame in frames if frame.function == "sysrq_handle_crash")
+        assert handler.source is not None
+        assert handler.source.startswith("drivers/tty/sysrq.c:")
+        assert any(frame.inline for frame in frames)
+        assert [f.pc for f in frames if not f.inline] == [f.pc for f in bare.panic.stack.frames]
+    with open_kernel(lab.dump("6.1", "null-workqueue").path, vmlinux=[kernels.debug_vmlinux("6.1")]) as mixed:
+        assert mixed.panic is not None
+        assert mixed.panic.stack.frames[0].function == "flaky_poll_channel"     # the module has no DWARF here
+        assert mixed.panic.stack.frames[2].source
+
+
+def test_the_driver_s_own_dwarf_gives_its_lines() -> None:
+    dump = lab.dump("6.1", "null-workqueue")
+    with open_kernel(dump.path, vmlinux=[kernels.debug_vmlinux("6.1"), dump.driver]) as kernel:
+        assert kernel.panic is not None
+        source = kernel.panic.stack.frames[0].source
+        assert source is not None
+        assert "flaky" in source
+        trace = kernel.prog.crashed_thread().stack_trace()
+        assert "channel" in trace[0].locals()
+
+
+def test_a_vmlinux_of_another_kernel_is_refused_by_name() -> None:
+    path = lab.dump("6.1", "sysrq").path
+    with pytest.raises(NotInDump, match="build id"):
+        open_kernel(path, vmlinux=[kernels.debug_vmlinux("6.12")])
+    with pytest.raises(UsageError, match="no such file"):
+        open_kernel(path, vmlinux=[Path("/nonexistent/vmlinux")])
