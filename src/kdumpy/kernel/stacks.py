@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import drgn
 
 from kdumpy.debuginfo.attach import DebugInfo
@@ -13,6 +15,13 @@ _MOST_FRAMES = 1000
 _X86_REGISTERS = ("r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8", "rax", "rcx", "rdx",
                   "rsi", "rdi", "orig_rax", "rip", "cs", "rflags", "rsp", "ss")
 """The registers of struct pt_regs, in its order (arch/x86/include/asm/ptrace.h); drgn's names."""
+
+
+def _returning(frames: list[Frame]) -> list[Frame]:
+    """Put back the return address of a frame at which `_caller_of_nowhere` began, one byte before it."""
+    pc = frames[0].pc
+    return [replace(frame, pc=pc + 1, offset=None if frame.offset is None else frame.offset + 1, interrupted=False)
+            if frame.interrupted and frame.pc == pc else frame for frame in frames]
 
 
 class Stacks:
@@ -45,6 +54,8 @@ class Stacks:
     def frames(self, trace: drgn.StackTrace) -> Stack:
         """Turn a trace into values, as `walk` follows it."""
         frames = [self.frame(frame) for frame in self.walk(trace)]
+        if len(frames) > 1 and not self.has_code(frames[0].pc):
+            frames[1:] = _returning(frames[1:])
         return Stack(tuple(frames), self._problem(frames))
 
     def has_code(self, pc: int) -> bool:
