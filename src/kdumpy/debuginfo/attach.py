@@ -10,6 +10,7 @@ from drgn import ProgramFlags
 from kdumpy.debuginfo import kallsyms, orc
 from kdumpy.debuginfo.btf import Btf
 from kdumpy.debuginfo.cache import load_index
+from kdumpy.debuginfo.dwarf import how_to_get
 from kdumpy.debuginfo.modules import ModuleSymbols, add_module_types
 from kdumpy.debuginfo.objects import Objects
 from kdumpy.debuginfo.types import BtfTypes
@@ -31,6 +32,8 @@ class DebugInfo:
     panic_frame: orc.Restart | None = None
     missing: dict[str, str] = field(default_factory=dict)
     """Why a part is not there, by part: symbols, types, module types, unwind tables."""
+    mend: str = ""
+    """Where the DWARF comes from that would fill a gap in `missing`; empty where there is none to fill."""
 
     dwarf: list[str] = field(default_factory=list)
     """Files with DWARF that are in use."""
@@ -45,11 +48,18 @@ def attach(prog: drgn.Program) -> DebugInfo:
     if not prog.flags & ProgramFlags.IS_LINUX_KERNEL:
         return info
     prog.config["kdumpy"] = info
+    _attach(prog, info)
+    if info.missing:
+        info.mend = how_to_get(prog)
+    return info
+
+
+def _attach(prog: drgn.Program, info: DebugInfo) -> None:
     try:
         info.symbols = kallsyms.load(prog)
     except KdumpyError as error:
         info.missing["symbols"] = str(error)
-        return info
+        return
     prog.register_symbol_finder(_NAME, info.symbols, enable_index=-1)
     try:
         info.types = BtfTypes(prog, _kernel_btf(prog))
@@ -63,7 +73,6 @@ def attach(prog: drgn.Program) -> DebugInfo:
         info.panic_frame = orc.attach(prog)
     except (LookupError, AttributeError, drgn.FaultError) as error:
         info.missing["unwind tables"] = str(error)
-    return info
 
 
 def _attach_types(prog: drgn.Program, info: DebugInfo, types: BtfTypes) -> None:
@@ -108,16 +117,15 @@ def _kernel_btf(prog: drgn.Program) -> Btf:
         NotInDump: the kernel has none, or its pages are missing.
         DamagedDump: it breaks its own rules.
     """
-    mend = "pass the kernel's vmlinux with debug symbols"
     try:
         start, stop = (prog.symbol(name).address for name in ("__start_BTF", "__stop_BTF"))
         if not 0 < stop - start <= _LARGEST_BTF:
             raise NotInDump("the kernel's types (BTF) have an impossible size", where=f"address {start:#x}",
-                            why=f"{stop - start} bytes", mend=mend)
+                            why=f"{stop - start} bytes")
         data = prog.read(start, stop - start)
     except LookupError:
-        raise NotInDump("the kernel has no types (BTF)", why=_HALF, mend=mend) from None
+        raise NotInDump("the kernel has no types (BTF)", why=_HALF) from None
     except drgn.FaultError as error:
         raise NotInDump("the kernel's types (BTF) are not in the dump", where=f"address {error.address:#x}",
-                        why="the page is missing", mend=mend) from error
+                        why="the page is missing") from error
     return load_index(data)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -76,12 +77,20 @@ def _loaded(prog: drgn.Program) -> list[str]:
     return [module.debug_file_path for module in prog.modules() if module.debug_file_path]
 
 
-def packages_for(release: str) -> str:
-    """Return in words which package of the common distributions has the DWARF of a kernel."""
+def how_to_get(prog: drgn.Program) -> str:
+    """Return in words how to get the DWARF of a dump's kernel: which package, which build id."""
+    release = prog["UTS_RELEASE"].string_().decode("ascii", "replace")
+    found = re.search(rb"^BUILD-ID=([0-9a-f]+)$", prog["VMCOREINFO"].string_(), re.M)
+    build_id = f", build id {found[1].decode()}" if found else ""
+    return (f"its debug symbols fill the gap: install {_package_of(release)}{build_id}, or give --vmlinux FILE; "
+            "where DEBUGINFOD_URLS names servers, --dwarf fetch gets them")
+
+
+def _package_of(release: str) -> str:
     if "deb" in release or release.endswith(("-amd64", "-arm64")):
-        return f"linux-image-{release}-dbg (Debian)"
+        return f"linux-image-{release}-dbg"
     if release.endswith(("-generic", "-lowlatency", "-aws", "-azure", "-gcp")):
-        return f"linux-image-unsigned-{release}-dbgsym (Ubuntu)"
+        return f"linux-image-unsigned-{release}-dbgsym"
     if ".el" in release or ".fc" in release:
         return f"kernel-debuginfo-{release}"
     return f"the debuginfo package of kernel {release}"

@@ -66,11 +66,10 @@ def load(prog: drgn.Program) -> KernelSymbols:
         _check_count(prog, tables["kallsyms_num_syms"])
         return KernelSymbols(_load_at(prog, text, tables), "a search of the kernel's read-only data")
     except KeyError as error:
-        raise NotInDump("VMCOREINFO does not say where the kernel's text begins", why=f"no {error}",
-                        mend="pass the kernel's vmlinux with debug symbols") from None
+        raise NotInDump("VMCOREINFO does not say where the kernel's text begins", why=f"no {error}") from None
     except drgn.FaultError as error:
         raise NotInDump("the kernel's symbol table is not in the dump", where=f"address {error.address:#x}",
-                        why="its pages are missing", mend="pass the kernel's vmlinux with debug symbols") from error
+                        why="its pages are missing") from error
     except (drgn.BadDataError, ValueError, MemoryError, OverflowError) as error:
         raise DamagedDump("the kernel's symbol table makes no sense", why=str(error) or type(error).__name__) from error
 
@@ -123,8 +122,7 @@ def find_tables(prog: drgn.Program, stext: int) -> dict[str, int]:
             relative_base = num_syms - 8
             return dict(zip(_TABLES, (num_syms + 8, token_table, token_index, num_syms,
                                       relative_base - (symbols * 4 + 7 & ~7), relative_base), strict=True))
-    raise NotInDump("the kernel's symbol table was not found", where=f"before address {token_table:#x}",
-                    mend="pass the kernel's vmlinux with debug symbols")
+    raise NotInDump("the kernel's symbol table was not found", where=f"before address {token_table:#x}")
 
 
 def _find_tokens(prog: drgn.Program, stext: int) -> tuple[int, int]:
@@ -142,8 +140,7 @@ def _find_tokens(prog: drgn.Program, stext: int) -> tuple[int, int]:
             if table is not None:
                 return table
         before = chunk[-4096:]
-    raise NotInDump("the kernel's symbol table was not found", where=f"after address {stext:#x}",
-                    mend="pass the kernel's vmlinux with debug symbols")
+    raise NotInDump("the kernel's symbol table was not found", where=f"after address {stext:#x}")
 
 
 def _token_start(prog: drgn.Program, digits: int) -> tuple[int, int] | None:
@@ -199,7 +196,7 @@ def _find_markers(prog: drgn.Program, token_table: int) -> tuple[list[int], int,
     at -= 1                                             # the first marker is 0
     if at < 0 or words[at] != 0 or last - at < 16:
         raise NotInDump("the kernel's symbol table was not found", where=f"before address {token_table:#x}",
-                        why="its markers have another shape", mend="pass the kernel's vmlinux with debug symbols")
+                        why="its markers have another shape")
     base = token_table - (1 << 16)
     return [base + 4 * i for i in range(at, last + 1)], words[last], words[at + 1]
 
