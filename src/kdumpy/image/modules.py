@@ -1,10 +1,11 @@
 """Kernel modules: which files a set of names needs, in the order to insert them.
 
-Source: modules.dep(5), modules.builtin and modules.softdep as depmod(8) writes them.
+Source: modules.dep(5), and modules.alias, .builtin and .softdep as depmod(8) writes them.
 """
 
 from __future__ import annotations
 
+import fnmatch
 import gzip
 import lzma
 from dataclasses import dataclass, field
@@ -38,7 +39,7 @@ class ModuleTree:
         Soft dependencies are followed where they exist: `pre` ones go before, `post` after.
 
         Raises:
-            HostError: a name of `names` is neither a module nor built in.
+            HostError: a name of `names` is neither a module, an alias nor built in.
         """
         order: dict[Path, None] = {}
         builtin: list[str] = []
@@ -63,10 +64,12 @@ class ModuleTree:
             return True            # soft dependencies may form circles
         relative = self._paths.get(name)
         if relative is None:
-            if name in self._builtin:
+            # The order of kmod's kmod_module_new_from_lookup(): modules, aliases, built in.
+            found = [self._insert(real, order, builtin, active | {name}) for real in self._aliased(name)]
+            if not any(found) and name in self._builtin:
                 builtin.append(name)
                 return True
-            return False
+            return any(found)
         before, after = self._soft.get(name, ((), ()))
         for soft in before:
             self._insert(soft, order, builtin, active | {name})
@@ -90,6 +93,15 @@ class ModuleTree:
     def _paths(self) -> dict[str, str]:
         return {module_name(Path(path).name): path for path in self._needs}
 
+    def _aliased(self, name: str) -> list[str]:
+        """Return the modules that an alias such as `crc32c` stands for."""
+        return [real for pattern, real in self._aliases if fnmatch.fnmatchcase(name, pattern)]
+
+    @cached_property
+    def _aliases(self) -> list[tuple[str, str]]:
+        lines = (line.split() for line in self._lines("modules.alias"))
+        return [(words[1].replace("-", "_"), module_name(words[2])) for words in lines if len(words) == 3]
+
     @cached_property
     def _builtin(self) -> set[str]:
         return {module_name(Path(line).name) for line in self._lines("modules.builtin")}
@@ -97,7 +109,7 @@ class ModuleTree:
     @cached_property
     def _soft(self) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
         """Return name → (pre, post) from lines `softdep NAME pre: A B post: C`."""
-        found = {}
+        found: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
         for line in self._lines("modules.softdep"):
             words = line.split()
             if len(words) < 3 or words[0] != "softdep":
@@ -109,7 +121,9 @@ class ModuleTree:
                     target = lists[word]
                 elif target is not None:
                     target.append(word)
-            found[module_name(words[1])] = (tuple(lists["pre:"]), tuple(lists["post:"]))
+            # A module may have several lines; they add up.
+            before, after = found.get(module_name(words[1]), ((), ()))
+            found[module_name(words[1])] = (*before, *lists["pre:"]), (*after, *lists["post:"])
         return found
 
     def _lines(self, name: str, required: bool = False) -> list[str]:

@@ -141,8 +141,8 @@ def _make(plan: Recipe, directory: Path, progress: Progress) -> None:
                     _boot(plan, driver, work, progress)
                     seconds = round(time.monotonic() - started, 1)
             except LaboratoryError as error:
-                failure = error
-                _keep_console(work, directory)
+                where = _keep_console(work, directory) or error.where
+                failure = LaboratoryError(error.what, where=where, why=error.why, mend=error.mend)
                 continue
             shutil.copyfile(driver, work / "flaky.ko")
             facts = {**plan.describe(), "seconds": seconds, "bytes": (work / "vmcore").stat().st_size}
@@ -165,20 +165,24 @@ def _workplace(directory: Path) -> Iterator[Path]:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _keep_console(work: Path, directory: Path) -> None:
-    """Keep the console of a failed boot, where the error says it is looked for."""
-    console = work / "console.log"
-    if console.exists():
-        shutil.copyfile(console, directory.with_name(directory.name + ".failed.log"))
+def _keep_console(work: Path, directory: Path) -> str:
+    """Keep the console of a failed boot beside the dumps and return its path, or an empty string."""
+    console, kept = work / "console.log", directory.with_name(directory.name + ".failed.log")
+    if not console.exists():
+        return ""
+    shutil.copyfile(console, kept)
+    return str(kept)
 
 
 def _boot(plan: Recipe, driver: Path, work: Path, progress: Progress) -> None:
     with tempfile.TemporaryDirectory(dir=work) as scratch:
         place = Path(scratch)
-        initrd, data, out = place / "initrd", place / "data.img", place / "out.img"
+        initrd, data, out, image = (place / name for name in ("initrd", "data.img", "out.img", "image"))
         guest.build_initramfs(plan.kernel, driver, initrd)
         recipe = _guest_recipe(plan).encode()
-        files: dict[str, bytes | Path] = {"recipe": recipe, "vmlinuz": plan.kernel.image, "initrd": initrd}
+        guest.make_disk(image, mib=1)          # for the guest to mount through a loop device
+        files: dict[str, bytes | Path] = {"recipe": recipe, "vmlinuz": plan.kernel.image, "initrd": initrd,
+                                          "image": image}
         guest.make_data_disk(data, files, mib=96)
         guest.make_disk(out, mib=plan.memory_mib + 128)
         crashkernel = f"crashkernel={plan.crashkernel} " if plan.crashkernel else ""

@@ -6,6 +6,7 @@ status: nothing counts as installed, so "install --download-only" names a whole 
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -130,7 +131,10 @@ def run(command: list[str], task: str, cwd: Path | None = None) -> str:
         LaboratoryError: the program is missing or failed; its last lines are the reason.
     """
     try:
-        done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+        # A user's PATH may lack the directories of system programs such as depmod and mke2fs.
+        search = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
+        done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False,
+                              env={**os.environ, "PATH": search, "LC_ALL": "C"})
     except FileNotFoundError:
         raise LaboratoryError(f"{task}: program not found", where=command[0],
                               mend="tools/system-packages lab") from None
