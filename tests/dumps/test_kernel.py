@@ -12,6 +12,7 @@ import lab
 import pytest
 
 import kdumpy
+from kdumpy.debuginfo import attach as attaching
 from kdumpy.debuginfo.dwarf import Dwarf
 from kdumpy.errors import NotInDump, UsageError
 from kdumpy.kernel import Kernel, open_kernel
@@ -143,6 +144,27 @@ def test_a_jump_to_nowhere_goes_on_with_its_caller(kernel: str) -> None:
         assert frames[0].symbol is None
         assert frames[1].function == "flaky_calibrate_channel"
         assert opened.panic.stack.problem == ""
+
+
+@pytest.mark.parametrize("kernel", lab.KERNELS)
+def test_without_types_the_log_and_the_panic_s_stack_remain(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = lab.dump(kernel, "sysrq").path
+    with open_kernel(path) as whole:
+        assert whole.panic is not None
+        expected = [frame.pc for frame in whole.panic.stack.frames]
+
+    def lacks(prog: object) -> None:
+        raise NotInDump("the kernel has no types (BTF)")
+
+    monkeypatch.setattr(attaching, "_kernel_btf", lacks)
+    with open_kernel(path) as bare:
+        assert bare.debuginfo.missing == {"types": "the kernel has no types (BTF)"}
+        assert f"linux-image-{bare.system.release}-dbg" in bare.debuginfo.mend
+        assert bare.panic is not None
+        assert [frame.pc for frame in bare.panic.stack.frames] == expected
+        assert any("sysrq" in record.text for record in bare.log)
+        assert bare.system.hostname == "laboratory"
+        assert "tasks" in bare.problems or list(bare.tasks()) == []
 
 
 def test_dwarf_adds_lines_and_inlines_and_modules_keep_ours() -> None:

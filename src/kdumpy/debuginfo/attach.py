@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import drgn
@@ -39,8 +40,12 @@ class DebugInfo:
     """Files with DWARF that are in use."""
 
 
-def attach(prog: drgn.Program) -> DebugInfo:
+def attach(prog: drgn.Program, saved: Sequence[Mapping[str, int]] = ()) -> DebugInfo:
     """Attach what the dump knows of itself, behind DWARF where DWARF is already loaded.
+
+    Args:
+        prog: the program of a kernel dump.
+        saved: the registers of each CPU, by which a kernel without types can still be unwound.
 
     Never raises for what the dump lacks: that goes into `DebugInfo.missing`.
     """
@@ -48,13 +53,13 @@ def attach(prog: drgn.Program) -> DebugInfo:
     if not prog.flags & ProgramFlags.IS_LINUX_KERNEL:
         return info
     prog.config["kdumpy"] = info
-    _attach(prog, info)
+    _attach(prog, info, saved)
     if info.missing:
         info.mend = how_to_get(prog)
     return info
 
 
-def _attach(prog: drgn.Program, info: DebugInfo) -> None:
+def _attach(prog: drgn.Program, info: DebugInfo, saved: Sequence[Mapping[str, int]]) -> None:
     try:
         info.symbols = kallsyms.load(prog)
     except KdumpyError as error:
@@ -70,7 +75,7 @@ def _attach(prog: drgn.Program, info: DebugInfo) -> None:
     if info.types is not None:
         _attach_types(prog, info, info.types)
     try:
-        info.panic_frame = orc.attach(prog)
+        info.panic_frame = orc.attach(prog, saved)
     except (LookupError, AttributeError, drgn.FaultError) as error:
         info.missing["unwind tables"] = str(error)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import drgn
@@ -20,6 +21,7 @@ from drgn import Architecture
 _ENTRY = struct.Struct("<hhH")
 """struct orc_entry: sp_offset, bp_offset (bytes), flags (sp_reg:4, bp_reg:4, type)."""
 _LONGEST_PROLOGUE = 64
+_MOST_CPUS = 8192
 _RENUMBERED = bytes.fromhex("137c36ad7627c4dd559321760bbecdbd5041fc82")
 
 
@@ -48,32 +50,63 @@ class Restart(NamedTuple):
     """From the stack pointer to the caller's."""
 
 
-def attach(prog: drgn.Program) -> Restart | None:
+def attach(prog: drgn.Program, saved: Sequence[Mapping[str, int]] = ()) -> Restart | None:
     """Let drgn unwind the kernel with the tables in memory; return the frame that had to be mended.
 
+    Args:
+        prog: a program with symbols, and best with types.
+        saved: the registers of each CPU, for a program without types.
+
     Raises:
-        LookupError, drgn.FaultError: what is needed to find the modules or the tables is missing.
+        LookupError, drgn.FaultError: the kernel's symbols or tables are missing.
     """
-    prog.create_loaded_modules()
-    main = prog.main_module()
+    try:
+        prog.create_loaded_modules()
+        main = prog.main_module()
+    except (LookupError, AttributeError, drgn.FaultError, drgn.MissingDebugInfoError):
+        # Without types the list of modules cannot be read; the kernel alone can be unwound all the same.
+        main = prog.main_module("kernel", create=True)
     if main.address_ranges is not None:         # a vmlinux is loaded: drgn takes the tables from there
         return None
     restart = None
     if prog.platform and prog.platform.arch == Architecture.X86_64:
-        restart = _mend_first_frame(prog)
+        restart = _mend_first_frame(prog, saved)
     start, end = prog.symbol("_stext").address, prog.symbol("_end").address
     main.address_ranges = [(start, end)]
     return restart
 
 
-def _mend_first_frame(prog: drgn.Program) -> Restart | None:
+def crashing_cpu(prog: drgn.Program) -> int | None:
+    """Return the CPU that panicked, by the symbol alone: it needs no types. None before a panic.
+
+    Source: arch/x86/kernel/reboot.c, crashing_cpu; -1 until nmi_shootdown_cpus().
+    """
+    try:
+        cpu: int = prog.read_u32(prog.symbol("crashing_cpu").address)
+    except (LookupError, drgn.FaultError):
+        return None
+    return cpu if cpu < _MOST_CPUS else None
+
+
+def _first_frame(prog: drgn.Program, saved: Sequence[Mapping[str, int]]) -> tuple[int, int]:
+    """Return pc and sp of the panic CPU."""
+    try:
+        frame = prog.crashed_thread().stack_trace()[0]
+        return frame.pc, frame.register("rsp")
+    except (LookupError, AttributeError, drgn.FaultError):
+        cpu = crashing_cpu(prog)
+        if cpu is None:
+            raise LookupError("no CPU panicked") from None
+        return saved[cpu]["rip"], saved[cpu]["rsp"]
+
+
+def _mend_first_frame(prog: drgn.Program, saved: Sequence[Mapping[str, int]]) -> Restart | None:
     """Write over the UNDEFINED entry of the function that saved the panic CPU's registers.
 
     This must come before anything is unwound, because drgn keeps the table once it has read it.
     """
     try:
-        frame = prog.crashed_thread().stack_trace()[0]
-        pc, sp = frame.pc, frame.register("rsp")
+        pc, sp = _first_frame(prog, saved)
         symbol = prog.symbol(pc)
         if not prog.symbol("_stext").address <= pc < prog.symbol("_etext").address:
             return None                         # a module has a table of its own

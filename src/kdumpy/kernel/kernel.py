@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -14,9 +13,10 @@ from kdumpy.dumpfile.base import Dump
 from kdumpy.dumpfile.dmesg import LogRecord, read_log
 from kdumpy.errors import KdumpyError
 from kdumpy.kernel import modules, system, tasks
+from kdumpy.kernel.panic import read_panic
 from kdumpy.kernel.reading import READ_ERRORS
 from kdumpy.kernel.stacks import Stacks
-from kdumpy.kernel.values import Cpu, Frame, Module, Panic, Stack, System, Task
+from kdumpy.kernel.values import Cpu, Module, Panic, Stack, System, Task
 
 
 class Kernel:
@@ -51,7 +51,7 @@ class Kernel:
     @cached_property
     def system(self) -> System:
         """The machine: names, times, sizes, taint."""
-        return system.read_system(self.prog, self.dump.crash_time, self.problems)
+        return system.read_system(self.prog, self.dump, self.problems)
 
     @cached_property
     def log(self) -> tuple[LogRecord, ...]:
@@ -68,47 +68,7 @@ class Kernel:
     @cached_property
     def panic(self) -> Panic | None:
         """What took the kernel down; None for a dump of a kernel that did not panic."""
-        try:
-            thread = self.prog.crashed_thread()
-        except READ_ERRORS as error:
-            self.problems["panic"] = f"no panicked CPU is named in the dump: {error}"
-            return None
-        try:
-            task = tasks.task_value(thread.object)
-        except READ_ERRORS as error:
-            self.problems["panic task"] = str(error)
-            task = None
-        return self._panic(thread, task)
-
-    def _panic(self, thread: drgn.Thread, task: Task | None) -> Panic:
-        registers: dict[str, int] = {}
-        fault: Frame | None = None
-        stack = Stack((), "")
-        try:
-            trace = thread.stack_trace()
-            stack = self.stacks.frames(trace)
-            with contextlib.suppress(*READ_ERRORS):
-                registers = trace[0].registers()
-            fault = self._fault(stack)
-            if fault is not None:
-                for frame in trace:
-                    if frame.interrupted and not frame.is_inline and frame.pc == fault.pc:
-                        registers = frame.registers()
-                        break
-        except READ_ERRORS as error:
-            self.problems["panic stack"] = str(error)
-        return Panic(cpu=task.cpu if task else -1, task=task, stack=stack, registers=registers, fault=fault)
-
-    @staticmethod
-    def _fault(stack: Stack) -> Frame | None:
-        """The frame that an exception interrupted: the first one, or the one below the handler's frames."""
-        savers = {"__crash_kexec", "crash_setup_regs", "crash_kexec", "panic", "vpanic"}
-        first = stack.frames[0] if stack.frames else None
-        if first is None:
-            return None
-        if first.interrupted and first.function not in savers:
-            return first
-        return next((frame for frame in stack.frames[1:] if frame.interrupted and not frame.user), None)
+        return read_panic(self.prog, self.stacks, self.dump.prstatus, self.problems)
 
     def tasks(self) -> Iterator[Task]:
         """Yield every thread but the idle tasks. A task that cannot be read is left out and counted."""

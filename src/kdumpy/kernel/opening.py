@@ -46,6 +46,6 @@ def open_kernel(path: str | os.PathLike[str], *, vmlinux: Sequence[str | os.Path
                               why="it has no VMCOREINFO: a process's core, or a guest without -device vmcoreinfo")
     info = dump.vmcoreinfo
     files = dwarf_files.load(prog, info.osrelease or "", info.build_id, [Path(file) for file in vmlinux], dwarf)
-    attached = attach.attach(prog)
+    attached = attach.attach(prog, [status.registers for status in dump.prstatus])
     attached.dwarf = files
     return Kernel(place, dump, prog, attached)

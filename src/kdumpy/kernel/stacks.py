@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import drgn
@@ -15,6 +16,8 @@ _MOST_FRAMES = 1000
 _X86_REGISTERS = ("r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8", "rax", "rcx", "rdx",
                   "rsi", "rdi", "orig_rax", "rip", "cs", "rflags", "rsp", "ss")
 """The registers of struct pt_regs, in its order (arch/x86/include/asm/ptrace.h); drgn's names."""
+_OTHER_NAMES = {"rflags": "eflags"}
+"""As a core file's notes (struct user_regs_struct) spell them."""
 
 
 def _returning(frames: list[Frame]) -> list[Frame]:
@@ -22,6 +25,18 @@ def _returning(frames: list[Frame]) -> list[Frame]:
     pc = frames[0].pc
     return [replace(frame, pc=pc + 1, offset=None if frame.offset is None else frame.offset + 1, interrupted=False)
             if frame.interrupted and frame.pc == pc else frame for frame in frames]
+
+
+def _believed(frames: list[Frame]) -> Stack:
+    """Cut a stack where it leaves known code: what follows is a guess of the unwinder's.
+
+    The innermost frame may be anywhere (a jump to nowhere); user space follows upon known code only.
+    """
+    for number, (caller, callee) in enumerate(zip(frames[1:], frames, strict=False), 1):
+        if caller.symbol is None and not (caller.user and callee.symbol is not None):
+            return Stack(tuple(frames[:number]), f"it cannot be followed beyond {callee}: no code is known at "
+                                                 f"{caller.pc:#x}, which would be its caller")
+    return Stack(tuple(frames), f"cut after {_MOST_FRAMES} frames" if len(frames) >= _MOST_FRAMES else "")
 
 
 class Stacks:
@@ -56,7 +71,7 @@ class Stacks:
         frames = [self.frame(frame) for frame in self.walk(trace)]
         if len(frames) > 1 and not self.has_code(frames[0].pc):
             frames[1:] = _returning(frames[1:])
-        return Stack(tuple(frames), self._problem(frames))
+        return _believed(frames)
 
     def has_code(self, pc: int) -> bool:
         """Whether an address lies in the text of the kernel or of a module."""
@@ -73,21 +88,18 @@ class Stacks:
             return_address = self.prog.read_u64(sp)
             if not self.has_code(return_address):
                 return None
-            values = {**registers, "rip": return_address - 1, "rsp": sp + 8}
-            made = self.prog.type("struct pt_regs")
-            words = [values.get(name, 0) for name in _X86_REGISTERS]
-            data = b"".join(word.to_bytes(8, "little") for word in words)
-            return self.prog.stack_trace(drgn.Object.from_bytes_(self.prog, made, data[: drgn.sizeof(made)]))
+            return self.from_registers({**registers, "rip": return_address - 1, "rsp": sp + 8})
         except READ_ERRORS:
             return None
 
-    @staticmethod
-    def _problem(frames: list[Frame]) -> str:
-        if len(frames) >= _MOST_FRAMES:
-            return f"cut after {_MOST_FRAMES} frames"
-        if frames and frames[-1].symbol is None and not frames[-1].user:
-            return f"it cannot be followed beyond {frames[-1].pc:#x}, where no code is known"
-        return ""
+    def from_registers(self, registers: Mapping[str, int]) -> drgn.StackTrace:
+        """Unwind from a set of x86-64 registers, with drgn's names; needs no types."""
+        words = [registers.get(name, registers.get(_OTHER_NAMES.get(name, ""), 0)) for name in _X86_REGISTERS]
+        data = b"".join(word.to_bytes(8, "little") for word in words)
+        number = self.prog.int_type("unsigned long", 8, False)
+        made = self.prog.struct_type("pt_regs", len(data), [
+            drgn.TypeMember(number, name, 64 * place) for place, name in enumerate(_X86_REGISTERS)])
+        return self.prog.stack_trace(drgn.Object.from_bytes_(self.prog, made, data))
 
     def frame(self, frame: drgn.StackFrame) -> Frame:
         """Turn one of drgn's frames into a value."""

@@ -11,6 +11,7 @@ from drgn.helpers.linux.mm import totalram_pages
 from drgn.helpers.linux.sched import loadavg
 from drgn.helpers.linux.timekeeping import ktime_get_boottime_seconds, ktime_get_real_seconds
 
+from kdumpy.dumpfile.base import Dump
 from kdumpy.kernel.reading import READ_ERRORS
 from kdumpy.kernel.values import System
 
@@ -46,8 +47,12 @@ def taint_words(mask: int) -> tuple[str, ...]:
     return tuple(f"{letter}: {words}" for bit, (letter, words) in TAINTS.items() if mask >> bit & 1)
 
 
-def read_system(prog: drgn.Program, panic_time: int | None, problems: dict[str, str]) -> System:
-    """Read what can be read; the rest is None, with the reason in `problems`."""
+def read_system(prog: drgn.Program, dump: Dump, problems: dict[str, str]) -> System:
+    """Read what can be read; the rest is None, with the reason in `problems`.
+
+    Names come from the dump's header where the kernel's own cannot be read.
+    """
+    header = dump.utsname
 
     def get(what: str, read: Callable[[], T]) -> T | None:
         try:
@@ -63,15 +68,14 @@ def read_system(prog: drgn.Program, panic_time: int | None, problems: dict[str, 
     uts = "init_uts_ns"
     uptime = get("uptime", lambda: float(ktime_get_boottime_seconds(prog).value_()))
     real = get("time", lambda: int(ktime_get_real_seconds(prog).value_()))
-    when = panic_time or real
+    when = dump.crash_time or real
     memory = get("memory", lambda: totalram_pages(prog) * prog["PAGE_SIZE"].value_())
     taint = get("taint", lambda: int(prog["tainted_mask"].value_()))
-    machine = get("machine", text(lambda: prog[uts].name.machine.string_()))
     return System(
         release=release,
-        version=get("version", text(lambda: prog[uts].name.version.string_())),
-        machine=machine or (prog.platform.arch.name.lower() if prog.platform else "unknown"),
-        hostname=get("hostname", text(lambda: prog[uts].name.nodename.string_())),
+        version=get("version", text(lambda: prog[uts].name.version.string_())) or (header.version if header else None),
+        machine=dump.machine.value,
+        hostname=get("hostname", text(lambda: prog[uts].name.nodename.string_())) or (header.nodename if header else None),
         cpus=get("cpus", lambda: num_online_cpus(prog)),
         memory_bytes=memory,
         uptime_s=uptime,

@@ -1,0 +1,73 @@
+"""What took the kernel down: from drgn's crashed thread, or, without types, from the registers in the notes."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import replace
+
+import drgn
+
+from kdumpy.debuginfo.orc import crashing_cpu
+from kdumpy.dumpfile.notes import PrStatus
+from kdumpy.kernel.reading import READ_ERRORS
+from kdumpy.kernel.stacks import Stacks
+from kdumpy.kernel.tasks import task_value
+from kdumpy.kernel.values import Frame, Panic, Stack
+
+_SAVERS = {"__crash_kexec", "crash_setup_regs", "crash_kexec", "panic", "vpanic"}
+"""Functions in which the registers were saved, where no exception was the cause."""
+
+
+def read_panic(prog: drgn.Program, stacks: Stacks, prstatus: Sequence[PrStatus],
+               problems: dict[str, str]) -> Panic | None:
+    """Return the panic, or None with the reason in `problems` where the kernel did not panic."""
+    try:
+        thread = prog.crashed_thread()
+    except READ_ERRORS as error:
+        problems["panic"] = f"no panicked CPU is named in the dump: {error}"
+        return _without_types(prog, stacks, prstatus)
+    task = None
+    try:
+        task = task_value(thread.object)
+    except READ_ERRORS as error:
+        problems["panic task"] = str(error)
+    try:
+        return replace(_panic(stacks, thread.stack_trace(), task.cpu if task else -1), task=task)
+    except READ_ERRORS as error:
+        problems["panic stack"] = str(error)
+        return Panic(cpu=task.cpu if task else -1, task=task, stack=Stack((), str(error)))
+
+
+def _without_types(prog: drgn.Program, stacks: Stacks, prstatus: Sequence[PrStatus]) -> Panic | None:
+    """The symbol table names the CPU, the notes have its registers, and ORC needs no types to unwind."""
+    cpu = crashing_cpu(prog)
+    if cpu is None or cpu >= len(prstatus):
+        return None
+    try:
+        trace = stacks.from_registers(prstatus[cpu].registers)
+    except READ_ERRORS as error:
+        return Panic(cpu, None, Stack((), str(error)), dict(prstatus[cpu].registers))
+    return _panic(stacks, trace, cpu)
+
+
+def _panic(stacks: Stacks, trace: drgn.StackTrace, cpu: int) -> Panic:
+    stack = stacks.frames(trace)
+    fault = _fault(stack)
+    registers: dict[str, int] = {}
+    with contextlib.suppress(*READ_ERRORS):
+        registers = trace[0].registers()
+        if fault is not None:
+            registers = next(frame.registers() for frame in trace
+                             if frame.interrupted and not frame.is_inline and frame.pc == fault.pc)
+    return Panic(cpu=cpu, task=None, stack=stack, registers=registers, fault=fault)
+
+
+def _fault(stack: Stack) -> Frame | None:
+    """The frame that an exception interrupted: the first one, or the one below the handler's frames."""
+    first = stack.frames[0] if stack.frames else None
+    if first is None:
+        return None
+    if first.interrupted and first.function not in _SAVERS:
+        return first
+    return next((frame for frame in stack.frames[1:] if frame.interrupted and not frame.user), None)
