@@ -121,7 +121,7 @@ class ModuleTree:
                     target = lists[word]
                 elif target is not None:
                     target.append(word)
-            # A module may have several lines; they add up.
+            # A module may have several lines; libkmod obeys the first only, we all of them.
             before, after = found.get(module_name(words[1]), ((), ()))
             found[module_name(words[1])] = (*before, *lists["pre:"]), (*after, *lists["post:"])
         return found

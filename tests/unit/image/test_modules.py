@@ -76,7 +76,9 @@ def test_the_order_is_the_one_of_modprobe(installed_tree: ModuleTree) -> None:
         theirs = [module_name(line.split()[1]) for line in shown.splitlines() if line.startswith("insmod")]
         ours = names(installed_tree, name)
         assert ours[-1] == module_name(name)
-        assert set(ours) == set(theirs)
+        # libkmod takes only the first of several softdep lines; btrfs has four.
+        extra = {"sha256_ssse3", "xxhash_generic"} if name == "btrfs" else set()
+        assert set(ours) == set(theirs) | extra
         for module in ours:
             needs = set(names(installed_tree, module)) - {module}
             assert needs <= set(ours[:ours.index(module)])
