@@ -19,6 +19,7 @@ class Source:
 
     address: str
     suites: tuple[str, ...]
+    components: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ def debian_archive(etc_apt: Path = Path("/etc/apt")) -> DebianArchive:
     """Return the archive that this system uses, or deb.debian.org on a system that is not Debian."""
     main = security = None
     for source in system_sources(etc_apt):
-        if not re.search(r"\bdebian\b", source.address):
+        # Vendors have addresses that end in /debian, too, but no component "main" in them.
+        if not re.search(r"/debian(-security)?$", source.address) or "main" not in source.components:
             continue
         if any(suite.endswith("-security") or "/updates" in suite for suite in source.suites):
             security = security or source.address
@@ -67,9 +69,9 @@ def one_line(text: str) -> list[Source]:
     """Parse `deb [options] address suite component…` lines. Source: sources.list(5)."""
     found = []
     for line in text.splitlines():
-        match = re.match(r"\s*deb\s+(?:\[[^]]*\]\s+)?(\S+)\s+(\S+)", line.split("#")[0])
+        match = re.match(r"\s*deb\s+(?:\[[^]]*\]\s+)?(\S+)\s+(\S+)\s+(.*)", line.split("#")[0])
         if match:
-            found.append(Source(match[1].rstrip("/"), (match[2],)))
+            found.append(Source(match[1].rstrip("/"), (match[2],), tuple(match[3].split())))
     return found
 
 
@@ -89,6 +91,6 @@ def deb822(text: str) -> list[Source]:
                 fields[key] = value.split()
         if "deb" not in fields.get("types", []) or fields.get("enabled") == ["no"]:
             continue
-        found += [Source(address.rstrip("/"), tuple(fields.get("suites", [])))
-                  for address in fields.get("uris", [])]
+        suites, components = (tuple(fields.get(key, [])) for key in ("suites", "components"))
+        found += [Source(address.rstrip("/"), suites, components) for address in fields.get("uris", [])]
     return found
