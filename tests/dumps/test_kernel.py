@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-import lab
 import pytest
 
 import kdumpy
+import lab
 from kdumpy.debuginfo import attach as attaching
 from kdumpy.debuginfo.dwarf import Dwarf
 from kdumpy.errors import NotInDump, UsageError

@@ -71,11 +71,13 @@ def read_system(prog: drgn.Program, dump: Dump, problems: dict[str, str]) -> Sys
     when = dump.crash_time or real
     memory = get("memory", lambda: totalram_pages(prog) * prog["PAGE_SIZE"].value_())
     taint = get("taint", lambda: int(prog["tainted_mask"].value_()))
+    version = get("version", text(lambda: prog[uts].name.version.string_()))
+    hostname = get("hostname", text(lambda: prog[uts].name.nodename.string_()))
     return System(
         release=release,
-        version=get("version", text(lambda: prog[uts].name.version.string_())) or (header.version if header else None),
+        version=version or (header.version if header else None),
         machine=dump.machine.value,
-        hostname=get("hostname", text(lambda: prog[uts].name.nodename.string_())) or (header.nodename if header else None),
+        hostname=hostname or (header.nodename if header else None),
         cpus=get("cpus", lambda: num_online_cpus(prog)),
         memory_bytes=memory,
         uptime_s=uptime,
