@@ -1,0 +1,139 @@
+"""Describe a dump: its format, the kernel, what it holds, and whether it is whole.
+
+examples:
+  kdumpy info vmcore              from the headers and samples, at once
+  kdumpy info --deep vmcore       read every page
+  kdumpy info --json vmcore
+
+Exits with 1 when the dump is incomplete or damaged.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kdumpy.cli.common import add_json, colourful, print_json
+from kdumpy.errors import KdumpyError
+from kdumpy.units import human_bytes, printable
+
+if TYPE_CHECKING:
+    from kdumpy.dumpfile import Dump
+    from kdumpy.dumpfile.health import Health
+
+# Source: makedumpfile(8), option -d; the bits add up.
+LEVELS = {1: "zero pages", 2: "page cache", 4: "page cache of private pages", 8: "user data", 16: "free pages"}
+_BAR = 30
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("vmcore", type=Path, metavar="VMCORE", help="the dump: ELF, kdump-compressed or flattened")
+    parser.add_argument("--deep", action="store_true", help="read every page, to be sure that each can be read")
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the description; 1 when the dump is not whole."""
+    from kdumpy.dumpfile import open_dump
+    from kdumpy.dumpfile.health import State, health
+
+    with open_dump(arguments.vmcore) as dump:
+        state = health(dump, deep=arguments.deep, progress=_progress() if arguments.deep else None)
+        found = describe(dump, arguments.vmcore, state)
+    if arguments.json:
+        print_json(found)
+    else:
+        _show(found)
+    return 0 if state.state is State.COMPLETE else 1
+
+
+def describe(dump: Dump, path: Path, state: Health) -> dict[str, object]:
+    """Return what there is to say of a dump; a value that the dump does not tell is None."""
+    try:
+        names = dump.utsname
+    except KdumpyError:
+        names = None
+    info = dump.vmcoreinfo
+    level = dump.dump_level
+    return {
+        "path": str(path),
+        "format": dump.format,
+        "compression": dump.compression,
+        "file_bytes": path.stat().st_size,
+        "machine": dump.machine.name.lower() if hasattr(dump.machine, "name") else str(dump.machine),
+        "release": info.osrelease or (names.release if names else None),
+        "version": names.version if names else None,
+        "hostname": names.nodename if names else None,
+        "build_id": info.build_id or None,
+        "crash_time": dump.crash_time,
+        "cpus": len(dump.prstatus) or None,
+        "page_size": dump.page_size,
+        "pages": dump.pages_present,
+        "pages_bytes": dump.pages_present * dump.page_size,
+        "dump_level": level,
+        "left_out": [words for bit, words in LEVELS.items() if level and level & bit],
+        "symbols_in_dump": "SYMBOL(kallsyms_names)" in info,
+        "health": state.as_json(),
+    }
+
+
+def _show(found: dict[str, object]) -> None:
+    health = found["health"]
+    assert isinstance(health, dict)
+    when = found["crash_time"]
+    level, left_out = found["dump_level"], found["left_out"]
+    assert isinstance(left_out, list)
+    lines = {
+        "format": found["format"],
+        "compression": found["compression"],
+        "file": f"{human_bytes(_int(found['file_bytes']))}",
+        "kernel": found["release"] or "unknown",
+        "version": found["version"],
+        "machine": found["machine"],
+        "hostname": found["hostname"],
+        "crashed": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(when)) if isinstance(when, int) else None,
+        "build id": found["build_id"],
+        "CPUs": found["cpus"],
+        "page size": found["page_size"],
+        "pages": f"{found['pages']} ({human_bytes(_int(found['pages_bytes']))})",
+        "left out": f"{', '.join(left_out) or 'nothing'} (-d {level})" if level is not None else None,
+        "health": _coloured(str(health["state"])),
+    }
+    for name, value in lines.items():
+        if value is not None:
+            print(f"{name:>12}  {value if name == 'health' else printable(str(value))}")
+    for reason in health["reasons"]:
+        where = f" (at {reason['where']})" if reason["where"] else ""
+        print(f"{'':>12}  {printable(reason['what'] + where)}")
+    if health["pages_lost"]:
+        print(f"{'':>12}  {health['pages_lost']} of {health['pages']} pages cannot be had")
+
+
+def _coloured(state: str) -> str:
+    if not colourful():
+        return state
+    return f"\033[{'32' if state == 'complete' else '31'}m{state}\033[m"
+
+
+def _int(value: object) -> int:
+    assert isinstance(value, int)
+    return value
+
+
+def _progress() -> Callable[[int, int], None] | None:
+    """Return what draws a bar on standard error where that is a terminal."""
+    if not sys.stderr.isatty():
+        return None
+
+    def draw(done: int, total: int) -> None:
+        filled = _BAR * done // max(total, 1)
+        end = "\n" if done >= total else ""
+        bar = f"[{'#' * filled}{' ' * (_BAR - filled)}]"
+        print(f"\r{bar} {done} of {total} pages", end=end, file=sys.stderr, flush=True)
+
+    return draw

@@ -1,0 +1,200 @@
+"""`bt`: stack traces."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import drgn
+from drgn.helpers.linux.sched import cpu_curr, idle_task, task_cpu
+
+from kdumpy.crash.command import Arg, Command, Options
+from kdumpy.crash.session import Session
+from kdumpy.crash.stack import REGISTER_SAVERS, RawStack, StackFrame, frames_of, register_lines
+from kdumpy.errors import KdumpyError
+
+
+@dataclass(frozen=True)
+class Backtrace:
+    """The stack of one task."""
+
+    pid: int
+    task: int
+    """Address of its task_struct."""
+    cpu: int
+    command: str
+    frames: tuple[StackFrame, ...]
+    """Innermost first."""
+    problem: str
+    """Why the stack is not whole; empty when it is."""
+
+
+class Bt(Command[Backtrace]):
+    """Show the stack of a task: the one that panicked, if no other is named.
+
+    A frame that an exception interrupted is shown with its registers. Unwound by the kernel's own tables,
+    so every frame is a real one. With DWARF at hand, inlined calls stand as frames of their own.
+
+    Example:
+        crash> bt
+        PID: 29       TASK: ff29ecb51903c180  CPU: 0    COMMAND: "kworker/u4:1"
+            [exception RIP: flaky_poll_channel+15]
+            RIP: ffffffffc055902f  RSP: ff5d6f31400ffe60  RFLAGS: 00010246
+            ...
+         #0 [ff5d6f31400ffe60] flaky_poll_channel at ffffffffc055902f [flaky]
+         #1 [ff5d6f31400ffe68] flaky_poll_work at ffffffffc05594c2 [flaky]
+         #2 [ff5d6f31400ffe98] process_one_work at ffffffffa9ab8437
+    """
+
+    names = ("bt",)
+    example = "bt"
+    row = Backtrace
+    args = (
+        Arg("tasks", nargs="*", metavar="PID|TASK", help="process ids, or addresses of task_structs"),
+        Arg("-a", dest="active", action="store_true", help="the running task of every CPU"),
+        Arg("-A", dest="active", action="store_true", help="the same"),
+        Arg("-c", dest="cpus", metavar="CPUS", help="the running task of these CPUs: 1, 0,3-5, a"),
+        Arg("-p", dest="panic", action="store_true", help="the task that panicked"),
+        Arg("-n", dest="without", choices=["idle"], help="'-n idle': leave idle CPUs out"),
+        Arg("-g", dest="group", action="store_true", help="all threads of the task's group"),
+        Arg("-l", dest="lines", action="store_true", help="file and line of each frame, where DWARF is at hand"),
+        Arg("-s", dest="offsets", action="store_true", help="symbols with their offset"),
+        Arg("-x", dest="radix", action="store_const", const=16, help="offsets in hexadecimal"),
+        Arg("-d", dest="radix", action="store_const", const=10, help="offsets in decimal"),
+        Arg("-r", dest="raw", action="store_true", help="the raw words of the stack"),
+        Arg("-t", dest="text", action="store_true", help="every return address on the stack from its pointer up"),
+        Arg("-T", dest="all_text", action="store_true", help="every return address on the whole stack"),
+        Arg("-e", dest="exceptions", action="store_true", help="only the exception frames"),
+        Arg("-R", dest="reference", metavar="SYMBOL|ADDRESS", help="only stacks in which this function stands"),
+        Arg("-v", dest="overflow", action="store_true", help="check every task for a stack that has overflowed"),
+        Arg("-f", engine=True, help="all data of each frame (drgn)"),
+        Arg("-F", engine=True, help="the same with symbols and slabs (drgn)"),
+        Arg("-V", engine=True, help="local variables, with DWARF (drgn)"),
+    )
+
+    def rows(self, session: Session, options: Options) -> Iterator[Backtrace]:
+        """Yield a backtrace a task."""
+        for task in self._tasks(session, options):
+            idle = task.pid.value_() == 0
+            if options.without and idle:
+                continue
+            trace = backtrace(session, task)
+            if options.overflow and not RawStack(session, task).overflowed():
+                continue
+            if options.exceptions:
+                kept = tuple(frame for frame in trace.frames if frame.registers)
+                trace = dataclasses.replace(trace, frames=kept)
+            if options.reference and not _refers(session, trace, options.reference):
+                continue
+            yield trace
+
+    def _tasks(self, session: Session, options: Options) -> Iterable[drgn.Object]:
+        prog = session.prog
+        if options.overflow:
+            from kdumpy.kernel.tasks import task_objects
+
+            return task_objects(prog)
+        if options.active:
+            return list(session.tasks_running())
+        if options.cpus:
+            return [cpu_curr(prog, cpu) for cpu in session.cpus(options.cpus)]
+        if options.panic:
+            return [prog.crashed_thread().object]
+        tasks = session.tasks_of(options.tasks)
+        if options.tasks == ["0"]:                    # every CPU has its own task 0
+            tasks = [idle_task(prog, cpu) for cpu in session.cpus("a")]
+        if options.group:
+            from drgn.helpers.linux.pid import for_each_task_in_group
+
+            return [thread for task in tasks for thread in for_each_task_in_group(task, include_self=True)]
+        return tasks
+
+    def render(self, rows: Iterable[Backtrace], session: Session, options: Options) -> Iterator[str]:
+        """Lay the traces out as crash does."""
+        number = -1
+        for number, trace in enumerate(rows):
+            if number:
+                yield ""
+            yield header(trace.pid, trace.task, trace.cpu, trace.command)
+            if options.raw or options.text or options.all_text:
+                yield from _raw(session, trace, options)
+                continue
+            yield from _frames(session, trace, options)
+            if trace.problem:
+                yield f"    ({trace.problem})"
+        if options.overflow and number < 0:
+            yield "no stack overflows detected"
+
+
+def header(pid: int, task: int, cpu: int, command: str) -> str:
+    """Return the line that stands above what a command says of a task."""
+    return f'PID: {pid:<8} TASK: {task:x}  CPU: {cpu:<4} COMMAND: "{command}"'
+
+
+def backtrace(session: Session, task: drgn.Object) -> Backtrace:
+    """Read the stack of a task; where it cannot be unwound, the reason stands in `problem`."""
+    frames: tuple[StackFrame, ...] = ()
+    try:
+        frames, problem = frames_of(session, task)
+    except (ValueError, LookupError, drgn.FaultError, KdumpyError) as error:
+        problem = f"the stack cannot be unwound: {error}"
+    return Backtrace(task.pid.value_(), task.value_(), task_cpu(task),
+                     task.comm.string_().decode("utf-8", "backslashreplace"), frames, problem)
+
+
+def _frames(session: Session, trace: Backtrace, options: Options) -> Iterator[str]:
+    radix = options.radix or session.radix
+    kind, number = "", 0
+    for frame in trace.frames:
+        if kind and frame.stack != kind and kind not in ("TASK", "USER", "UNKNOWN"):
+            yield f"--- <{kind} stack> ---"
+        kind = frame.stack
+        if frame.registers and not (number == 0 and frame.function in REGISTER_SAVERS):
+            if frame.stack != "USER":
+                place = session.place(frame.pc, radix=radix) or ("unknown or invalid address" if not frame.function
+                                                                 else frame.function)
+                yield f"    [exception RIP: {place}]"
+            yield from register_lines(session.prog, frame.registers)
+        if frame.stack == "USER" or options.exceptions:
+            continue
+        yield _line(session, frame, number, options.offsets, radix)
+        number += 1
+        if options.lines and frame.source:
+            yield f"    {frame.source.replace(':', ': ')}"
+
+
+def _line(session: Session, frame: StackFrame, number: int, offsets: bool, radix: int) -> str:
+    name = frame.function or "(unknown)"
+    if offsets and not frame.inline:
+        name = session.place(frame.pc, radix=radix) or name
+    module = f" [{frame.module}]" if frame.module else ""
+    index = f"#{number}"
+    if frame.inline:
+        return f"{index:>3} {'(inline)':18} {name}{module}"
+    return f"{index:>3} [{frame.sp:016x}] {name} at {frame.pc:x}{module}"
+
+
+def _raw(session: Session, trace: Backtrace, options: Options) -> Iterator[str]:
+    stack = RawStack(session, session.kernel.task_object(trace.task))
+    if options.raw:
+        for address, first, second in stack.pairs():
+            yield f"{address:016x}:  {first:016x} {second:016x}"
+        return
+    start = None if options.all_text or not trace.frames else trace.frames[0].sp
+    for address, word in stack.text_words(start):
+        name = session.place(word) if options.offsets else getattr(session.symbol(word), "name", "?")
+        module = session.module(word)
+        yield f"  [{address:016x}] {name} at {word:x}{f' [{module}]' if module else ''}"
+
+
+def _refers(session: Session, trace: Backtrace, reference: str) -> bool:
+    try:
+        symbol = session.symbol(session.address(reference))
+    except KdumpyError:
+        symbol = None
+    name = symbol.name if symbol else reference
+    return any(frame.function == name for frame in trace.frames)
+
+
+COMMAND = Bt()

@@ -1,0 +1,139 @@
+"""`files`: the open files of a task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import drgn
+from drgn.helpers.linux.fs import d_path, for_each_file, inode_path
+from drgn.helpers.linux.sched import task_cpu
+
+from kdumpy.crash.command import Arg, Command, Options, columns
+from kdumpy.crash.commands.bt import header
+from kdumpy.crash.session import Session
+
+_MOST = 1 << 20
+"""Files of one task."""
+# Source: include/uapi/linux/stat.h, the file types of i_mode.
+_TYPES = {0o010000: "FIFO", 0o020000: "CHR", 0o040000: "DIR", 0o060000: "BLK", 0o100000: "REG", 0o120000: "LNK",
+          0o140000: "SOCK"}
+
+
+@dataclass(frozen=True)
+class OpenFile:
+    """An open file."""
+
+    fd: int
+    file: int
+    """Address of its struct file."""
+    dentry: int
+    inode: int
+    type: str
+    """REG, DIR, CHR, BLK, FIFO, SOCK, LNK; UNKN for another."""
+    path: str
+
+
+@dataclass(frozen=True)
+class FilesRow:
+    """A task and its files."""
+
+    pid: int
+    task: int
+    cpu: int
+    command: str
+    root: str
+    cwd: str
+    files: tuple[OpenFile, ...]
+    problem: str
+    """What could not be read; empty when all is there."""
+
+
+class Files(Command[FilesRow]):
+    """List the open files of a task: of the context, if no other is named.
+
+    Example:
+        crash> files 1
+        PID: 1        TASK: ff29ecb5011f0000  CPU: 1    COMMAND: "init"
+        ROOT: /    CWD: /
+        FD        FILE             DENTRY            INODE       TYPE  PATH
+         0  ff29ecb5026f2800  ff29ecb5020adb40  ff29ecb5013ec9c0  CHR   /dev/console
+    """
+
+    names = ("files",)
+    example = "files 1"
+    row = FilesRow
+    args = (
+        Arg("tasks", nargs="*", metavar="PID|TASK", help="process ids, or addresses of task_structs"),
+        Arg("-R", dest="reference", metavar="TEXT", help="only files with this path, or of this address or number"),
+        Arg("-c", engine=True, help="how many pages of each are in the cache (drgn)"),
+        Arg("-d", engine=True, help="what lies behind a dentry (drgn)"),
+        Arg("-p", engine=True, help="the cached pages of an inode (drgn)"),
+    )
+
+    def rows(self, session: Session, options: Options) -> Iterator[FilesRow]:
+        """Yield a row a task."""
+        for task in session.tasks_of(options.tasks):
+            row = _row(session, task, options.reference)
+            if row.files or not options.reference:
+                yield row
+
+    def render(self, rows: Iterable[FilesRow], session: Session, options: Options) -> Iterator[str]:
+        """Lay the files out as crash does."""
+        for number, row in enumerate(rows):
+            if number:
+                yield ""
+            yield header(row.pid, row.task, row.cpu, row.command)
+            yield f"ROOT: {row.root}    CWD: {row.cwd}"
+            if not row.files:
+                yield "No open files"
+            else:
+                yield from columns(
+                    ("FD", "      FILE", "     DENTRY", "     INODE", "TYPE", "PATH"),
+                    ((f"{file.fd:>2}", f"{file.file:016x}", f"{file.dentry:016x}", f"{file.inode:016x}", file.type,
+                      file.path) for file in row.files), "><<<<<")
+            if row.problem:
+                yield f"({row.problem})"
+
+
+def _row(session: Session, task: drgn.Object, reference: str | None) -> FilesRow:
+    root = cwd = ""
+    problem = ""
+    files: list[OpenFile] = []
+    try:
+        if task.fs:
+            root, cwd = _text(d_path(task.fs.root)), _text(d_path(task.fs.pwd))
+        if task.files:
+            for fd, file in for_each_file(task):
+                found = _file(fd, file)
+                if reference is None or reference in (found.path, str(fd), f"{found.file:x}", f"{found.dentry:x}",
+                                                      f"{found.inode:x}"):
+                    files.append(found)
+                if len(files) >= _MOST:
+                    problem = f"cut after {_MOST} files"
+                    break
+    except (drgn.FaultError, LookupError, AttributeError, ValueError) as error:
+        problem = f"not all can be read: {error}"
+    return FilesRow(task.pid.value_(), task.value_(), task_cpu(task),
+                    task.comm.string_().decode("utf-8", "backslashreplace"), root, cwd, tuple(files), problem)
+
+
+def _file(fd: int, file: drgn.Object) -> OpenFile:
+    dentry = file.f_path.dentry
+    inode = file.f_inode
+    kind, path = "UNKN", ""
+    try:
+        kind = _TYPES.get(inode.i_mode.value_() & 0o170000, "UNKN")
+        path = _text(d_path(file.f_path))
+        if not path:
+            path = _text(inode_path(inode) or b"")
+    except (drgn.FaultError, ValueError, LookupError):
+        pass            # the entry is worth showing without its path
+    return OpenFile(fd, file.value_(), dentry.value_(), inode.value_(), kind, path)
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "backslashreplace")
+
+
+COMMAND = Files()

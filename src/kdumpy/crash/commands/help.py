@@ -1,0 +1,81 @@
+"""`help`: which commands there are, and what each does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from kdumpy.crash import registry
+from kdumpy.crash.command import Arg, Command, Options
+from kdumpy.crash.session import Session
+from kdumpy.errors import UsageError
+
+
+@dataclass(frozen=True)
+class HelpRow:
+    """The help of a command."""
+
+    name: str
+    summary: str
+    origin: str
+    """kdumpy or drgn."""
+    text: str
+    """The whole help; empty in the list of all commands."""
+
+
+class Help(Command[HelpRow]):
+    """List the commands, or explain some.
+
+    Example:
+        crash> help sym
+    """
+
+    names = ("help",)
+    example = "help sym"
+    row = HelpRow
+    args = (Arg("which", nargs="*", metavar="COMMAND", help="the commands to explain; 'all' explains every one"),)
+
+    def rows(self, session: Session, options: Options) -> Iterator[HelpRow]:
+        """Yield the help of the commands that are named, or one line of each."""
+        ours, theirs = registry.COMMANDS, session.engine.names
+        wanted = options.which
+        if not wanted:
+            for name in sorted({*ours, *theirs}):
+                yield HelpRow(name, registry.summary(name) if name in ours else "", _origin(name), "")
+            return
+        if wanted == ["all"]:
+            wanted = sorted({*ours, *theirs})
+        for name in wanted:
+            name = registry.BUILT_IN_ALIASES.get(name, name).split()[0]
+            if name in ours:
+                yield HelpRow(name, registry.summary(name), "kdumpy", registry.help_of(name))
+            elif name in theirs:
+                yield HelpRow(name, "", "drgn", session.engine.help(name))
+            elif name in registry.LEAVING:
+                yield HelpRow(name, "end the session", "kdumpy", f"{name}: end the session")
+            else:
+                raise UsageError(f"there is no command {name!r}", mend="see 'help'")
+
+    def render(self, rows: Iterable[HelpRow], session: Session, options: Options) -> Iterator[str]:
+        """Yield the list in columns, or the texts."""
+        found = list(rows)
+        if options.which:
+            for number, row in enumerate(found):
+                if number:
+                    yield ""
+                yield row.text
+            return
+        names = [row.name for row in found] + ["exit", "q"]
+        height = -(-len(names) // 5)
+        for at in range(height):
+            yield "".join(f"{name:<16}" for name in names[at::height]).rstrip()
+        yield ""
+        yield "'help COMMAND' explains one. Commands end in '| PROGRAM', '> FILE' or '>> FILE'; '!PROGRAM' runs one;"
+        yield "';' separates commands; a structure's name alone shows its layout; --json answers in JSON."
+
+
+def _origin(name: str) -> str:
+    return "kdumpy" if name in registry.COMMANDS else "drgn"
+
+
+COMMAND = Help()

@@ -1,0 +1,88 @@
+"""`mod`: the loaded modules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from kdumpy.crash.command import Arg, Command, Options, columns
+from kdumpy.crash.session import Session
+from kdumpy.errors import NotInDump
+
+
+@dataclass(frozen=True)
+class ModuleRow:
+    """A module."""
+
+    address: int
+    """Address of its struct module."""
+    name: str
+    base: int
+    """Where its code begins."""
+    size: int
+    """Bytes."""
+    object_file: str
+    """The file with its DWARF, or empty."""
+    taints: str
+    """Its taint letters, empty for a module of the kernel's own tree."""
+    used_by: tuple[str, ...]
+    version: str
+    state: str
+    """live, loading, unloading."""
+
+
+class Mod(Command[ModuleRow]):
+    """List the loaded modules. Their symbols and types are there already, out of the dump.
+
+    Example:
+        crash> mod -t
+        NAME   TAINTS
+        flaky  OE
+    """
+
+    names = ("mod",)
+    example = "mod"
+    row = ModuleRow
+    args = (
+        Arg("which", nargs="*", metavar="NAME", help="these modules only"),
+        Arg("-t", dest="taints", action="store_true", help="the modules that taint the kernel, and how"),
+        Arg("-u", dest="users", action="store_true", help="which modules use each one, its state and version"),
+        Arg("-s", engine=True, help="load the DWARF of a module (drgn)"),
+        Arg("-S", engine=True, help="load the DWARF of all modules (drgn)"),
+    )
+
+    def rows(self, session: Session, options: Options) -> Iterator[ModuleRow]:
+        """Yield the modules, newest first."""
+        files = {module.name: module.debug_file_path or "" for module in session.prog.modules()}
+        found = False
+        for module in session.kernel.modules:
+            if options.which and module.name not in options.which:
+                continue
+            if options.taints and not module.taints:
+                continue
+            found = True
+            yield ModuleRow(module.address, module.name, module.base, module.size, files.get(module.name, ""),
+                            module.taints, module.used_by, module.version, module.state)
+        if options.which and not found:
+            raise NotInDump(f"no module of the name {', '.join(options.which)} was loaded")
+
+    def render(self, rows: Iterable[ModuleRow], session: Session, options: Options) -> Iterator[str]:
+        """Lay the modules out as crash does."""
+        found = sorted(rows, key=lambda row: row.base)
+        if options.taints:
+            if not found:
+                yield "no tainted modules"
+                return
+            yield from columns(("NAME", "TAINTS"), ((row.name, row.taints) for row in found), "<<")
+        elif options.users:
+            yield from columns(("NAME", "STATE", "VERSION", "USED BY"),
+                               ((row.name, row.state, row.version or "-", ", ".join(row.used_by) or "-")
+                                for row in found), "<<<<")
+        else:
+            yield from columns(
+                ("     MODULE", "NAME", "   TEXT_BASE", "SIZE", "OBJECT FILE"),
+                ((f"{row.address:016x}", row.name, f"{row.base:016x}", str(row.size),
+                  row.object_file or "(symbols from the dump)") for row in found), "<<<><")
+
+
+COMMAND = Mod()

@@ -1,0 +1,156 @@
+"""`rd`: read memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdumpy.crash.command import Arg, Command, Options
+from kdumpy.crash.session import Session
+from kdumpy.errors import UsageError
+
+_MOST = 64 << 20
+"""Bytes that one command shows."""
+_LINE = 16
+
+
+@dataclass(frozen=True)
+class MemoryRow:
+    """Up to 16 bytes of memory."""
+
+    address: int
+    values: tuple[int, ...]
+    """In units as asked for, 8 bytes each if not."""
+    symbols: tuple[str, ...]
+    """For each value, the symbol that it is the address of, or empty; empty without -s."""
+    text: str
+    """The bytes as ASCII."""
+
+
+class Rd(Command[MemoryRow]):
+    """Read memory: of the kernel, of physical addresses (-p), of the context task's user space (-u).
+
+    Example:
+        crash> rd -a linux_banner
+        ffffffffaa8001a0:  Linux version 6.1.0-56-cloud-amd64 (debian-kernel@lists.debian.org) ...
+    """
+
+    names = ("rd",)
+    example = "rd -a linux_banner"
+    row = MemoryRow
+    args = (
+        Arg("address", metavar="ADDRESS|SYMBOL", help="hexadecimal, or a symbol"),
+        Arg("count", nargs="?", metavar="COUNT", help="how many units; 1 if not given"),
+        *(Arg(f"-{bits}", dest="bits", action="store_const", const=bits, help=f"units of {bits} bits")
+          for bits in (8, 16, 32, 64)),
+        Arg("-a", dest="ascii", action="store_true", help="text alone: up to the first zero, or COUNT bytes"),
+        Arg("-d", dest="signed", action="store_true", help="signed decimal numbers"),
+        Arg("-D", dest="unsigned", action="store_true", help="unsigned decimal numbers"),
+        Arg("-x", dest="no_text", action="store_true", help="no text beside the numbers"),
+        Arg("-s", dest="symbolic", action="store_true", help="symbols where a value is the address of one"),
+        Arg("-p", dest="physical", action="store_true", help="the address is physical"),
+        Arg("-u", dest="user", action="store_true", help="the address is of the context task's user space"),
+        Arg("-o", dest="offset", metavar="BYTES", help="this far beyond the address"),
+        Arg("-e", dest="end", metavar="ADDRESS", help="up to this address"),
+        Arg("-r", dest="file", metavar="FILE", help="write COUNT bytes to a file"),
+        Arg("-S", engine=True, help="symbols and slab objects (drgn)"),
+        Arg("-N", engine=True, help="network byte order (drgn)"),
+        Arg("-R", engine=True, help="backwards (drgn)"),
+    )
+
+    def rows(self, session: Session, options: Options) -> Iterator[MemoryRow]:
+        """Yield 16 bytes at a time; what is missing raises when it is reached."""
+        start = session.address(options.address) + (_number(options.offset) if options.offset else 0)
+        unit = (options.bits or 64) // 8
+        size = self._size(session, options, start, 1 if options.ascii or options.file else unit)
+        if options.file:
+            Path(options.file).expanduser().write_bytes(_read(session, start, size, options))
+            return
+        if options.ascii:
+            data = _read(session, start, size, options) if options.count or options.end else \
+                _text(session, start, options)
+            for at in range(0, len(data), 60):
+                yield MemoryRow(start + at, (), (), _ascii(data[at:at + 60]))
+            return
+        for at in range(0, size, _LINE):
+            data = _read(session, start + at, min(_LINE, size - at), options)
+            values = tuple(int.from_bytes(data[place:place + unit], "little", signed=options.signed)
+                           for place in range(0, len(data), unit))
+            symbols = tuple(session.place(value & (1 << 64) - 1) if unit == 8 else "" for value in values)
+            yield MemoryRow(start + at, values, symbols if options.symbolic else (), _ascii(data))
+
+    @staticmethod
+    def _size(session: Session, options: Options, start: int, unit: int) -> int:
+        size = unit * (_number(options.count) if options.count else 1)
+        if options.end:
+            size = session.address(options.end) - start
+        if not 0 < size <= _MOST:
+            raise UsageError("this many bytes cannot be shown", why=f"{size}; at most {_MOST}")
+        return size
+
+    def render(self, rows: Iterable[MemoryRow], session: Session, options: Options) -> Iterator[str]:
+        """Lay the memory out as crash does."""
+        unit = (options.bits or 64) // 8
+        per_line = _LINE // unit
+        for row in rows:
+            if not row.values:
+                yield f"{row.address:016x}:  {row.text}"
+                continue
+            cells = [_cell(value, unit, options) for value in row.values]
+            if options.symbolic:
+                cells = [f"{symbol:<16}" if symbol else cell
+                         for cell, symbol in zip(cells, row.symbols, strict=True)]
+                yield f"{row.address:016x}:  {' '.join(cells)}".rstrip()
+                continue
+            width = per_line * (len(cells[0]) + 1) - 1
+            text = "" if options.no_text else f"   {row.text}"
+            yield f"{row.address:016x}:  {' '.join(cells):<{width}}{text}".rstrip()
+        if options.file:
+            yield f"written to {options.file}"
+
+
+def _cell(value: int, unit: int, options: Options) -> str:
+    if options.signed or options.unsigned:
+        return f"{value:>{len(str(1 << 8 * unit))}}"
+    return f"{value:0{2 * unit}x}"
+
+
+def _number(text: str) -> int:
+    try:
+        return int(text, 0)
+    except ValueError:
+        try:
+            return int(text, 16)
+        except ValueError:
+            raise UsageError(f"{text!r} is no number") from None
+
+
+def _read(session: Session, address: int, size: int, options: Options) -> bytes:
+    if options.user:
+        from drgn.helpers.linux.mm import access_process_vm
+
+        user: bytes = access_process_vm(session.context, address, size)
+        return user
+    data: bytes = session.prog.read(address, size, options.physical)
+    return data
+
+
+def _text(session: Session, address: int, options: Options) -> bytes:
+    if options.user:
+        from drgn.helpers.linux.mm import access_remote_vm
+
+        mm = session.context.mm
+        data = b""
+        while b"\0" not in data and len(data) < 4096:
+            data += access_remote_vm(mm, address + len(data), 64)
+        return data.partition(b"\0")[0]
+    text: bytes = session.prog.read_c_string(address, options.physical, max_size=1 << 16)
+    return text
+
+
+def _ascii(data: bytes) -> str:
+    return "".join(chr(byte) if 32 <= byte < 127 else "." for byte in data)
+
+
+COMMAND = Rd()

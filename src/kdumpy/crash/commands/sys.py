@@ -1,0 +1,176 @@
+"""`sys`: the machine and its panic."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import drgn
+
+from kdumpy.crash.command import Arg, Command, Options
+from kdumpy.crash.panicline import fatal_line
+from kdumpy.crash.session import Session
+from kdumpy.errors import KdumpyError
+from kdumpy.kernel.system import TAINTS
+
+_MOST_SYSCALLS = 1024
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One line of the answer."""
+
+    name: str
+    value: str
+
+
+class Sys(Command[Fact]):
+    """Show the machine that crashed, and why.
+
+    Without an option: the dump, CPUs, times, load, names, memory, and the line of the log that says why.
+
+    Example:
+        crash> sys -t
+        TAINTED_MASK: 3000  OE
+               O: externally-built (out-of-tree) module was loaded
+               E: unsigned module was loaded
+    """
+
+    names = ("sys",)
+    example = "sys -t"
+    row = Fact
+    args = (
+        Arg("what", nargs="*", choices=[[], "config"], metavar="config",
+            help="'config': the kernel's build configuration, where the kernel holds it"),
+        Arg("-t", dest="taint", action="store_true", help="the taint flags in words"),
+        Arg("-c", dest="syscalls", action="store_true", help="the table of system calls"),
+        Arg("-i", dest="dmi", action="store_true", help="what the firmware says of the machine (DMI)"),
+    )
+
+    def for_engine(self, words: Sequence[str]) -> bool:
+        """Hand `sys config` to drgn."""
+        return "config" in words
+
+    def rows(self, session: Session, options: Options) -> Iterator[Fact]:
+        """Yield the facts."""
+        if options.taint:
+            return _taints(session)
+        if options.syscalls:
+            return _system_calls(session)
+        if options.dmi:
+            return _firmware(session)
+        return facts(session)
+
+    def render(self, rows: Iterable[Fact], session: Session, options: Options) -> Iterator[str]:
+        """Yield `NAME: value`, the names flush right as in crash."""
+        if options.syscalls:
+            yield "NUM  SYSTEM CALL                FILE AND LINE NUMBER"
+            for fact in rows:
+                yield f"{int(fact.name):3x}  {fact.value}"
+            return
+        found = list(rows)
+        width = 12 if not options.dmi else max((len(fact.name) for fact in found), default=0)
+        for fact in found:
+            yield f"{fact.name:>{width}}: {fact.value}"
+
+
+def facts(session: Session) -> Iterator[Fact]:
+    """Yield what `sys` shows; what the dump does not tell is left out."""
+    kernel = session.kernel
+    system = kernel.system
+    level = kernel.dump.dump_level
+    yield Fact("KERNEL", ", ".join(kernel.debuginfo.dwarf[:1]) or f"{system.release}, from the dump itself")
+    yield Fact("DUMPFILE", f"{kernel.path}{'  [PARTIAL DUMP]' if level else ''}")
+    if system.cpus is not None:
+        yield Fact("CPUS", str(system.cpus))
+    if system.panic_time is not None:
+        yield Fact("DATE", time.strftime("%a %b %e %H:%M:%S UTC %Y", time.gmtime(system.panic_time)))
+    if system.uptime_s is not None:
+        days, rest = divmod(int(system.uptime_s), 86400)
+        clock = f"{rest // 3600:02}:{rest // 60 % 60:02}:{rest % 60:02}"
+        yield Fact("UPTIME", f"{days} days, {clock}" if days else clock)
+    if system.load:
+        yield Fact("LOAD AVERAGE", ", ".join(f"{value:.2f}" for value in system.load))
+    yield Fact("TASKS", str(sum(1 for _ in kernel.tasks()) + (system.cpus or 0)))
+    if system.hostname is not None:
+        yield Fact("NODENAME", system.hostname)
+    yield Fact("RELEASE", system.release)
+    if system.version:
+        yield Fact("VERSION", system.version)
+    yield Fact("MACHINE", system.machine)
+    if system.memory_bytes is not None:
+        yield Fact("MEMORY", _memory(system.memory_bytes))
+    try:
+        line = fatal_line((record.ts_ns / 1e9, record.text) for record in kernel.log)
+    except KdumpyError:
+        line = ""
+    if line:
+        yield Fact("PANIC", f'"{line}"')
+
+
+def _memory(size: int) -> str:
+    for unit, name in ((1 << 40, "TB"), (1 << 30, "GB"), (1 << 20, "MB")):
+        if size >= unit:
+            return f"{size / unit:.1f} {name}"
+    return f"{size >> 10} KB"
+
+
+def _taints(session: Session) -> Iterator[Fact]:
+    mask = session.kernel.system.taint
+    if mask is None:
+        mask = session.prog["tainted_mask"].value_()
+    letters = "".join(letter for bit, (letter, _) in TAINTS.items() if mask >> bit & 1)
+    yield Fact("TAINTED_MASK", f"{mask:x}  {letters}".rstrip())
+    for bit, (letter, words) in TAINTS.items():
+        if mask >> bit & 1:
+            yield Fact(letter, words)
+
+
+def _system_calls(session: Session) -> Iterator[Fact]:
+    table = session.prog.symbol("sys_call_table").address
+    for number in range(_MOST_SYSCALLS):
+        symbol = session.symbol(session.prog.read_u64(table + 8 * number))
+        if symbol is None or "sys_" not in symbol.name:
+            return
+        yield Fact(str(number), symbol.name)
+
+
+def _firmware(session: Session) -> Iterator[Fact]:
+    table = session.prog.symbol("dmi_ident").address
+    # Source: include/linux/mod_devicetable.h, enum dmi_field.
+    names = {value: name for name, value in session.prog.type("enum dmi_field").enumerators or ()}
+    end = next(value for value, name in names.items() if name == "DMI_STRING_MAX")
+    for value, name in sorted(names.items()):
+        if 0 < value < end:
+            at = session.prog.read_u64(table + 8 * value)
+            if at:
+                yield Fact(name, session.prog.read_c_string(at, max_size=256).decode("utf-8", "backslashreplace"))
+
+
+def context_facts(session: Session, task: drgn.Object) -> Iterator[Fact]:
+    """Yield what crash shows of the context: below the banner, and for `set`."""
+    from drgn.helpers.linux.sched import get_task_state, task_cpu
+
+    address = task.value_()
+    panicked = session.kernel.panic
+    yield Fact("PID", str(task.pid.value_()))
+    yield Fact("COMMAND", f'"{task.comm.string_().decode("utf-8", "backslashreplace")}"')
+    thread_info = address
+    try:
+        if not task.type_.type.has_member("thread_info"):
+            thread_info = task.stack.value_()
+    except (AttributeError, drgn.FaultError):
+        pass
+    yield Fact("TASK", f"{address:x}  [THREAD_INFO: {thread_info:x}]")
+    yield Fact("CPU", str(task_cpu(task)))
+    state = get_task_state(task)
+    mark = ""
+    if panicked and panicked.task and panicked.task.address == address:
+        mark = " (PANIC)"
+    elif address in {running.value_() for running in session.tasks_running()}:
+        mark = " (ACTIVE)"
+    yield Fact("STATE", f"{state}{mark}")
+
+
+COMMAND = Sys()

@@ -1,0 +1,109 @@
+"""Machine code out of the dump, by capstone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import drgn
+
+from kdumpy.errors import KdumpyError, NotInDump
+
+_LONGEST = 16
+"""Bytes; an instruction of x86 has 15."""
+_LARGEST = 1 << 20
+"""Bytes of a function."""
+_PADDING = re.compile(r"^(int3|nop[wl]?\b.*|data16\b.*|xchgw\s+%ax, %ax|udf\s+#0)$")
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """An instruction."""
+
+    address: int
+    data: bytes
+    text: str
+    target: int | None
+    """Where a direct call or jump goes."""
+
+
+class Disassembler:
+    """Disassembles what lies in the memory of one program.
+
+    Raises:
+        KdumpyError: capstone is not installed, or does not know the machine.
+    """
+
+    def __init__(self, prog: drgn.Program) -> None:
+        self.prog = prog
+        try:
+            import capstone  # type: ignore[import-untyped]
+        except ImportError:
+            raise KdumpyError("no disassembler is installed", mend="pip install 'kdumpy[analyze]'") from None
+        machine = prog.platform.arch if prog.platform else None
+        if machine == drgn.Architecture.X86_64:
+            self._engine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+            self._engine.syntax = capstone.CS_OPT_SYNTAX_ATT
+        elif machine == drgn.Architecture.AARCH64:
+            self._engine = capstone.Cs(capstone.CS_ARCH_ARM64, capstone.CS_MODE_ARM)
+        else:
+            raise KdumpyError("code of this machine cannot be disassembled", why=str(machine))
+        self._engine.skipdata = True
+
+    def range(self, start: int, end: int, last: int | None = None) -> Iterator[Instruction]:
+        """Yield the instructions from `start` to `end`, or until `last` was given.
+
+        Raises:
+            drgn.FaultError: the code is not in the dump.
+        """
+        if end - start > _LARGEST:
+            raise NotInDump("a function of this size is not one", where=f"{start:016x}", why=f"{end - start} bytes")
+        for instruction in self._decode(self.prog.read(start, end - start), start):
+            if last is not None and instruction.address > last:
+                return
+            yield instruction
+
+    def some(self, address: int, count: int) -> Iterator[Instruction]:
+        """Yield `count` instructions; fewer when the memory ends."""
+        while count > 0:
+            wanted = min(count * _LONGEST, 4096)
+            data = self._read(address, wanted)
+            found = 0
+            for instruction in self._decode(data, address):
+                if instruction.address + _LONGEST > address + len(data) and len(data) == wanted and found:
+                    break               # it may be cut: read on from here
+                yield instruction
+                found += 1
+                count -= 1
+                if not count:
+                    return
+                following = instruction.address + len(instruction.data)
+            if not found or len(data) < wanted:
+                return
+            address = following
+
+    @staticmethod
+    def without_padding(instructions: Iterator[Instruction]) -> list[Instruction]:
+        """Return instructions without the filling between one function and the next."""
+        found = list(instructions)
+        while len(found) > 1 and _PADDING.match(found[-1].text.replace("\t", " ")):
+            found.pop()
+        return found
+
+    def _read(self, address: int, size: int) -> bytes:
+        """Read up to `size` bytes; what lies on the next page may be missing."""
+        room = 4096 - address % 4096
+        data: bytes = self.prog.read(address, min(size, room))
+        try:
+            return data + self.prog.read(address + room, size - room) if room < size else data
+        except drgn.FaultError:
+            return data
+
+    def _decode(self, data: bytes, address: int) -> Iterator[Instruction]:
+        for at, size, mnemonic, operands in self._engine.disasm_lite(data, address):
+            text = f"{mnemonic}\t{operands}".rstrip()
+            direct = re.fullmatch(r"#?(0x[0-9a-f]+)", operands)
+            jumps = mnemonic.startswith(("call", "j", "b", "loop", "cb", "tb"))
+            target = int(direct[1], 16) if direct and jumps else None
+            yield Instruction(at, data[at - address:at - address + size], text, target)

@@ -1,0 +1,211 @@
+"""C expressions over the dump's variables: `init_task.comm`, `*(struct page *)0xff…`, `&slab_caches`, `jiffies + 1`.
+
+A parser of its own, small and without evaluation of anything else: what is typed is never run as Python.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable
+
+import drgn
+
+from kdumpy.crash.session import Session
+from kdumpy.errors import NotInDump, UsageError
+
+_TOKEN = re.compile(r"\s*(?:(?P<number>0[xX][0-9a-fA-F]+|\d+)(?P<suffix>[uUlL]*)|(?P<name>[A-Za-z_$]\w*)"
+                    r"|(?P<char>'(?:\\.|[^\\'])')"
+                    r"|(?P<sign>->|<<|>>|<=|>=|==|!=|&&|\|\||[-+*/%&|^~!<>().\[\]]))")
+
+_BINARY: dict[str, tuple[int, Callable[[drgn.Object, drgn.Object], object]]] = {
+    "||": (1, lambda a, b: bool(a) or bool(b)), "&&": (2, lambda a, b: bool(a) and bool(b)),
+    "|": (3, operator.or_), "^": (4, operator.xor), "&": (5, operator.and_),
+    "==": (6, operator.eq), "!=": (6, operator.ne),
+    "<": (7, operator.lt), ">": (7, operator.gt), "<=": (7, operator.le), ">=": (7, operator.ge),
+    "<<": (8, operator.lshift), ">>": (8, operator.rshift),
+    "+": (9, operator.add), "-": (9, operator.sub),
+    "*": (10, operator.mul), "/": (10, operator.truediv), "%": (10, operator.mod),
+}  # fmt: skip
+"""Precedence and meaning of the operators of C."""
+_TYPE_WORDS = {"struct", "union", "enum", "unsigned", "signed", "const", "volatile", "int", "long", "short", "char",
+               "void", "_Bool", "bool", "float", "double"}
+_DEEPEST = 50
+
+
+def evaluate(session: Session, text: str) -> drgn.Object:
+    """Return the value of an expression.
+
+    Raises:
+        UsageError: it is none.
+        NotInDump: a name in it is not known.
+        drgn.FaultError: what it needs is not in the dump.
+    """
+    return _Parser(session, text).whole()
+
+
+class _Parser:
+    def __init__(self, session: Session, text: str) -> None:
+        self.session = session
+        self.prog = session.prog
+        self.text = text
+        self.tokens: list[tuple[str, str]] = []
+        position, end = 0, len(text.rstrip())
+        while position < end:
+            match = _TOKEN.match(text, position)
+            if not match:
+                raise UsageError(f"{text[position:].strip()[:20]!r} does not belong into an expression")
+            kind = str(match.lastgroup if match.lastgroup != "suffix" else "number")
+            self.tokens.append((kind, match[kind]))
+            position = match.end()
+        self.at = 0
+        self.depth = 0
+
+    def whole(self) -> drgn.Object:
+        value = self.binary(0)
+        if self.at < len(self.tokens):
+            raise UsageError(f"{self.tokens[self.at][1]!r} was not expected", where=self.text)
+        return value
+
+    def peek(self, ahead: int = 0) -> tuple[str, str]:
+        return self.tokens[self.at + ahead] if self.at + ahead < len(self.tokens) else ("end", "")
+
+    def take(self, wanted: str | None = None) -> tuple[str, str]:
+        token = self.peek()
+        if token[0] == "end" or (wanted is not None and token[1] != wanted):
+            raise UsageError(f"{wanted or 'more'!r} was expected", where=self.text)
+        self.at += 1
+        return token
+
+    def binary(self, least: int) -> drgn.Object:
+        self.depth += 1
+        if self.depth > _DEEPEST:
+            raise UsageError("the expression goes too deep")
+        left = self.unary()
+        while True:
+            kind, sign = self.peek()
+            if kind != "sign" or sign not in _BINARY or _BINARY[sign][0] < least:
+                self.depth -= 1
+                return left
+            self.take()
+            right = self.binary(_BINARY[sign][0] + 1)
+            if sign in "/%" and right.value_() == 0:
+                raise UsageError("a division by zero", where=self.text)
+            try:
+                made = _BINARY[sign][1](left, right)
+            except TypeError as error:
+                raise UsageError(str(error), where=self.text) from None
+            left = made if isinstance(made, drgn.Object) else drgn.Object(self.prog, "int", value=int(bool(made)))
+
+    def unary(self) -> drgn.Object:
+        kind, sign = self.peek()
+        if kind == "sign" and sign in ("*", "&", "-", "~", "!", "+"):
+            self.take()
+            self.depth += 1
+            if self.depth > _DEEPEST:
+                raise UsageError("the expression goes too deep")
+            value = self.unary()
+            self.depth -= 1
+            try:
+                if sign == "*":
+                    return value[0]
+                if sign == "&":
+                    return value.address_of_()
+                if sign == "!":
+                    return drgn.Object(self.prog, "int", value=int(not value))
+                return -value if sign == "-" else ~value if sign == "~" else +value
+            except (TypeError, ValueError) as error:
+                raise UsageError(str(error), where=self.text) from None
+        if kind == "sign" and sign == "(" and self.is_type(1):
+            self.take()
+            made = self.type_name()
+            self.take(")")
+            return drgn.cast(made, self.unary())
+        return self.postfix(self.primary())
+
+    def is_type(self, ahead: int) -> bool:
+        """Whether a type's name stands here: a word of C, or a typedef followed by `*` or `)`."""
+        kind, name = self.peek(ahead)
+        if kind != "name":
+            return False
+        if name in _TYPE_WORDS:
+            return True
+        if self.peek(ahead + 1)[1] not in ("*", ")") or self.session.prog.symbols(name):
+            return False
+        try:
+            self.prog.type(name)
+        except (LookupError, SyntaxError):
+            return False
+        return True
+
+    def type_name(self) -> drgn.Type:
+        words = []
+        while self.peek()[0] == "name" or self.peek()[1] == "*":
+            words.append(self.take()[1])
+        try:
+            return self.prog.type(" ".join(words))
+        except LookupError:
+            raise NotInDump(f"there is no type {' '.join(words)!r}") from None
+        except SyntaxError as error:
+            raise UsageError(str(error), where=self.text) from None
+
+    def primary(self) -> drgn.Object:
+        kind, text = self.take()
+        if kind == "number":
+            number = int(text, 0) if text[:2].lower() == "0x" else int(text)
+            return drgn.Object(self.prog, "unsigned long" if number >> 31 else "int", value=number)
+        if kind == "char":
+            return drgn.Object(self.prog, "char", value=ord(text[1:-1].encode().decode("unicode_escape")))
+        if kind == "name":
+            if text == "sizeof":
+                return self.size_of()
+            return self.variable(text)
+        if text == "(":
+            value = self.binary(0)
+            self.take(")")
+            return value
+        raise UsageError(f"{text!r} was not expected", where=self.text)
+
+    def size_of(self) -> drgn.Object:
+        self.take("(")
+        made = self.type_name() if self.is_type(0) else self.binary(0).type_
+        self.take(")")
+        return drgn.Object(self.prog, "unsigned long", value=drgn.sizeof(made))
+
+    def variable(self, name: str) -> drgn.Object:
+        try:
+            return self.prog[name]
+        except LookupError:
+            pass
+        try:
+            symbol = self.prog.symbol(name)
+        except LookupError:
+            raise NotInDump(f"there is no variable, function or constant {name!r}") from None
+        raise NotInDump(f"the type of {name!r} is not known", where=f"address {symbol.address:016x}",
+                        why="the kernel's own type information leaves most variables out",
+                        mend=f"cast it: *(TYPE *)0x{symbol.address:x}, or pass a vmlinux")
+
+    def postfix(self, value: drgn.Object) -> drgn.Object:
+        while True:
+            sign = self.peek()[1]
+            if sign in (".", "->") and self.peek()[0] == "sign":
+                self.take()
+                kind, name = self.take()
+                if kind != "name":
+                    raise UsageError(f"{name!r} is no member", where=self.text)
+                try:
+                    value = value.member_(name)
+                except LookupError as error:
+                    raise NotInDump(str(error.args[0])) from None
+                except TypeError as error:
+                    raise UsageError(str(error), where=self.text) from None
+            elif sign == "[" and self.peek()[0] == "sign":
+                self.take()
+                index = self.binary(0)
+                self.take("]")
+                try:
+                    value = value[index]
+                except TypeError as error:
+                    raise UsageError(str(error), where=self.text) from None
+            else:
+                return value

@@ -1,0 +1,90 @@
+"""Where a command's output goes: the terminal, a file, a pipeline of the user's shell."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, TextIO
+
+from kdumpy.crash.parser import ParsedLine
+from kdumpy.errors import UsageError
+from kdumpy.units import printable
+
+_NOT_RUNNABLE = (126, 127)
+"""What a shell exits with when a program cannot be run or is not there."""
+
+
+class SafeOutput(io.TextIOBase):
+    """A text stream that shows control characters out of the dump and obeys none."""
+
+    def __init__(self, below: IO[str]) -> None:
+        self.below = below
+
+    def write(self, text: str) -> int:
+        """Write text."""
+        self.below.write(printable(text))
+        return len(text)
+
+    def flush(self) -> None:
+        """Hand on what is buffered."""
+        self.below.flush()
+
+    def writable(self) -> bool:
+        """Tell that this is for writing."""
+        return True
+
+
+@contextlib.contextmanager
+def destination(line: ParsedLine, out: TextIO, pager: str | None) -> Iterator[IO[str]]:
+    """Give the stream that a command's output goes to.
+
+    Raises:
+        UsageError: the pipeline names a program that is not there.
+        OSError: the file cannot be written.
+    """
+    if line.file is not None:
+        with Path(line.file).expanduser().open("a" if line.append else "w") as file:
+            yield file
+        return
+    pipeline = line.pipeline or pager
+    if pipeline is None:
+        yield out
+        return
+    out.flush()
+    with contextlib.ExitStack() as stack:
+        direct = _has_descriptor(out)
+        answer: IO[str] = out if direct else stack.enter_context(tempfile.TemporaryFile("w+"))
+        process = subprocess.Popen(pipeline, shell=True, stdin=subprocess.PIPE, stdout=answer, text=True,
+                                   errors="backslashreplace")
+        assert process.stdin is not None
+        try:
+            yield process.stdin
+        except BrokenPipeError:         # `| head` has read enough
+            pass
+        finally:
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
+            code = process.wait()
+        if not direct:
+            answer.seek(0)
+            out.write(answer.read())
+        if code in _NOT_RUNNABLE:
+            raise UsageError("the pipeline cannot be run", where=pipeline, why=f"its shell exited with {code}")
+
+
+def find_pager() -> str | None:
+    """Return the pager that crash would use: less, which leaves when all fits on one screen."""
+    return "less -E -X" if shutil.which("less") else None
+
+
+def _has_descriptor(stream: IO[str]) -> bool:
+    try:
+        stream.fileno()
+    except (OSError, AttributeError, io.UnsupportedOperation):
+        return False
+    return True

@@ -1,0 +1,164 @@
+"""The shell's line syntax: `COMMAND ARGUMENTS | shell pipeline`, `> file`, `>> file`, `;`, `!shell`, `# comment`.
+
+Source: crash, cmdline.c (setup_redirect, multi_strings) and its "help input" and "help output" pages. A pipeline
+is given to the user's shell as it was typed; nothing out of a dump ever becomes a part of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from kdumpy.errors import UsageError
+
+_QUOTES = "'\""
+_OPENING, _CLOSING = "([{", ")]}"
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedLine:
+    """One command as it was typed, taken apart."""
+
+    text: str = ""
+    """The command and its arguments, as typed: without pipeline, redirection and comment."""
+    words: tuple[str, ...] = ()
+    """The same in words, without the quotes."""
+    pipeline: str | None = None
+    """What follows the `|`, for the shell."""
+    file: str | None = None
+    """Where the output goes."""
+    append: bool = False
+    """It goes behind what the file holds (`>>`)."""
+    shell: str | None = None
+    """A command for the shell alone (`!date`); empty for an interactive shell."""
+    source: str | None = None
+    """A file whose lines are run (`< file`)."""
+
+    @property
+    def name(self) -> str:
+        """The command's name; empty for an empty line."""
+        return self.words[0] if self.words else ""
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The words behind the name."""
+        return self.words[1:]
+
+
+def parse(text: str) -> list[ParsedLine]:
+    """Take a line apart into its commands.
+
+    Raises:
+        UsageError: a quote is not closed, or a redirection names no file.
+    """
+    return [line for line in map(_command, _split(text)) if line != ParsedLine()]
+
+
+def _scan(text: str) -> Iterator[tuple[int, str, int]]:
+    """Yield (position, character, depth of brackets) of every character that stands outside of quotes."""
+    quote, depth, position = "", 0, 0
+    while position < len(text):
+        character = text[position]
+        if quote:
+            if character == "\\" and quote == '"':
+                position += 1
+            elif character == quote:
+                quote = ""
+        elif character == "\\":
+            position += 1
+        elif character in _QUOTES:
+            quote = character
+        else:
+            if character in _CLOSING:
+                depth = max(depth - 1, 0)
+            yield position, character, depth
+            if character in _OPENING:
+                depth += 1
+        position += 1
+    if quote:
+        raise UsageError(f"a quote ({quote}) is not closed", where=text.strip())
+
+
+def _split(text: str) -> Iterator[str]:
+    """Yield the commands of a line; a comment ends the line, a `!` takes all of the rest."""
+    start = 0
+    if text.lstrip().startswith("!"):
+        yield text
+        return
+    for position, character, _ in _scan(text):
+        if character == "#" and (position == start or text[position - 1].isspace()):
+            yield text[start:position]
+            return
+        if character == ";":
+            yield text[start:position]
+            start = position + 1
+            if text[start:].lstrip().startswith("!"):
+                break
+    yield text[start:]
+
+
+def _command(text: str) -> ParsedLine:
+    stripped = text.strip()
+    if stripped.startswith("!"):
+        return ParsedLine(shell=stripped[1:].strip())
+    if stripped.startswith("<"):
+        words = _words(stripped[1:])
+        if len(words) != 1:
+            raise UsageError("'<' wants one file", where=stripped)
+        return ParsedLine(source=words[0])
+    for position, character, depth in _scan(text):
+        if depth:
+            continue
+        if character == "|" and text[position + 1:position + 2] != "|" and text[position - 1:position] != "|":
+            if not text[position + 1:].strip():
+                raise UsageError("nothing follows the '|'", where=stripped)
+            return _plain(text[:position], pipeline=text[position + 1:].strip())
+        # "->" and a comparison are parts of an expression: a redirection begins a word.
+        if character == ">" and position and text[position - 1].isspace() and text[position + 1:position + 2] != "=":
+            append = text[position + 1:position + 2] == ">"
+            words = _words(text[position + 1 + append:])
+            if len(words) != 1:
+                raise UsageError("a redirection wants one file", where=stripped)
+            return _plain(text[:position], file=words[0], append=append)
+    return _plain(text)
+
+
+def _plain(text: str, *, pipeline: str | None = None, file: str | None = None, append: bool = False) -> ParsedLine:
+    text = text.strip()
+    if not text and (pipeline or file):
+        raise UsageError("no command stands before the pipe or redirection")
+    words = _words(text)
+    if words and text.startswith("*") and len(words[0]) > 1:      # `*task_struct.comm` is `* task_struct.comm`
+        words = ("*", words[0][1:], *words[1:])
+    return ParsedLine(text=text, words=words, pipeline=pipeline, file=file, append=append)
+
+
+def _words(text: str) -> tuple[str, ...]:
+    """Split at spaces; quotes hold a word together and fall away, a backslash keeps the next character."""
+    words: list[str] = []
+    word: str | None = None
+    quote, position = "", 0
+    while position < len(text):
+        character = text[position]
+        if character == "\\" and quote != "'" and position + 1 < len(text):
+            position += 1
+            word = (word or "") + text[position]
+        elif quote:
+            if character == quote:
+                quote = ""
+            else:
+                word = (word or "") + character
+        elif character in _QUOTES:
+            quote, word = character, word or ""
+        elif character.isspace():
+            if word is not None:
+                words.append(word)
+            word = None
+        else:
+            word = (word or "") + character
+        position += 1
+    if quote:
+        raise UsageError(f"a quote ({quote}) is not closed", where=text.strip())
+    if word is not None:
+        words.append(word)
+    return tuple(words)

@@ -1,0 +1,166 @@
+"""The state of a shell session: the context task, the radix, aliases; and names turned into addresses and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import drgn
+
+from kdumpy.errors import NotInDump, UsageError
+from kdumpy.kernel.kernel import Kernel
+
+if TYPE_CHECKING:
+    from kdumpy.crash.engine import Engine
+
+_KERNEL_HALF = 1 << 63
+_MOST_CPUS = 8192
+
+
+class Session:
+    """A dump, and what the user has set."""
+
+    def __init__(self, kernel: Kernel, engine: Engine | None = None) -> None:
+        from kdumpy.crash.engine import Engine
+
+        self.kernel = kernel
+        self.prog = kernel.prog
+        self.engine = engine or Engine(kernel)
+        """drgn's own crash commands."""
+        self.radix = 10
+        """10 or 16: how integers of structures are shown."""
+        self.scroll = True
+        """On a terminal, long output goes through a pager."""
+        self.aliases: dict[str, str] = {}
+        self.run: Callable[[str], bool] = lambda line: False
+        """Run a line of commands; set by the shell."""
+        self._context: drgn.Object | None = None
+
+    @property
+    def context(self) -> drgn.Object:
+        """The `struct task_struct *` that commands are about when none is named; the panic task at first."""
+        if self._context is None:
+            try:
+                self._context = self.prog.crashed_thread().object
+            except (ValueError, LookupError, drgn.FaultError):
+                try:
+                    self._context = next(iter(self.tasks_running()))
+                except StopIteration:
+                    raise NotInDump("there is no task to begin with", why="the dump names no panic task",
+                                    mend="set one: set PID") from None
+        return self._context
+
+    def set_context(self, task: drgn.Object) -> None:
+        """Make a task the context, for drgn's commands too."""
+        self._context = task
+        self.engine.set_context(task)
+
+    def tasks_running(self) -> Iterator[drgn.Object]:
+        """Yield the `struct task_struct *` on each online CPU."""
+        from drgn.helpers.linux.cpumask import for_each_online_cpu
+        from drgn.helpers.linux.sched import cpu_curr
+
+        for cpu in for_each_online_cpu(self.prog):
+            yield cpu_curr(self.prog, cpu)
+
+    def task(self, text: str) -> drgn.Object:
+        """Return the task of a process id (decimal) or of the address of a task_struct (hexadecimal).
+
+        Raises:
+            NotInDump: there is none.
+            UsageError: the text is neither.
+        """
+        from drgn.helpers.linux.pid import find_task
+        from drgn.helpers.linux.sched import idle_task
+
+        if text.isdecimal() and len(text) < 12:
+            if int(text) == 0:
+                return idle_task(self.prog, 0)
+            found = find_task(self.prog, int(text))
+            if not found:
+                raise NotInDump(f"there is no task with process id {text}")
+            return found
+        try:
+            address = int(text, 16)
+        except ValueError:
+            raise UsageError(f"{text!r} is neither a process id nor the address of a task") from None
+        task = self.kernel.task_object(address)
+        try:
+            same = find_task(self.prog, task.pid.value_()) == task or task.pid.value_() == 0
+        except drgn.FaultError:
+            same = False
+        if not same:
+            raise NotInDump(f"there is no task at {text}")
+        return task
+
+    def tasks_of(self, texts: list[str]) -> list[drgn.Object]:
+        """Return the tasks that are named, or the context."""
+        return [self.task(text) for text in texts] if texts else [self.context]
+
+    def address(self, text: str) -> int:
+        """Return the address of `SYMBOL`, `SYMBOL+OFFSET` or a hexadecimal number, as crash reads it.
+
+        Raises:
+            UsageError: it is none of these.
+        """
+        name, plus, offset = text.partition("+")
+        try:
+            more = int(offset, 0) if plus else 0
+        except ValueError:
+            raise UsageError(f"{offset!r} is no offset", where=text) from None
+        # A symbol goes first only where it cannot be a number: `add` is both.
+        try:
+            return int(name, 16) + more
+        except ValueError:
+            pass
+        try:
+            return int(self.prog.symbol(name.lstrip("&")).address) + more
+        except LookupError:
+            raise UsageError(f"{name!r} is neither a symbol nor an address") from None
+
+    def symbol(self, address: int) -> drgn.Symbol | None:
+        """Return the symbol that holds an address of the kernel, or None."""
+        if address < _KERNEL_HALF:
+            return None
+        try:
+            return self.prog.symbol(address)
+        except LookupError:
+            return None
+
+    def place(self, address: int, *, radix: int | None = None) -> str:
+        """Return an address as `symbol+offset`, or empty when no symbol is near."""
+        symbol = self.symbol(address)
+        if symbol is None:
+            return ""
+        offset = address - symbol.address
+        if not offset:
+            return str(symbol.name)
+        return f"{symbol.name}+{offset:#x}" if (radix or self.radix) == 16 else f"{symbol.name}+{offset}"
+
+    def module(self, address: int) -> str | None:
+        """Return the name of the module that holds an address."""
+        symbols = self.kernel.debuginfo.module_symbols
+        return symbols.module_at(address) if symbols else None
+
+    def cpus(self, text: str) -> list[int]:
+        """Return the CPUs of a list such as `0,2-3`, `a` or `all`.
+
+        Raises:
+            UsageError: it is no such list, or names a CPU that the machine does not have.
+        """
+        from drgn.helpers.linux.cpumask import for_each_possible_cpu
+
+        possible = list(for_each_possible_cpu(self.prog))[:_MOST_CPUS]
+        if text in ("a", "all"):
+            return possible
+        found: list[int] = []
+        for part in text.split(","):
+            first, dash, last = part.partition("-")
+            if not first.isdecimal() or (dash and not last.isdecimal()):
+                raise UsageError(f"{text!r} is no list of CPUs", mend="such as 0,2-3 or a")
+            low, high = int(first), int(last or first)
+            if high > max(possible) or low not in possible:
+                raise UsageError(f"there is no CPU {high if low in possible else low}",
+                                 why=f"the machine has {len(possible)}")
+            found += [cpu for cpu in range(low, high + 1) if cpu in possible]
+        return sorted(set(found))

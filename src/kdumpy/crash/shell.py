@@ -1,0 +1,211 @@
+"""Runs lines of commands on an opened dump; whatever fails becomes one line, and the session lives."""
+
+from __future__ import annotations
+
+import difflib
+import io
+import json
+import re
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, Any, TextIO
+
+from kdumpy.crash import registry
+from kdumpy.crash.command import Command, Line, as_json
+from kdumpy.crash.failures import explain
+from kdumpy.crash.output import SafeOutput, destination, find_pager
+from kdumpy.crash.parser import ParsedLine, parse
+from kdumpy.crash.session import Session
+from kdumpy.errors import KdumpyError, UsageError
+from kdumpy.kernel.kernel import Kernel
+
+_DEEPEST = 16
+"""Files that run files, aliases that name aliases."""
+
+
+class Leave(Exception):     # noqa: N818 - not an error
+    """The user wants to end the session."""
+
+
+class Shell:
+    """A session and where its output goes."""
+
+    def __init__(self, kernel: Kernel, out: TextIO, errors: TextIO, *, interactive: bool = False) -> None:
+        self.session = Session(kernel)
+        self.session.run = self.run
+        self.out = out
+        self.errors = errors
+        self.interactive = interactive
+        """The output may go through a pager."""
+        self._depth = 0
+        self._target: IO[str] | None = None
+        """Where the output of a command goes that another one runs (foreach)."""
+
+    def run(self, text: str) -> bool:
+        """Run a line; return whether every command of it did what it should.
+
+        Raises:
+            Leave: the line says `exit`.
+        """
+        try:
+            lines = parse(text)
+        except KdumpyError as error:
+            self._tell(error)
+            return False
+        good = True
+        for line in lines:
+            good = self._attempt(line) and good
+        return good
+
+    def run_file(self, path: Path) -> bool:
+        """Run the lines of a file; return whether every command did what it should."""
+        good = True
+        with path.expanduser().open(errors="replace") as file:
+            for text in file:
+                good = self.run(text) and good
+        return good
+
+    def banner(self) -> None:
+        """Say what was opened, as crash does: the machine, its panic, the context."""
+        from kdumpy.crash.commands.sys import context_facts, facts
+
+        output = SafeOutput(self.out)
+        for fact in facts(self.session):
+            output.write(f"{fact.name:>12}: {fact.value}\n")
+        try:
+            for fact in context_facts(self.session, self.session.context):
+                output.write(f"{fact.name:>12}: {fact.value}\n")
+        except Exception as error:      # the session is of use without a context
+            self._tell(explain(error, "context"))
+        for what, why in self.session.kernel.debuginfo.missing.items():
+            output.write(f"{'MISSING':>12}: {what}: {why}\n")
+        output.write("\n")
+
+    def _attempt(self, line: ParsedLine) -> bool:
+        if self._depth >= _DEEPEST:
+            self._tell(UsageError("commands run commands too deeply", where=line.text))
+            return False
+        self._depth += 1
+        try:
+            return self._run(self._without_alias(line))
+        except Leave:
+            raise
+        except BrokenPipeError:
+            if line.pipeline is None:
+                raise
+            return True
+        except KeyboardInterrupt:
+            print("^C", file=self.errors)
+            return False
+        except Exception as error:      # of drgn, of the dump's data, of ours: the session goes on
+            self._tell(explain(error, line.name))
+            return False
+        finally:
+            self._depth -= 1
+
+    def _tell(self, error: KdumpyError) -> None:
+        self.out.flush()
+        SafeOutput(self.errors).write(f"kdumpy: {error}".replace("\n", " ") + "\n")
+
+    def _without_alias(self, line: ParsedLine) -> ParsedLine:
+        for _ in range(_DEEPEST):
+            meant = self.session.aliases.get(line.name) or registry.BUILT_IN_ALIASES.get(line.name)
+            if meant is None:
+                return line
+            made = parse(meant + line.text[len(line.name):])
+            if len(made) != 1:
+                raise UsageError("an alias stands for one command", where=line.name)
+            line = replace(line, text=made[0].text, words=made[0].words)
+        return line
+
+    def _run(self, line: ParsedLine) -> bool:
+        if line.shell is not None:
+            self.out.flush()
+            # The user's own words, as typed behind the "!".
+            return subprocess.run(line.shell or "sh -i", shell=True).returncode == 0
+        if line.source is not None:
+            return self.run_file(Path(line.source))
+        if line.name in registry.LEAVING:
+            raise Leave
+        if self._target is not None and not line.file and not line.pipeline:
+            self._answer(line, self._target)
+            return True
+        pager = find_pager() if self.interactive and self.session.scroll and line.name != "set" else None
+        with destination(line, self.out, pager) as target:
+            outer, self._target = self._target, target
+            try:
+                self._answer(line, target)
+            finally:
+                self._target = outer
+            target.flush()
+        return True
+
+    def _answer(self, line: ParsedLine, target: IO[str]) -> None:
+        command = self._find(line)
+        if command is None:
+            self._ask_engine(line, target)
+            return
+        name, words = line.name, line.arguments
+        if name not in registry.COMMANDS:           # `list_head` is `* list_head`
+            name, words = "*", line.words
+        if "--help" in words:
+            target.write(f"{registry.help_of(name)}\n")
+            return
+        if command.for_engine(words):
+            self._ask_engine(line, target)
+            return
+        options = command.parser(name).parse_args(words)
+        options.command = name
+        rows = command.rows(self.session, options)
+        if options.json:
+            _write_json(as_json(rows), target)
+            return
+        output = SafeOutput(target)
+        for text in command.render(rows, self.session, options):
+            output.write(f"{text}\n")
+
+    def _find(self, line: ParsedLine) -> Command[Any] | None:
+        """Return our command of a line; None where it is drgn's.
+
+        Raises:
+            UsageError: nobody knows it.
+        """
+        if line.name in registry.COMMANDS:
+            return registry.command(line.name)
+        if line.name in self.session.engine.names:
+            return None
+        if self._is_type(line.name):
+            return registry.command("*")
+        known = [*registry.COMMANDS, *self.session.engine.names]
+        near = difflib.get_close_matches(line.name, known, n=1)
+        raise UsageError(f"there is no command or structure {line.name!r}",
+                         mend=f"did you mean {near[0]!r}?" if near else "see 'help'")
+
+    def _is_type(self, name: str) -> bool:
+        name = name.partition(".")[0]
+        if not re.fullmatch(r"[A-Za-z_]\w*", name):
+            return False
+        for kind in ("struct ", "union ", ""):
+            try:
+                self.session.prog.type(kind + name)
+            except (LookupError, SyntaxError):
+                continue
+            return True
+        return False
+
+    def _ask_engine(self, line: ParsedLine, target: IO[str]) -> None:
+        if line.text == "drgn":
+            raise UsageError("drgn's own prompt is not a part of this shell",
+                             mend="give it a line: drgn CODE; or use 'kdumpy shell'")
+        if "--json" not in line.words:
+            self.session.engine.run(line.text, SafeOutput(target))  # type: ignore[arg-type]
+            return
+        answer = io.StringIO()
+        self.session.engine.run(re.sub(r"\s--json(?=\s|$)", "", line.text), answer)
+        _write_json(as_json(Line(text) for text in answer.getvalue().splitlines()), target)
+
+
+def _write_json(value: object, target: IO[str]) -> None:
+    json.dump(value, target, indent=2)
+    target.write("\n")

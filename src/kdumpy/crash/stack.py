@@ -1,0 +1,151 @@
+"""A task's stack as crash shows it: frames with stack pointer and registers, and the raw words."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import drgn
+from drgn.helpers.linux.stack import StackKind, kernel_stack_trace
+
+from kdumpy.crash.session import Session
+
+REGISTER_SAVERS = frozenset(("__crash_kexec", "crash_kexec", "crash_setup_regs", "panic", "vpanic"))
+"""Where a panic that no exception raised saves the registers; they say nothing of the cause."""
+_END_MAGIC = 0x57AC6E9D
+"""STACK_END_MAGIC (include/uapi/linux/magic.h): the lowest word of every kernel stack."""
+_PAGE = 4096
+_X86_ROWS = (("rip", "rsp", "rflags"), ("rax", "rbx", "rcx"), ("rdx", "rsi", "rdi"), ("rbp", "r8", "r9"),
+             ("r10", "r11", "r12"), ("r13", "r14", "r15"), ("orig_rax", "cs", "ss"))
+"""The layout of crash (x86_64.c, x86_64_print_eframe_regs)."""
+_WIDTHS = {"rflags": 8, "cs": 4, "ss": 4}
+
+
+@dataclass(frozen=True)
+class StackFrame:
+    """One frame."""
+
+    pc: int
+    sp: int
+    """Stack pointer; 0 where it is not known."""
+    function: str | None
+    offset: int | None
+    """Bytes from the function's begin to pc."""
+    module: str | None
+    source: str | None
+    inline: bool
+    stack: str
+    """Which stack it lies on: TASK, IRQ, SOFTIRQ, NMI, EXCEPTION, USER, UNKNOWN."""
+    registers: dict[str, int] = field(default_factory=dict)
+    """Those of the moment of the exception; empty for a frame that called the next."""
+
+
+def frames_of(session: Session, task: drgn.Object) -> tuple[tuple[StackFrame, ...], str]:
+    """Return the frames of a task and why they end early, if they do.
+
+    Raises:
+        ValueError, LookupError, drgn.FaultError: the stack cannot be unwound at all.
+    """
+    stacks = session.kernel.stacks
+    walked = stacks.walk(stacks.trace(task))
+    running = any(frame.interrupted for frame in walked[1:]) or bool(walked and walked[0].interrupted)
+    kinds = _kinds(task) if running else {}
+    found = []
+    for frame in walked:
+        value = stacks.frame(frame)
+        sp = _stack_pointer(frame)
+        kind = StackKind.USER if value.user else kinds.get((value.pc, sp), StackKind.TASK)
+        registers = {}
+        if frame.interrupted and not frame.is_inline:
+            try:
+                registers = frame.registers()
+            except (LookupError, ValueError):
+                registers = {}
+        found.append(StackFrame(value.pc, sp, value.symbol, value.offset, value.module, value.source, value.inline,
+                                kind.name, registers))
+    return tuple(found), stacks.frames(stacks.trace(task)).problem if not found or found[-1].function is None else ""
+
+
+def _kinds(task: drgn.Object) -> dict[tuple[int, int], StackKind]:
+    """Return which stack each frame lies on, by (pc, sp)."""
+    found = {}
+    try:
+        for segment in kernel_stack_trace(task).segments:
+            for frame in segment.frames:
+                found[frame.pc, _stack_pointer(frame)] = segment.kind
+    except (LookupError, ValueError, AttributeError, drgn.FaultError):
+        pass            # the stacks of the CPU are not known: everything counts as the task's
+    return found
+
+
+def _stack_pointer(frame: drgn.StackFrame) -> int:
+    try:
+        return int(frame.sp)
+    except LookupError:
+        return 0
+
+
+def register_lines(prog: drgn.Program, registers: Mapping[str, int]) -> Iterator[str]:
+    """Yield the registers of an exception frame, three in a line."""
+    if prog.platform is None or prog.platform.arch != drgn.Architecture.X86_64:
+        names = list(registers)
+        for start in range(0, len(names), 3):
+            yield "    " + "  ".join(f"{name.upper():>4}: {registers[name]:016x}" for name in names[start:start + 3])
+        return
+    for row in _X86_ROWS:
+        cells = []
+        for name in row:
+            if name in registers:
+                shown = f"{registers[name]:0{_WIDTHS.get(name, 16)}x}"
+                cells.append(f"{name.upper():>3}: {shown}")
+        if cells:
+            yield "    " + "  ".join(cells)
+
+
+class RawStack:
+    """The memory of a task's stack."""
+
+    def __init__(self, session: Session, task: drgn.Object) -> None:
+        self.session = session
+        self.base: int = task.stack.value_()
+        """Its lowest address."""
+        self.size: int = session.prog["THREAD_SIZE"].value_()
+        """Bytes."""
+
+    def overflowed(self) -> bool:
+        """Whether the word that guards the stack's end is gone; False where it is not in the dump."""
+        try:
+            return int(self.session.prog.read_u64(self.base)) != _END_MAGIC
+        except drgn.FaultError:
+            return False
+
+    def words(self, start: int | None = None) -> Iterator[tuple[int, int]]:
+        """Yield (address, word), from `start` where it lies on the stack; pages that are missing are left out."""
+        first = start if start is not None and self.base <= start < self.base + self.size else self.base
+        address = first & ~7
+        while address < self.base + self.size:
+            size = _PAGE - address % _PAGE
+            try:
+                data = self.session.prog.read(address, size)
+            except drgn.FaultError:
+                data = b""
+            for number, (word,) in enumerate(struct.iter_unpack("<Q", data[: len(data) & ~7])):
+                yield address + 8 * number, word
+            address += size
+
+    def pairs(self) -> Iterator[tuple[int, int, int]]:
+        """Yield (address, word, word)."""
+        words = iter(self.words())
+        for address, first in words:
+            yield address, first, next(words, (0, 0))[1]
+
+    def text_words(self, start: int | None = None) -> Iterator[tuple[int, int]]:
+        """Yield (address, word) of the words that point into code."""
+        for address, word in self.words(start):
+            if word >> 47 == 0x1FFFF and self._is_text(word):
+                yield address, word
+
+    def _is_text(self, address: int) -> bool:
+        symbol = self.session.symbol(address)
+        return symbol is not None and symbol.kind == drgn.SymbolKind.FUNC and address > symbol.address
