@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+import drgn
 import pytest
 
 import kdumpy
@@ -15,7 +16,7 @@ import lab
 from kdumpy.debuginfo import attach as attaching
 from kdumpy.debuginfo.dwarf import Dwarf
 from kdumpy.errors import NotInDump, UsageError
-from kdumpy.kernel import Kernel, open_kernel
+from kdumpy.kernel import Kernel, engine, open_kernel
 from kdumpy.vm import kernels
 
 
@@ -165,6 +166,36 @@ def test_without_types_the_log_and_the_panic_s_stack_remain(kernel: str, monkeyp
         assert any("sysrq" in record.text for record in bare.log)
         assert bare.system.hostname == "laboratory"
         assert "tasks" in bare.problems or list(bare.tasks()) == []
+
+
+class _Refusing:
+    """drgn's module, whose Program refuses every file; what its makers' reader refuses depends on its version."""
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(drgn, name)
+
+    def Program(self, *arguments: object) -> object:  # noqa: N802
+        return drgn.Program(*arguments) if arguments else self
+
+    def set_core_dump(self, path: str) -> None:
+        raise ValueError("refused")
+
+
+@pytest.mark.parametrize("fault", ["sysrq", "null-workqueue"])
+def test_a_file_that_drgn_refuses_is_read_by_our_own_reader(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = lab.dump("6.1", fault).path
+    with open_kernel(path) as kernel:
+        expected = kernel.panic
+        tasks = list(kernel.tasks())
+    monkeypatch.setattr(engine, "drgn", _Refusing())
+    with open_kernel(path) as kernel:
+        assert kernel.problems["engine"].endswith("refused")
+        assert kernel.panic is not None
+        assert expected is not None
+        assert kernel.panic.stack == expected.stack
+        assert kernel.panic.task == expected.task
+        assert kernel.panic.registers["rip"] == expected.registers["rip"]
+        assert list(kernel.tasks()) == tasks
 
 
 def test_dwarf_adds_lines_and_inlines_and_modules_keep_ours() -> None:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kdumpy.debuginfo.dwarf import Dwarf
-from kdumpy.errors import DamagedDump, DumpFormatError
 from kdumpy.kernel.kernel import Kernel
 
 
@@ -26,26 +25,21 @@ def open_kernel(path: str | os.PathLike[str], *, vmlinux: Sequence[str | os.Path
         UsageError, NotInDump: a file in `vmlinux` is missing or of another kernel.
     """
     os.environ.setdefault("DRGN_DISABLE_PLUGINS", "kdumpy")     # attached below, once, and after DWARF
-    import drgn
-
     from kdumpy.debuginfo import attach
     from kdumpy.debuginfo import dwarf as dwarf_files
     from kdumpy.dumpfile import open_dump
     from kdumpy.dumpfile.health import check_for_engine
+    from kdumpy.kernel.engine import open_program
 
     place = Path(path)
     check_for_engine(place)
     dump = open_dump(place)
-    prog = drgn.Program()
-    try:
-        prog.set_core_dump(str(place))
-    except Exception as error:      # drgn and libkdumpfile raise whatever fits; each is a file they cannot use
-        raise DamagedDump("the dump cannot be opened", where=str(place), why=str(error).splitlines()[0]) from error
-    if not prog.flags & drgn.ProgramFlags.IS_LINUX_KERNEL:
-        raise DumpFormatError("not a dump of a Linux kernel", where=str(place),
-                              why="it has no VMCOREINFO: a process's core, or a guest without -device vmcoreinfo")
+    prog, refusal = open_program(place, dump)
     info = dump.vmcoreinfo
     files = dwarf_files.load(prog, info.osrelease or "", info.build_id, [Path(file) for file in vmlinux], dwarf)
     attached = attach.attach(prog, [status.registers for status in dump.prstatus])
     attached.dwarf = files
-    return Kernel(place, dump, prog, attached)
+    kernel = Kernel(place, dump, prog, attached)
+    if refusal:
+        kernel.problems["engine"] = f"read by kdumpy's own reader, slower: {refusal}"
+    return kernel

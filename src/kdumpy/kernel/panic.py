@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import drgn
+from drgn.helpers.linux.sched import cpu_curr
 
 from kdumpy.debuginfo.orc import crashing_cpu
 from kdumpy.dumpfile.notes import PrStatus
@@ -25,8 +26,10 @@ def read_panic(prog: drgn.Program, stacks: Stacks, prstatus: Sequence[PrStatus],
     try:
         thread = prog.crashed_thread()
     except READ_ERRORS as error:
-        problems["panic"] = f"no panicked CPU is named in the dump: {error}"
-        return _without_types(prog, stacks, prstatus)
+        found = _from_notes(prog, stacks, prstatus)
+        if found is None:
+            problems["panic"] = f"no panicked CPU is named in the dump: {error}"
+        return found
     task = None
     try:
         task = task_value(thread.object)
@@ -39,7 +42,7 @@ def read_panic(prog: drgn.Program, stacks: Stacks, prstatus: Sequence[PrStatus],
         return Panic(cpu=task.cpu if task else -1, task=task, stack=Stack((), str(error)))
 
 
-def _without_types(prog: drgn.Program, stacks: Stacks, prstatus: Sequence[PrStatus]) -> Panic | None:
+def _from_notes(prog: drgn.Program, stacks: Stacks, prstatus: Sequence[PrStatus]) -> Panic | None:
     """The symbol table names the CPU, the notes have its registers, and ORC needs no types to unwind."""
     cpu = crashing_cpu(prog)
     if cpu is None or cpu >= len(prstatus):
@@ -48,7 +51,10 @@ def _without_types(prog: drgn.Program, stacks: Stacks, prstatus: Sequence[PrStat
         trace = stacks.from_registers(prstatus[cpu].registers)
     except READ_ERRORS as error:
         return Panic(cpu, None, Stack((), str(error)), dict(prstatus[cpu].registers))
-    return _panic(stacks, trace, cpu)
+    task = None
+    with contextlib.suppress(*READ_ERRORS):
+        task = task_value(cpu_curr(prog, cpu))
+    return replace(_panic(stacks, trace, cpu), task=task)
 
 
 def _panic(stacks: Stacks, trace: drgn.StackTrace, cpu: int) -> Panic:
