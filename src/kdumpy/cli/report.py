@@ -1,0 +1,88 @@
+"""Say why the kernel crashed: the cause, the culprit, the evidence, and what to do next.
+
+Nothing but the dump is needed: no vmlinux, no debuginfo package, no matching kernel.
+
+examples:
+  kdumpy report /var/crash/host-2026-11-23-17:37:02/vmcore
+  kdumpy report vmcore -o report.txt        into a file that only you can read
+  kdumpy report vmcore --json | jq -r .verdict.cause
+  kdumpy report vmcore --vmlinux /usr/lib/debug/boot/vmlinux-6.1.0-56-amd64
+                                            adds lines of source and inlined functions
+
+exit codes:
+  0  a verdict was given (also a doubtful one: see its confidence)
+  1  the dump is of a running kernel, nothing crashed; or it is too damaged to say anything
+  2  wrong usage     3  could not (no such file, not a dump)
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kdumpy.cli.common import add_dump, add_json, colourful, open_from
+
+if TYPE_CHECKING:
+    from kdumpy.diagnosis import Diagnosis
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    add_dump(parser)
+    add_json(parser)
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE",
+                        help="write the report there (mode 0600: a dump holds secrets) and not to the terminal")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print or write the report."""
+    diagnosis = _diagnose(arguments)
+    if arguments.json:
+        from kdumpy.report import json
+
+        text = json.render(diagnosis)
+    else:
+        from kdumpy.report import text as human
+
+        terminal = arguments.output is None and sys.stdout.isatty()
+        width = shutil.get_terminal_size((100, 24)).columns if terminal else 100
+        text = human.render(diagnosis, width=width, colour=arguments.output is None and colourful())
+    if arguments.output is not None:
+        _write(arguments.output, text)
+    else:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace"))
+    return 1 if diagnosis.verdict.cause == "none" else 0
+
+
+def _diagnose(arguments: argparse.Namespace) -> Diagnosis:
+    """Diagnose the dump; where it cannot be opened whole, by its log alone."""
+    from kdumpy.errors import DamagedDump, KdumpyError
+
+    try:
+        kernel = open_from(arguments)
+    except DamagedDump as damage:
+        from kdumpy.diagnosis.diagnose import diagnose_log
+        from kdumpy.dumpfile import open_dump
+
+        try:
+            with open_dump(arguments.vmcore) as dump:
+                return diagnose_log(arguments.vmcore, dump, str(damage))
+        except KdumpyError:
+            raise damage from None
+    from kdumpy.diagnosis import diagnose
+
+    with kernel:
+        return diagnose(kernel)
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file that only its owner can read, whatever was there before."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "wb") as file:
+        os.fchmod(handle, 0o600)
+        file.write(text.encode("utf-8", "backslashreplace"))

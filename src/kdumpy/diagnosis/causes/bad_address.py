@@ -1,0 +1,41 @@
+"""An address without memory behind it was used."""
+
+from __future__ import annotations
+
+from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Words
+from kdumpy.diagnosis.crash import Crash
+from kdumpy.diagnosis.memory import Meaning
+from kdumpy.diagnosis.oops import Kind
+
+
+class BadAddress(Cause):
+    """Code used an address of the kernel that has no memory behind it."""
+
+    kind = "bad-address"
+
+    def match(self, crash: Crash) -> Finding | None:
+        """Match a page fault on an address that is neither NULL nor a process's."""
+        if not crash.told(Kind.PAGE_FAULT):
+            return None
+        words = Words(crash, crash.own_frame)
+        meant = crash.pointer_meaning
+        how = {"read": "read from", "write": "wrote to", "execute": "jumped to"}.get(crash.access, "used")
+        place = crash.describe(crash.address) if crash.address else ""
+        explained = f" ({meant.words})" if meant and meant.meaning not in (Meaning.KERNEL, Meaning.NULL) else ""
+        code = crash.event.error_code if crash.event else None
+        held = code is not None and not code & 1
+        return Finding(
+            title=words.titled("Use of a bad address"),
+            confidence=CERTAIN if held and meant and meant.meaning in (Meaning.KERNEL, Meaning.ERROR) else LIKELY,
+            explanation=words.paragraph(
+                f"{words.name} {how} the address {crash.address or 0:#x}{explained}, "
+                + ("where no memory is mapped." if held else "which it may not use like that."),
+                f"It lies in {place}." if place else "",
+                "An error code was returned by a function, and was used as a pointer without a check."
+                if meant and meant.meaning == Meaning.ERROR else
+                "Such an address comes from an object that was unmapped or freed while it was still used, or from a "
+                "pointer that was overwritten.",
+                words.where, words.blame),
+            evidence=[*crash.log_evidence(), *crash.instruction_evidence(), *crash.stack_evidence()],
+            culprit=crash.own_frame, decisions=crash.own.decisions,
+            subtype="error-pointer" if meant and meant.meaning == Meaning.ERROR else crash.access)

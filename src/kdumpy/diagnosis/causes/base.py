@@ -1,0 +1,114 @@
+"""What a cause is, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from kdumpy.diagnosis.crash import Crash
+from kdumpy.diagnosis.model import Confidence, Evidence
+from kdumpy.kernel.values import Frame
+
+CERTAIN, LIKELY, POSSIBLE = Confidence.CERTAIN, Confidence.LIKELY, Confidence.POSSIBLE
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A cause that fits a crash."""
+
+    title: str
+    """The cause in one line, with the culprit's name where it has one."""
+    confidence: Confidence
+    explanation: str
+    """Plain words for an administrator: what happened, then what it means."""
+    evidence: Sequence[Evidence]
+    next: Sequence[str] = ()
+    """What to do, before the general advice."""
+    culprit: Frame | None = None
+    subtype: str = ""
+    """Tells apart bugs of one cause in the signature: `read`, `write`, `underflow`, ..."""
+    decisions: Sequence[str] = ()
+    """How the culprit was chosen."""
+    key: Frame | None = None
+    """The frame that names the crash for grouping; the culprit where None."""
+    trace: Sequence[Frame] = ()
+    """The stack that tells the story, where it is not the one that panicked."""
+    tokens: str = ""
+    """Stands for the key frame in the signature where no frame can."""
+
+
+@dataclass(frozen=True)
+class Unjudged:
+    """The dump does not hold what the cause needs to be judged."""
+
+    why: str
+
+
+class Cause:
+    """One cause: a file, a class, a `match`."""
+
+    kind: ClassVar[str]
+    """Its name, as in the JSON."""
+    outranks: ClassVar[tuple[str, ...]] = ()
+    """Causes that are only symptoms when this one fits."""
+
+    def match(self, crash: Crash) -> Finding | Unjudged | None:
+        """Return what was found; None when the cause does not fit."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Words:
+    """The recurring phrases about a crash, so that each cause says only what is its own."""
+
+    crash: Crash
+    frame: Frame | None = field(default=None)
+
+    @property
+    def name(self) -> str:
+        """`flaky_poll_channel() of the module flaky`, or `code without a name`."""
+        if self.frame is None or not self.frame.function:
+            return "code without a name"
+        return f"{self.frame.function}()" + (f" of the module {self.frame.module}" if self.frame.module else "")
+
+    @property
+    def short(self) -> str:
+        """`flaky_poll_channel [flaky]`, for titles; empty without a frame."""
+        if self.frame is None or not self.frame.function:
+            return ""
+        return self.frame.function + (f" [{self.frame.module}]" if self.frame.module else "")
+
+    def titled(self, words: str) -> str:
+        """Return `words in FUNCTION [MODULE]`."""
+        return f"{words} in {self.short}" if self.short else words
+
+    @property
+    def where(self) -> str:
+        """A sentence: what ran the code."""
+        who = self.crash.task_words
+        context = self.crash.context
+        if context and who:
+            return f"It ran in {context}, on {who}." if "interrupt" in context or "timer" in context \
+                else f"It ran in {context}, in {who}."
+        if context or who:
+            return f"It ran in {context or who}."
+        return ""
+
+    @property
+    def blame(self) -> str:
+        """A sentence: whose bug it is."""
+        if self.frame is None:
+            return ""
+        if self.frame.module is None:
+            return "This is a bug in the kernel, or memory that something else has corrupted."
+        module = self.crash.modules.get(self.frame.module)
+        if module and "O" in module.taints:
+            kind = "proprietary " if "P" in module.taints else ""
+            return (f"This is a bug in the {kind}module {module.name}, which is not part of this kernel "
+                    "but was built and installed separately.")
+        return f"This is a bug in the module {self.frame.module}, or memory that something else has corrupted."
+
+    def paragraph(self, *sentences: str) -> str:
+        """Join the sentences that are not empty."""
+        return " ".join(sentence for sentence in sentences if sentence)

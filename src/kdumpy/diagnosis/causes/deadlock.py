@@ -1,0 +1,65 @@
+"""Tasks wait for each other."""
+
+from __future__ import annotations
+
+from kdumpy.diagnosis import culprit
+from kdumpy.diagnosis.causes.base import CERTAIN, Cause, Finding, Unjudged, Words
+from kdumpy.diagnosis.causes.hung_task import wait_evidence
+from kdumpy.diagnosis.crash import Crash
+from kdumpy.diagnosis.locks import BlockedTask
+from kdumpy.diagnosis.model import Evidence
+from kdumpy.diagnosis.oops import Kind
+
+
+class Deadlock(Cause):
+    """Tasks hold locks that each other waits for: none can ever go on."""
+
+    kind = "deadlock"
+    outranks = ("hung-task",)
+
+    def match(self, crash: Crash) -> Finding | Unjudged | None:
+        """Match a circle among the locks that blocked tasks wait for."""
+        if not crash.told(Kind.HUNG):
+            return None
+        if crash.waits is None:
+            return Unjudged("only the log could be read, and who waits for whom stands in the dump")
+        circle = next(iter(crash.waits.circles), None)
+        if circle is None:
+            return None
+        # Turned so that the same deadlock is told the same way, whichever task was noticed first.
+        circle = _turned(circle)
+        choices = [culprit.choose(crash.with_tail_calls(item.stack.frames)) for item in circle]
+        words = [Words(crash, choice.frame) for choice in choices]
+        first = circle[0]
+        told = "; ".join(
+            f"{item.task.comm} (pid {item.task.pid}), in {word.name}, waits for {item.waits_for.name} that "
+            f"{item.waits_for.owner.comm} holds"
+            for item, word in zip(circle, words, strict=True) if item.waits_for and item.waits_for.owner)
+        title = " and ".join(dict.fromkeys(word.short for word in words if word.short))
+        return Finding(
+            title=f"Deadlock between {title}" if len(circle) > 1 else f"Deadlock of {title} with itself",
+            confidence=CERTAIN,
+            explanation=" ".join((
+                f"{len(circle)} tasks wait for each other in a circle, and none can ever go on: {told}."
+                if len(circle) > 1 else f"A task waits for a lock that it holds itself: {told}.",
+                "They take the same locks in different order." if len(circle) > 1 else "",
+                "The kernel would have gone on without them, but it is set to panic when tasks hang "
+                "(kernel.hung_task_panic).", words[0].blame)).replace("  ", " "),
+            evidence=[*_circle_evidence(crash, circle), *crash.log_evidence()],
+            next=["Let all code take these locks in one order; lockdep (CONFIG_PROVE_LOCKING) finds such pairs "
+                  "before they happen."],
+            culprit=choices[0].frame, decisions=choices[0].decisions, trace=crash.with_tail_calls(first.stack.frames),
+            key=choices[0].frame, subtype=str(len(circle)))
+
+
+def _turned(circle: tuple[BlockedTask, ...]) -> tuple[BlockedTask, ...]:
+    names = [str(getattr(culprit.choose(item.stack.frames).frame, "function", "")) or item.task.comm for item in circle]
+    start = names.index(min(names))
+    return circle[start:] + circle[:start]
+
+
+def _circle_evidence(crash: Crash, circle: tuple[BlockedTask, ...]) -> list[Evidence]:
+    found = []
+    for item in circle:
+        found += wait_evidence(crash, item)
+    return found

@@ -1,0 +1,27 @@
+"""A division by zero."""
+
+from __future__ import annotations
+
+from kdumpy.diagnosis.causes.base import CERTAIN, Cause, Finding, Words
+from kdumpy.diagnosis.crash import Crash
+from kdumpy.diagnosis.oops import Kind
+
+
+class DivideError(Cause):
+    """A number was divided by zero, or the result had no room."""
+
+    kind = "divide-error"
+
+    def match(self, crash: Crash) -> Finding | None:
+        """Match the exception."""
+        if not crash.told(Kind.DIVIDE):
+            return None
+        words = Words(crash, crash.own_frame)
+        return Finding(
+            title=words.titled("Division by zero"),
+            confidence=CERTAIN,
+            explanation=words.paragraph(
+                f"{words.name} divided by zero (or by a number so small that the result had no room).",
+                words.where, words.blame),
+            evidence=[*crash.log_evidence(), *crash.instruction_evidence(), *crash.stack_evidence()],
+            culprit=crash.own_frame, decisions=crash.own.decisions)

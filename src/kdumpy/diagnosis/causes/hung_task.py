@@ -1,0 +1,96 @@
+"""A task waited too long."""
+
+from __future__ import annotations
+
+from kdumpy.diagnosis import culprit
+from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Unjudged, Words
+from kdumpy.diagnosis.crash import Crash
+from kdumpy.diagnosis.locks import BlockedTask
+from kdumpy.diagnosis.model import Evidence
+from kdumpy.diagnosis.oops import Kind
+from kdumpy.kernel.values import Frame, Task
+
+_FAMILIES = (("synchronize_rcu", "rcu"), ("synchronize_srcu", "srcu"), ("rtnl_lock", "rtnl"), ("io_schedule", "io"))
+"""What many unrelated tasks hang in together; each is a family of its own when crashes are grouped."""
+
+
+class HungTask(Cause):
+    """A task was in uninterruptible sleep for longer than the kernel is set to accept."""
+
+    kind = "hung-task"
+
+    def match(self, crash: Crash) -> Finding | Unjudged | None:
+        """Match the watchdog of hung tasks; with the dump, name the lock and who holds it."""
+        if not crash.told(Kind.HUNG) or crash.event is None or crash.event.task is None:
+            return None
+        pid, comm = crash.event.task
+        blocked = crash.waits.of_pid(pid) if crash.waits else None
+        frames = crash.with_tail_calls(blocked.stack.frames) if blocked else ()
+        frames = frames or crash.log_stack
+        waiting = culprit.choose(frames)
+        lock = blocked.waits_for if blocked else None
+        owner = lock.owner if lock else None
+        held_by = self._stack_of(crash, owner) if owner else ()
+        holder = culprit.choose(held_by) if held_by else None
+        # The owner is to blame, not the one who waits, unless the owner's stack says nothing.
+        chosen = holder if holder and holder.frame else waiting
+        words = Words(crash, chosen.frame)
+        waiter = Words(crash, waiting.frame)
+        seconds = crash.event.seconds_stuck
+        others = len(crash.waits.blocked) - 1 if crash.waits else 0
+        told = [f"The task {comm} (pid {pid}) waited for more than {seconds} seconds in {waiter.name} "
+                "and could not be interrupted."]
+        if lock and owner:
+            told.append(f"It waits for the {_KINDS[lock.kind]} {lock.name}, which {owner.comm} (pid {owner.pid}) holds"
+                        + (f"; that task is in {words.name} and does not give it back." if holder else "."))
+        elif lock:
+            told.append(f"It waits for the {_KINDS[lock.kind]} {lock.name}; who holds it cannot be told.")
+        if others > 0:
+            told.append(f"{others} more task{'s' if others > 1 else ''} waited in the same way (see below).")
+        told.append("The kernel would have gone on, but it is set to panic then (kernel.hung_task_panic).")
+        return Finding(
+            title=(f"A task hung: {words.short} holds its lock and does not give it back" if holder and holder.frame
+                   else words.titled("A task hung")),
+            confidence=CERTAIN if lock and owner and holder else LIKELY,
+            explanation=" ".join(told),
+            evidence=[*crash.log_evidence(), *wait_evidence(crash, blocked),
+                      *self._owner_evidence(crash, owner, held_by)],
+            next=["If the wait was for slow storage or network and not for a bug, raise "
+                  "kernel.hung_task_timeout_secs; the tasks in D below show what they wait for."],
+            culprit=chosen.frame, decisions=chosen.decisions, trace=frames,
+            key=culprit.above_anchor(held_by or frames).frame, subtype=self._family(frames))
+
+    @staticmethod
+    def _stack_of(crash: Crash, task: Task) -> tuple[Frame, ...]:
+        return crash.with_tail_calls(crash.kernel.stack(task).frames) if crash.kernel else ()
+
+    @staticmethod
+    def _owner_evidence(crash: Crash, owner: Task | None, frames: tuple[Frame, ...]) -> list[Evidence]:
+        if owner is None or not frames:
+            return []
+        names = " ← ".join(str(frame.function) for frame in frames if frame.symbol)
+        return [Evidence(f"what the owner does ({owner.comm}, state {owner.state})", names,
+                         crash.crash_command(f"bt {owner.pid}"))]
+
+    @staticmethod
+    def _family(frames: tuple[Frame, ...]) -> str:
+        names = [str(frame.function) for frame in frames]
+        return next((family for start, family in _FAMILIES if any(name.startswith(start) for name in names)), "")
+
+
+_KINDS = {"mutex": "mutex", "rwsem": "read-write semaphore"}
+
+
+def wait_evidence(crash: Crash, blocked: BlockedTask | None) -> list[Evidence]:
+    """Return what a blocked task waits for."""
+    if blocked is None:
+        return []
+    names = " ← ".join(str(frame.function) for frame in blocked.stack.frames if frame.symbol)
+    found = [Evidence(f"where {blocked.task.comm} waits", names, crash.crash_command(f"bt {blocked.task.pid}"))]
+    lock = blocked.waits_for
+    if lock:
+        owner = f"held by {lock.owner.comm} (pid {lock.owner.pid})" if lock.owner else "its holder is not known"
+        made = {"mutex": "mutex", "rwsem": "rw_semaphore"}[lock.kind]
+        found.append(Evidence("the lock", f"{_KINDS[lock.kind]} {lock.name}, {owner}",
+                              crash.crash_command(f"struct {made} {lock.address:x}")))
+    return found

@@ -1,0 +1,37 @@
+"""A NULL pointer was followed."""
+
+from __future__ import annotations
+
+from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Words
+from kdumpy.diagnosis.crash import Crash
+from kdumpy.diagnosis.memory import Meaning
+from kdumpy.diagnosis.oops import Kind
+
+
+class NullDereference(Cause):
+    """Code read or wrote through a pointer that was NULL."""
+
+    kind = "null-dereference"
+    outranks = ("bad-address", "user-access")
+
+    def match(self, crash: Crash) -> Finding | None:
+        """Match a fault on the first page, or a base register that is zero."""
+        null = crash.pointer_meaning is not None and crash.pointer_meaning.meaning == Meaning.NULL
+        if not (crash.told(Kind.NULL) or (null and crash.told(Kind.PAGE_FAULT)) or (null and crash.event is None
+                                                                                   and crash.faulted)):
+            return None
+        words = Words(crash, crash.own_frame)
+        operand = crash.operand
+        how = {"read": "read from", "write": "wrote to"}.get(crash.access, "used")
+        register = f" (register {operand.base} was {operand.base_value:#x})" if operand and operand.base else ""
+        member = ""
+        if crash.address and crash.address < 0x10000:
+            member = f" The address was {crash.address:#x}: the member at that offset of an object that was not there."
+        return Finding(
+            title=words.titled("NULL pointer dereference"),
+            confidence=CERTAIN if null or crash.told(Kind.NULL) else LIKELY,
+            explanation=words.paragraph(
+                f"{words.name} {how} memory through a pointer that was NULL{register}.{member}",
+                words.where, words.blame),
+            evidence=[*crash.log_evidence(), *crash.instruction_evidence(), *crash.stack_evidence()],
+            culprit=crash.own_frame, decisions=crash.own.decisions, subtype=crash.access)

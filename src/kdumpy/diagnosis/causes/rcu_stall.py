@@ -1,0 +1,64 @@
+"""A CPU held up RCU."""
+
+from __future__ import annotations
+
+import re
+
+from kdumpy.diagnosis import culprit
+from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Words
+from kdumpy.diagnosis.crash import Crash
+from kdumpy.diagnosis.oops import Event, Kind
+from kdumpy.kernel.values import Cpu, Frame
+
+_STALLED_CPU = re.compile(r"^rcu:?\s+(\d+)-[.!O]|^\s*(\d+)-[.!O]")
+_JIFFIES = re.compile(r"\(t=(\d+) jiffies|, t=(\d+) jiffies")
+
+
+class RcuStall(Cause):
+    """A CPU did not pass through a quiet state, so that freed objects could not be released."""
+
+    kind = "rcu-stall"
+
+    def match(self, crash: Crash) -> Finding | None:
+        """Match the stall's report; the culprit ran on the CPU that it names."""
+        event = crash.event
+        if not crash.told(Kind.RCU) or event is None:
+            return None
+        stalled = self._cpus(event)
+        cpu = self._stalled(crash, stalled)
+        frames: tuple[Frame, ...] = cpu.stack.frames if cpu else crash.below_fault
+        frames = _interrupted(frames)
+        choice = culprit.choose(frames)
+        words = Words(crash, choice.frame)
+        number = cpu.number if cpu else next(iter(stalled), None)
+        where = f"CPU {number}" if number is not None else "A CPU"
+        task = f" (task {cpu.task.comm}, pid {cpu.task.pid})" if cpu and cpu.task else ""
+        return Finding(
+            title=words.titled("RCU stall: a CPU held everything up"),
+            confidence=CERTAIN if choice.frame and cpu else LIKELY,
+            explanation=words.paragraph(
+                f"{where} ran in {words.name}{task} for so long without a pause that the kernel could not release "
+                "memory that nobody uses any more (RCU).",
+                "It loops there, with interrupts or preemption off, or was starved by something else.",
+                "The kernel is set to panic then (kernel.panic_on_rcu_stall)." if "RCU" in crash.closing_words else "",
+                words.blame),
+            evidence=[*crash.log_evidence(), *crash.stack_evidence("where the CPU was", frames)],
+            culprit=choice.frame, decisions=choice.decisions, trace=frames, key=culprit.above_anchor(frames).frame)
+
+    @staticmethod
+    def _cpus(event: Event) -> list[int]:
+        matches = (match for line in event.lines[:40] if (match := _STALLED_CPU.match(line)))
+        return [int(match[1] or match[2]) for match in matches]
+
+    @staticmethod
+    def _stalled(crash: Crash, numbers: list[int]) -> Cpu | None:
+        cpus = crash.kernel.cpus if crash.kernel else ()
+        return next((cpu for cpu in cpus if cpu.number in numbers and cpu.stack.frames), None)
+
+
+def _interrupted(frames: tuple[Frame, ...]) -> tuple[Frame, ...]:
+    """Cut off what ran on top of the stalled code: the timer that noticed, the NMI that stopped the CPU."""
+    for number, frame in enumerate(frames):
+        if number and frame.interrupted and not frame.user:
+            return frames[number:]
+    return frames

@@ -1,0 +1,33 @@
+"""A CPU let nobody else run."""
+
+from __future__ import annotations
+
+from kdumpy.diagnosis import culprit
+from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Words
+from kdumpy.diagnosis.crash import Crash
+from kdumpy.diagnosis.oops import Kind
+
+
+class SoftLockup(Cause):
+    """Code ran in the kernel for many seconds without letting another task run."""
+
+    kind = "soft-lockup"
+
+    def match(self, crash: Crash) -> Finding | None:
+        """Match the watchdog's report."""
+        if not crash.told(Kind.SOFT_LOCKUP) or crash.event is None:
+            return None
+        choice = culprit.choose(crash.below_fault)
+        words = Words(crash, choice.frame)
+        return Finding(
+            title=words.titled("Soft lockup: a CPU was not given back"),
+            confidence=CERTAIN if crash.from_dump and choice.frame else LIKELY,
+            explanation=words.paragraph(
+                f"{words.name} kept CPU {crash.event.cpu} busy for {crash.event.seconds_stuck} seconds, so that no "
+                "other task could run there.",
+                "It loops, waits for something without sleeping, or holds a spinlock that others spin for.",
+                words.where,
+                "The kernel is set to panic then (kernel.softlockup_panic)." if "softlockup" in crash.closing_words
+                else "", words.blame),
+            evidence=[*crash.log_evidence(), *crash.stack_evidence("where the CPU was")],
+            culprit=choice.frame, decisions=choice.decisions, key=culprit.above_anchor(crash.below_fault).frame)

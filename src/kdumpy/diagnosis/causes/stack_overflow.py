@@ -1,0 +1,48 @@
+"""A kernel stack was too small for what ran on it."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from kdumpy.diagnosis import culprit
+from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Words
+from kdumpy.diagnosis.crash import Crash
+from kdumpy.diagnosis.model import Evidence
+from kdumpy.diagnosis.oops import Kind
+
+_RECURSION = 5
+"""As many frames of one function on a stack are recursion."""
+
+
+class StackOverflow(Cause):
+    """A task used more than its kernel stack (16 KiB on x86-64), and ran into the guard page."""
+
+    kind = "stack-overflow"
+    outranks = ("bad-address", "general-protection", "null-dereference")
+
+    def match(self, crash: Crash) -> Finding | None:
+        """Match the guard page's report."""
+        if not crash.told(Kind.STACK_GUARD):
+            return None
+        frames = crash.below_fault or crash.log_stack
+        often = Counter(frame.function for frame in frames if frame.function and not frame.user).most_common(1)
+        name, times = often[0] if often else (None, 0)
+        recursion = times >= _RECURSION
+        frame = next((item for item in frames if item.function == name), None) if recursion \
+            else culprit.choose(frames).frame
+        words = Words(crash, frame)
+        seen = [Evidence("recursion", f"{name} is {times} times on the stack", crash.crash_command("bt"))] \
+            if recursion else []
+        guard = crash.event is not None and "guard page" in " ".join(crash.event.lines[:4])
+        return Finding(
+            title=words.titled("Kernel stack overflow"),
+            confidence=CERTAIN if guard or recursion else LIKELY,
+            explanation=words.paragraph(
+                f"The kernel stack of the task was used up in {words.name}.",
+                "It called itself again and again." if recursion else
+                "The chain of calls was too deep, or a function has too large local variables.",
+                "" if guard else "The processor could not even report the fault that came of it (double fault).",
+                words.where, words.blame),
+            evidence=[*crash.log_evidence(), *seen, *crash.stack_evidence()],
+            culprit=frame, decisions=[f"chosen: {name}, the function that recurs"] if recursion else
+            culprit.choose(frames).decisions, subtype="recursion" if recursion else "")

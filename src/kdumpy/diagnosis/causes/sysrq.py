@@ -1,0 +1,33 @@
+"""An operator asked for the crash."""
+
+from __future__ import annotations
+
+from kdumpy.diagnosis.causes.base import CERTAIN, Cause, Finding, Words
+from kdumpy.diagnosis.crash import Crash
+from kdumpy.diagnosis.oops import Kind
+
+
+class Sysrq(Cause):
+    """The SysRq key, or /proc/sysrq-trigger, was told to crash the kernel."""
+
+    kind = "sysrq"
+    outranks = ("null-dereference", "driver-panic")
+
+    def match(self, crash: Crash) -> Finding | None:
+        """Match the trigger in the stack or in the log."""
+        if not (crash.in_stack("sysrq_handle_crash") or crash.told(Kind.SYSRQ)):
+            return None
+        by_file = crash.in_stack("write_sysrq_trigger")
+        how = ("wrote 'c' to /proc/sysrq-trigger" if by_file else
+               "pressed the SysRq key (keyboard, serial console or management board)")
+        who = crash.task_words if by_file else ""
+        return Finding(
+            title="The crash was asked for (SysRq c)",
+            confidence=CERTAIN,
+            explanation=Words(crash).paragraph(
+                f"Somebody {how}, which makes the kernel crash at once"
+                + (f"; it was done by {who}." if who else "."),
+                "This is how crash dumps are tested, or taken of a machine that hangs. Nothing was broken by itself."),
+            evidence=[*crash.log_evidence(), *crash.stack_evidence()],
+            next=["If this was not a test: find out who has root or the console, and why the machine was crashed. "
+                  "If it hung before, look for tasks in D below, and at the log before the crash."])

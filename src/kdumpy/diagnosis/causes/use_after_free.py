@@ -1,0 +1,59 @@
+"""An object was used after it was freed."""
+
+from __future__ import annotations
+
+from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Words
+from kdumpy.diagnosis.crash import Crash
+from kdumpy.diagnosis.memory import Meaning, meaning
+from kdumpy.diagnosis.model import Evidence
+from kdumpy.diagnosis.oops import Kind
+
+_FREED = (Meaning.FREED, Meaning.LIST_POISON)
+
+
+class UseAfterFree(Cause):
+    """A pointer taken from a freed object was followed, or called."""
+
+    kind = "use-after-free"
+    outranks = ("general-protection", "bad-address", "jump-to-null", "nx-execute", "null-dereference")
+
+    def match(self, crash: Crash) -> Finding | None:
+        """Match the poison with which the kernel fills freed objects, or the report of a sanitizer."""
+        if crash.told(Kind.SANITIZER) and crash.event and "use-after-free" in crash.event.text:
+            return self._reported(crash)
+        if not crash.told(Kind.PROTECTION, Kind.PAGE_FAULT):
+            return None
+        nowhere = crash.event.nowhere if crash.event else None
+        values = [nowhere, crash.pointer, crash.address]
+        found = next((meant for value in values if value is not None
+                      and (meant := meaning(value)).meaning in _FREED), None)
+        if found is None:
+            return None
+        called = nowhere is not None and meaning(nowhere).meaning in _FREED
+        words = Words(crash, crash.own_frame)
+        what = "called a function pointer" if called else "followed a pointer"
+        off_list = found.meaning == Meaning.LIST_POISON
+        origin = crash.origin
+        place = crash.describe(origin.address) if origin else ""
+        return Finding(
+            title=words.titled("Use of a list entry after its removal" if off_list else "Use after free"),
+            confidence=CERTAIN if found.meaning == Meaning.FREED else LIKELY,
+            explanation=words.paragraph(
+                f"{words.name} {what} out of an object that had already been "
+                + ("taken off its list" if off_list else "freed") + f" ({found.words}).",
+                f"The object lies in {place}." if place else "", words.where, words.blame),
+            evidence=[*crash.log_evidence(), Evidence("a poisoned pointer", found.words, crash.crash_command("bt")),
+                      *crash.instruction_evidence(), *crash.stack_evidence()],
+            next=["Boot with slub_debug=FZPU (or a kernel with KASAN): the next crash then also says who freed "
+                  "the object."],
+            culprit=crash.own_frame, decisions=crash.own.decisions, subtype="call" if called else "follow")
+
+    def _reported(self, crash: Crash) -> Finding:
+        words = Words(crash, crash.own_frame)
+        return Finding(
+            title=words.titled("Use after free"), confidence=CERTAIN,
+            explanation=words.paragraph(
+                f"The kernel's memory checker saw {words.name} use an object that had already been freed.",
+                words.where, words.blame),
+            evidence=[*crash.log_evidence(), *crash.stack_evidence()],
+            culprit=crash.own_frame, decisions=crash.own.decisions, subtype="reported")

@@ -1,0 +1,32 @@
+"""A warning, on a kernel that is set to panic on warnings."""
+
+from __future__ import annotations
+
+from kdumpy.diagnosis.causes.base import CERTAIN, Cause, Finding, Words
+from kdumpy.diagnosis.crash import Crash
+from kdumpy.diagnosis.oops import Kind
+
+
+class Warn(Cause):
+    """A WARN(), made fatal by panic_on_warn."""
+
+    kind = "warn"
+
+    def match(self, crash: Crash) -> Finding | None:
+        """Match a warning that the closing panic names."""
+        event = crash.event
+        if event is None or event.fatal or not crash.told(Kind.WARN):
+            return None
+        words = Words(crash, crash.own_frame)
+        said = event.before if event.before and "cut here" not in event.before else ""
+        return Finding(
+            title=words.titled("Warning made fatal by panic_on_warn"),
+            confidence=CERTAIN,
+            explanation=words.paragraph(
+                f"{words.name} warned" + (f' ("{said}")' if said else "")
+                + (f", at {event.bug_at}." if event.bug_at else "."),
+                "The kernel would have gone on, but it is set to panic on warnings (kernel.panic_on_warn).",
+                words.where),
+            evidence=[*crash.log_evidence(), *crash.stack_evidence()],
+            next=["If the machine must stay up rather than stop on warnings: sysctl kernel.panic_on_warn=0."],
+            culprit=crash.own_frame, decisions=crash.own.decisions)

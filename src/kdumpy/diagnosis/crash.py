@@ -1,0 +1,374 @@
+"""What the causes judge: the crash as the log tells it and as the dump shows it.
+
+The dump's registers and frames are the stronger evidence; the log is the second. What is costly
+(disassembly, blocked tasks, looking up an address) is done when a cause asks for it.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import drgn
+
+from kdumpy.diagnosis import culprit, memory, operands, tailcalls
+from kdumpy.diagnosis.locks import Waits
+from kdumpy.diagnosis.memory import Meaning, Meant
+from kdumpy.diagnosis.model import Evidence
+from kdumpy.diagnosis.oops import Event, Kind, Place, read_events
+from kdumpy.dumpfile.logrecord import LogRecord
+from kdumpy.kernel.kernel import Kernel
+from kdumpy.kernel.values import Frame, Module, Panic, Task
+
+SAVERS = frozenset({"__crash_kexec", "crash_kexec", "panic", "vpanic", "nmi_panic", "crash_setup_regs",
+                    "panic_try_force_cpu", "machine_kexec", "machine_crash_shutdown"})
+"""Functions of the end itself."""
+_CLUSTER_SECONDS = 5.0
+"""khungtaskd reports all hung tasks of a round within this time before it panics."""
+# The words of the closing panic that name what it was made of (kernel/hung_task.c, kernel/watchdog.c,
+# kernel/rcu/tree_stall.h, kernel/panic.c, mm/oom_kill.c).
+_CLOSINGS = (
+    ("hung_task: blocked tasks", Kind.HUNG),
+    ("softlockup: hung tasks", Kind.SOFT_LOCKUP),
+    ("Hard LOCKUP", Kind.HARD_LOCKUP),
+    ("RCU Stall", Kind.RCU),
+    ("panic_on_warn", Kind.WARN),
+    ("warn_limit", Kind.WARN),
+    ("warned too often", Kind.WARN),
+    ("Out of memory", Kind.OOM),
+    ("deadlocked on memory", Kind.OOM),
+)
+
+
+class Crash:
+    """One crash, for the causes to look at."""
+
+    def __init__(self, path: Path, kernel: Kernel | None, log: Sequence[LogRecord]) -> None:
+        self.path = path
+        self.kernel = kernel
+        """None when only the log could be read."""
+        self.lines, self.seconds = _kernel_lines(log)
+        """The log, one line each, without times."""
+        self.events = read_events(self.lines, self.seconds)
+        self.closing = _closing(self.events)
+        """The panic's own event; None where the dump was taken before it was printed."""
+        self.event = _first_event(self.events, self.closing)
+        """The event that it all began with."""
+
+    # What happened
+
+    @cached_property
+    def panic(self) -> Panic | None:
+        """What the dump says took the kernel down."""
+        return self.kernel.panic if self.kernel else None
+
+    @property
+    def happened(self) -> bool:
+        """Whether the kernel crashed at all."""
+        return self.panic is not None or (self.event is not None and (self.event.fatal or self.closing is not None))
+
+    def told(self, *kinds: Kind) -> bool:
+        """Whether the event is of one of these kinds, by its lines."""
+        return bool(self.event and self.event.kinds & set(kinds))
+
+    def in_stack(self, *functions: str) -> bool:
+        """Whether the dump's stack has one of these functions."""
+        return any(frame.function in functions for frame in self.panic.stack.frames) if self.panic else False
+
+    @cached_property
+    def message(self) -> str | None:
+        """The line that tells of the crash."""
+        event = self.event or self.closing
+        return event.text if event else None
+
+    @cached_property
+    def closing_words(self) -> str:
+        """What the closing panic says, without the kernel's preamble; empty where there is none."""
+        return self.closing.text.partition("not syncing: ")[2] if self.closing else ""
+
+    # The stack
+
+    @cached_property
+    def from_dump(self) -> bool:
+        """Whether the dump's own stack is the stack of the event: the death may have come later, elsewhere."""
+        if self.panic is None or not self.panic.stack.frames:
+            return False
+        if self.event is None or not self.event.fatal:
+            return True
+        if self.event.task and self.panic.task and self.event.task[0] == self.panic.task.pid:
+            return True
+        return bool(self.event.place and any(frame.symbol == self.event.place.symbol
+                                             for frame in self.panic.stack.frames))
+
+    @cached_property
+    def stack(self) -> tuple[Frame, ...]:
+        """The whole stack, innermost first: the dump's, else the log's."""
+        if self.from_dump and self.panic:
+            return self.with_tail_calls(self.panic.stack.frames)
+        return self.log_stack
+
+    @cached_property
+    def log_stack(self) -> tuple[Frame, ...]:
+        """The stack as the event's lines tell it."""
+        event = self.event
+        if event is None:
+            return ()
+        places = list(event.trace)
+        if event.place and event.place not in places:
+            places.insert(0, event.place)
+        if event.nowhere is not None:
+            return (Frame(event.nowhere, None, None, None), *map(_frame, places))
+        return tuple(map(_frame, places))
+
+    @cached_property
+    def fault(self) -> Frame | None:
+        """The frame that an exception hit; None when the kernel gave up by itself."""
+        if self.from_dump and self.panic and self.panic.fault:
+            return self.panic.fault
+        event = self.event
+        if event is None or not (event.place or event.nowhere is not None):
+            return None
+        return self.log_stack[0]
+
+    @cached_property
+    def below_fault(self) -> tuple[Frame, ...]:
+        """The frames from the faulting one outwards."""
+        return self.stack[self.stack.index(self.fault):] if self.fault in self.stack else self.stack
+
+    @cached_property
+    def below_panic(self) -> tuple[Frame, ...]:
+        """The frames from the caller of panic() outwards."""
+        names = [frame.function for frame in self.stack]
+        last = max((number for number, name in enumerate(names[:12]) if name in SAVERS), default=-1)
+        return self.stack[last + 1:]
+
+    @cached_property
+    def own(self) -> culprit.Choice:
+        """The frame to blame: of the faulting code, or of the code that called panic()."""
+        frames = self.below_fault if self.faulted else self.below_panic
+        return culprit.choose(frames)
+
+    @property
+    def own_frame(self) -> Frame | None:
+        """The frame to blame."""
+        return self.own.frame
+
+    @cached_property
+    def faulted(self) -> bool:
+        """Whether an exception in the kernel's own code is what began it."""
+        if self.fault is None:
+            return False
+        if self.event is not None:
+            return self.event.fatal or bool(self.event.kinds & {Kind.WARN, Kind.REFCOUNT, Kind.LIST, Kind.SOFT_LOCKUP,
+                                                               Kind.HARD_LOCKUP, Kind.SANITIZER})
+        return bool(self.panic and self.panic.stack.frames and self.panic.stack.frames[0] is self.fault)
+
+    @cached_property
+    def context(self) -> str | None:
+        """What the code was run by, in words."""
+        return culprit.context_of(self.below_fault if self.faulted else self.below_panic)
+
+    @cached_property
+    def task(self) -> Task | None:
+        """The task in which it happened, from the dump."""
+        return self.panic.task if self.panic and self.from_dump else None
+
+    @cached_property
+    def task_words(self) -> str:
+        """The task, in words; empty where unknown."""
+        if self.task:
+            kind = "kernel thread" if self.task.kernel_thread else "process"
+            if self.task.pid == 0:
+                return "the idle task"
+            return f"{kind} {self.task.comm} (pid {self.task.pid})"
+        if self.event and self.event.task:
+            return f"task {self.event.task[1]} (pid {self.event.task[0]})"
+        return ""
+
+    @cached_property
+    def registers(self) -> dict[str, int]:
+        """The registers at the fault: the dump's, else the log's."""
+        if self.from_dump and self.panic and self.panic.registers:
+            return self.panic.registers
+        return self.event.registers if self.event else {}
+
+    # The faulting instruction
+
+    @cached_property
+    def instruction(self) -> operands.Instruction | None:
+        """The faulting instruction; None where it cannot be read."""
+        if self.kernel is None or self.fault is None or self.fault.pc == 0:
+            return None
+        return operands.decode(self.read, self.fault.pc, self.registers, self.machine)
+
+    @cached_property
+    def operand(self) -> operands.Operand | None:
+        """The operand that faulted: the one that points to the fault's address, or that points nowhere."""
+        found = self.instruction.operands if self.instruction else ()
+        told = self.event.address if self.event else None
+        for operand in found:
+            if told is not None and operand.address <= told < operand.address + max(operand.size, 8):
+                return operand
+        odd = (Meaning.KERNEL,)
+        return next((operand for operand in found if memory.meaning(operand.address).meaning not in odd), None)
+
+    @cached_property
+    def address(self) -> int | None:
+        """The address that could not be used."""
+        if self.event and self.event.address is not None:
+            return self.event.address
+        return self.operand.address if self.operand else None
+
+    @cached_property
+    def pointer(self) -> int | None:
+        """The value that was used as a pointer: the base register's, else the address."""
+        if self.operand and self.operand.base_value is not None and self.operand.base != "rip":
+            values = [value for value in (self.operand.base_value, self.operand.index_value) if value is not None]
+            odd = [value for value in values if memory.meaning(value).meaning not in (Meaning.KERNEL, Meaning.NULL)]
+            return odd[0] if odd else self.operand.base_value
+        return self.address
+
+    @cached_property
+    def pointer_meaning(self) -> Meant | None:
+        """What that value is."""
+        return memory.meaning(self.pointer) if self.pointer is not None else None
+
+    @cached_property
+    def access(self) -> str:
+        """`read`, `write`, `execute`, or empty."""
+        if self.event and self.event.access:
+            return self.event.access
+        return self.operand.access if self.operand else ""
+
+    @cached_property
+    def origin(self) -> operands.Origin | None:
+        """Where the bad pointer was loaded from."""
+        if self.operand is None or self.operand.base is None or self.fault is None or self.fault.offset is None:
+            return None
+        register = self.operand.base
+        if self.operand.index and self.pointer == self.operand.index_value:
+            register = self.operand.index
+        return operands.origin(self.read, self.fault.pc - self.fault.offset, self.fault.pc, register, self.registers)
+
+    @cached_property
+    def call(self) -> operands.Instruction | None:
+        """The call that led to an instruction pointer without code."""
+        frames = self.below_fault
+        if self.kernel is None or len(frames) < 2 or frames[1].pc == 0:
+            return None
+        return operands.decode_call(self.read, frames[1].pc, self.registers)
+
+    # Looking things up
+
+    def with_tail_calls(self, frames: Sequence[Frame]) -> tuple[Frame, ...]:
+        """Return a stack of the dump with the functions that jumped on to another one."""
+        if self.kernel is None or self.machine != "x86_64":
+            return tuple(frames)
+        return tuple(tailcalls.mend(self.kernel, frames))
+
+    def read(self, address: int, size: int) -> bytes:
+        """Read the kernel's memory; raises LookupError where it is not in the dump."""
+        if self.kernel is None:
+            raise LookupError("only the log could be read")
+        try:
+            return bytes(self.kernel.prog.read(address, size))
+        except (drgn.FaultError, OverflowError) as error:
+            raise LookupError(str(error)) from None
+
+    def describe(self, address: int) -> str:
+        """Name what lies at an address; empty where that is unknown."""
+        return memory.describe(self.kernel.prog, address) if self.kernel else ""
+
+    @cached_property
+    def machine(self) -> str:
+        """Architecture, as uname -m."""
+        return (self.kernel.system.machine if self.kernel else "x86_64") or "x86_64"
+
+    @cached_property
+    def modules(self) -> dict[str, Module]:
+        """The loaded modules by name."""
+        return {module.name: module for module in self.kernel.modules} if self.kernel else {}
+
+    @cached_property
+    def waits(self) -> Waits | None:
+        """The blocked tasks, or None when the dump cannot be read."""
+        if self.kernel is None:
+            return None
+        now = max((second for second in self.seconds if second is not None), default=None)
+        return Waits(self.kernel, int(now * 1e9) if now is not None else None)
+
+    # Evidence
+
+    def crash_command(self, commands: str) -> str:
+        """Return the shell command that shows something in the shell."""
+        return f"kdumpy crash {shlex.quote(str(self.path))} -e {shlex.quote(commands)}"
+
+    def log_evidence(self, event: Event | None = None, what: str = "the kernel's own words") -> list[Evidence]:
+        """Return what the kernel said."""
+        event = event or self.event
+        if event is None:
+            return []
+        return [Evidence(what, event.text, f"kdumpy log {shlex.quote(str(self.path))}")]
+
+    def stack_evidence(self, what: str = "the stack", frames: Sequence[Frame] = ()) -> list[Evidence]:
+        """Return a stack in a line; the one that crashed, from the fault on, where none is given."""
+        frames = frames or (self.below_fault if self.faulted else self.below_panic)
+        names = [str(frame.function) for frame in frames if frame.symbol and not frame.user][:6]
+        return [Evidence(what, " ← ".join(names), self.crash_command("bt"))] if names else []
+
+    def instruction_evidence(self) -> list[Evidence]:
+        """Return the faulting instruction, its operand, and where the pointer came from."""
+        found = []
+        if self.instruction and self.fault and self.fault.symbol:
+            detail = self.instruction.text
+            if self.operand and self.operand.base and self.operand.base_value is not None:
+                detail += f"   with {self.operand.base} = {self.operand.base_value:#x}"
+                if self.operand.index and self.operand.index_value is not None:
+                    detail += f", {self.operand.index} = {self.operand.index_value:#x}"
+            found.append(Evidence("the faulting instruction", detail,
+                                  self.crash_command(f"dis -r {self.fault.symbol}+{self.fault.offset}")))
+        if self.origin:
+            place = self.describe(self.origin.address)
+            where = f"{self.origin.address:#x}" + (f", {place}" if place else "")
+            found.append(Evidence("where the pointer came from",
+                                  f"{self.origin.register} was loaded by `{self.origin.text}` from {where}",
+                                  self.crash_command(f"rd {self.origin.address:x}")))
+        return found
+
+
+def _kernel_lines(log: Sequence[LogRecord]) -> tuple[list[str], list[float | None]]:
+    """Return the log's lines and their times; what processes wrote into the log is emptied, for anybody may."""
+    lines: list[str] = []
+    seconds: list[float | None] = []
+    for record in log:
+        for line in record.text.split("\n"):
+            lines.append(line if record.facility <= 0 else "")
+            seconds.append(record.seconds if record.ts_ns >= 0 else None)
+    return lines, seconds
+
+
+def _closing(events: Sequence[Event]) -> Event | None:
+    return next((event for event in reversed(events)
+                 if any("Kernel panic - not syncing" in line for line in event.lines)), None)
+
+
+def _first_event(events: Sequence[Event], closing: Event | None) -> Event | None:
+    """The event that the crash began with: the first oops, else the report that the panic was made of."""
+    first = next((event for event in events if event.fatal), None)
+    if first is not None or closing is None:
+        return first
+    kind = next((kind for words, kind in _CLOSINGS if any(words in line for line in closing.lines)), None)
+    before = [event for event in events if kind in event.kinds and event.position <= closing.position]
+    if not before:
+        return closing
+    if kind == Kind.HUNG and closing.seconds is not None:
+        return next(event for event in before
+                    if event.seconds is None or closing.seconds - event.seconds <= _CLUSTER_SECONDS
+                    or event is before[-1])
+    return before[-1]
+
+
+def _frame(place: Place) -> Frame:
+    return Frame(0, place.symbol, place.offset, place.module)

@@ -1,0 +1,153 @@
+"""Which frame of a stack is to blame, and which one names the crash for grouping.
+
+The lists are data (`data/*.txt`). Rules, in order:
+1. frames that end a crash or serve anybody ("plumbing") are skipped, a module's frame never is;
+2. the nearest frame of a module outranks the kernel's own code above it, within one context;
+3. else the first own frame that does not merely pass a call on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+from kdumpy.kernel.values import Frame
+
+_SYSCALL_PREFIXES = ("__x64_sys_", "__ia32_sys_", "__ia32_compat_sys_", "__x64_compat_sys_", "__arm64_sys_",
+                     "__do_compat_sys_", "__se_compat_sys_", "__se_sys_", "__do_sys_", "__pfx_")
+
+
+@dataclass(frozen=True)
+class NameList:
+    """Names and beginnings of names."""
+
+    exact: frozenset[str]
+    prefixes: tuple[str, ...]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.exact or name.startswith(self.prefixes)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A chosen frame, and how it was chosen."""
+
+    frame: Frame | None
+    decisions: tuple[str, ...]
+
+
+@cache
+def name_list(name: str) -> NameList:
+    """Return a list of the data folder; what stands behind a | is not part of a name."""
+    names = [line.split("|")[0].strip() for line in _lines(name)]
+    return NameList(frozenset(item for item in names if not item.endswith("*")),
+                    tuple(item[:-1] for item in names if item.endswith("*")))
+
+
+@cache
+def contexts() -> dict[str, str]:
+    """Return what context an anchor's callee runs in, by the anchor's name."""
+    pairs = (line.partition("|") for line in _lines("anchors"))
+    return {name.strip(): words.strip() for name, _, words in pairs}
+
+
+def _lines(name: str) -> list[str]:
+    text = (files("kdumpy.diagnosis") / "data" / f"{name}.txt").read_text("ascii")
+    return [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+
+
+def plain_name(frame: Frame) -> str:
+    """Return a function's name for comparing: no compiler's suffix, no prefix of a system call."""
+    name = frame.function or ""
+    for prefix in _SYSCALL_PREFIXES:
+        if name.startswith(prefix):
+            return f"sys_{name[len(prefix):]}" if "sys" in prefix else name[len(prefix):]
+    return f"sys_{name[5:]}" if name.startswith("ksys_") else name
+
+
+def own_frames(frames: Iterable[Frame]) -> list[Frame]:
+    """Return the frames that are neither plumbing nor a process's nor without code."""
+    plumbing = name_list("plumbing")
+    return [frame for frame in frames
+            if frame.symbol and not frame.user and (frame.module or plain_name(frame) not in plumbing)]
+
+
+def choose(frames: Sequence[Frame]) -> Choice:
+    """Choose the frame to blame out of a stack, innermost first."""
+    decisions: list[str] = []
+    context = _one_context(frames)
+    own = own_frames(context)
+    _tell_skipped(context, own, decisions)
+    module = next((frame for frame in own if frame.module), None)
+    if module is not None:
+        above = own[: own.index(module)]
+        if above:
+            decisions.append(f"{plain_name(module)} of module {module.module} outranks the kernel's own "
+                             + ", ".join(plain_name(frame) for frame in above))
+        decisions.append(f"chosen: {plain_name(module)} [{module.module}], the nearest frame of a module")
+        return Choice(module, tuple(decisions))
+    forwarders = name_list("forwarders")
+    for frame in own:
+        if plain_name(frame) not in forwarders:
+            decisions.append(f"chosen: {plain_name(frame)}, the first frame that is not plumbing")
+            return Choice(frame, tuple(decisions))
+        decisions.append(f"passed over: {plain_name(frame)} only passes a call on")
+    return Choice(None, (*decisions, "no frame is left to choose"))
+
+
+def above_anchor(frames: Sequence[Frame]) -> Choice:
+    """Choose the frame by which a stuck stack is known: its outermost own one, a module's if there is one.
+
+    Where something is stuck, the innermost frame is where it happened to be looked at; the frame
+    that the system call, the work queue or the thread called stays the same.
+    """
+    context = _one_context(frames)
+    anchors = name_list("anchors")
+    end = next((number for number, frame in enumerate(context)
+                if number and not frame.module and plain_name(frame) in anchors), len(context))
+    forwarders = name_list("forwarders")
+    own = [frame for frame in own_frames(context[:end]) if frame.module or plain_name(frame) not in forwarders]
+    modules = [frame for frame in own if frame.module]
+    chosen = (modules or own)[-1] if own else None
+    if chosen is None:
+        return choose(frames)
+    return Choice(chosen, (f"chosen: {plain_name(chosen)}, the outermost own frame below "
+                           f"{plain_name(context[end]) if end < len(context) else 'the end of the stack'}",))
+
+
+def context_of(frames: Sequence[Frame]) -> str | None:
+    """Say in words what the code was run by: `a work queue (flaky_poll_work)`."""
+    known = contexts()
+    for number, frame in enumerate(frames):
+        words = None if frame.module else known.get(plain_name(frame))
+        if words and number:
+            caller = plain_name(frames[number - 1])
+            name = next((plain_name(item) for item in reversed(frames[:number])
+                         if plain_name(item).startswith("sys_")), "") if "system call" in words else caller
+            return f"{words} ({name.removeprefix('sys_')})" if name else words
+    return None
+
+
+def _one_context(frames: Sequence[Frame]) -> Sequence[Frame]:
+    """Cut a stack where the next context begins: at the entry that interrupted other code."""
+    seen_own = False
+    plumbing = name_list("plumbing")
+    for number, frame in enumerate(frames):
+        name = frame.symbol or ""
+        if seen_own and not frame.inline and name.startswith("asm_"):
+            return frames[:number]
+        seen_own = seen_own or bool(frame.symbol and (frame.module or plain_name(frame) not in plumbing))
+    return frames
+
+
+def _tell_skipped(frames: Sequence[Frame], own: Sequence[Frame], decisions: list[str]) -> None:
+    skipped = []
+    for frame in frames:
+        if own and frame is own[0]:
+            break
+        if frame.symbol:
+            skipped.append(plain_name(frame))
+    if skipped:
+        decisions.append("skipped as plumbing: " + ", ".join(skipped))

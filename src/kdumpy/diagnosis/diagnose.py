@@ -1,0 +1,225 @@
+"""From an opened dump, or from its log alone, to a `Diagnosis`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from kdumpy.diagnosis.crash import Crash
+from kdumpy.diagnosis.locks import BlockedTask
+from kdumpy.diagnosis.model import (
+    SCHEMA,
+    Blocked,
+    BlockedFacts,
+    Confidence,
+    CpuFacts,
+    Culprit,
+    Diagnosis,
+    DumpFacts,
+    FrameFacts,
+    Health,
+    MemoryFacts,
+    ModuleFacts,
+    PanicFacts,
+    Signature,
+    SystemFacts,
+    TaskFacts,
+    Verdict,
+    Wait,
+)
+from kdumpy.diagnosis.signature import sign
+from kdumpy.diagnosis.usage import memory_usage
+from kdumpy.diagnosis.verdict import Judgement, judge
+from kdumpy.dumpfile.base import Dump
+from kdumpy.dumpfile.logrecord import LogRecord
+from kdumpy.errors import KdumpyError
+from kdumpy.kernel.kernel import Kernel
+from kdumpy.kernel.values import Frame, Stack, Task
+
+_TAIL_BEFORE, _TAIL_LINES = 10, 80
+"""Lines of the log before the first sign of the crash, and in all."""
+_MOST_FRAMES = 100
+_FROM_LOG = "only the kernel's log could be read, not its memory"
+
+
+def diagnose(kernel: Kernel) -> Diagnosis:
+    """Return why a kernel crashed. Whatever the dump lacks is left out and named; nothing is raised for it."""
+    crash = Crash(kernel.path, kernel, kernel.log)
+    missing_log = {"log": kernel.problems["log"]} if "log" in kernel.problems else {}
+    judgement = judge(crash)
+    frames = _trace(crash, judgement)
+    return Diagnosis(
+        schema=SCHEMA, system=_system(kernel), panic=_panic(crash), verdict=_verdict(crash, judgement),
+        signature=_signature(crash, judgement, frames), trace=_frames(frames, judgement),
+        trace_source=("dump" if any(frame.pc for frame in frames) else "log") if frames else "",
+        cpus=tuple(CpuFacts(cpu.number, _task(cpu.task), cpu.panicked, cpu.doing, _words(cpu.stack))
+                   for cpu in kernel.cpus),
+        blocked=_blocked(crash), memory=memory_usage(kernel),
+        modules=tuple(ModuleFacts(item.name, item.size, item.taints, item.version) for item in kernel.modules),
+        log_tail=_log_tail(crash, kernel.log),
+        # The last one: reading all the above is what finds out what is missing.
+        dump=_dump(kernel.path, kernel.dump, {**kernel.debuginfo.missing, **kernel.problems, **missing_log},
+                   tuple(kernel.debuginfo.dwarf)))
+
+
+def diagnose_log(path: Path, dump: Dump, reason: str) -> Diagnosis:
+    """Return what the kernel's log alone can say; for a dump that cannot be opened further.
+
+    Raises:
+        KdumpyError: the log cannot be read either.
+    """
+    from kdumpy.dumpfile.dmesg import read_log
+
+    log = read_log(dump)
+    crash = Crash(path, None, log.records)
+    judgement = judge(crash)
+    frames = _trace(crash, judgement)
+    missing = {"everything but the log": reason} | ({"log": log.why} if log.why else {})
+    names = dump.utsname
+    system = SystemFacts(
+        release=dump.vmcoreinfo.osrelease or (names.release if names else None),
+        version=names.version if names else None,
+        machine=names.machine if names else None, hostname=names.nodename if names else None, cpus=None,
+        memory_bytes=None, uptime_s=max((at for at in crash.seconds if at is not None), default=None), boot_time=None,
+        panic_time=dump.crash_time, cmdline=None, taints=(), load=())
+    return Diagnosis(
+        schema=SCHEMA, dump=_dump(path, dump, missing, ()), system=system, panic=_panic(crash),
+        verdict=_verdict(crash, judgement), signature=_signature(crash, judgement, frames),
+        trace=_frames(frames, judgement), trace_source="log" if frames else "", cpus=(), blocked=Blocked(0, (), ()),
+        memory=MemoryFacts(None, None, None, None, None, None), modules=(), log_tail=_log_tail(crash, log.records))
+
+
+def _dump(path: Path, dump: Dump, missing: dict[str, str], debug_files: tuple[str, ...]) -> DumpFacts:
+    state, details = Health.COMPLETE, tuple[str, ...]()
+    try:
+        from kdumpy.dumpfile.health import health
+
+        found = health(dump)
+        state = Health(found.state.value)
+        details = tuple(f"{reason.what} (at {reason.where})" if reason.where else reason.what
+                        for reason in found.reasons)
+    except KdumpyError as error:
+        state, details = Health.DAMAGED, (str(error),)
+    return DumpFacts(path=str(path), format=dump.format, size=path.stat().st_size, dump_level=dump.dump_level,
+                     health=state, health_details=details, missing=missing, debug_files=debug_files)
+
+
+def _system(kernel: Kernel) -> SystemFacts:
+    system = kernel.system
+    return SystemFacts(
+        release=system.release, version=system.version, machine=system.machine, hostname=system.hostname,
+        cpus=system.cpus, memory_bytes=system.memory_bytes, uptime_s=system.uptime_s, boot_time=system.boot_time,
+        panic_time=system.panic_time, cmdline=system.cmdline, taints=system.taints, load=tuple(system.load or ()))
+
+
+def _panic(crash: Crash) -> PanicFacts | None:
+    if not crash.happened:
+        return None
+    panic, event = crash.panic, crash.event
+    instruction = crash.instruction if crash.faulted else None
+    task = _task(crash.task)
+    if task is None and event and event.task:
+        task = TaskFacts(event.task[0], event.task[1], 0)
+    return PanicFacts(
+        message=crash.message, cpu=panic.cpu if panic else event.cpu if event else None, task=task,
+        context=crash.context, registers=dict(crash.registers),
+        instruction=instruction.text if instruction else None,
+        instruction_address=crash.fault.pc or None if crash.faulted and crash.fault else None,
+        fault_address=crash.address if crash.faulted else None)
+
+
+def _verdict(crash: Crash, judgement: Judgement | None) -> Verdict:
+    if judgement is None:
+        return Verdict(
+            cause="none", title="The kernel did not crash", confidence=Confidence.CERTAIN, culprit=None,
+            explanation="This dump is of a running kernel: no CPU had panicked and the log tells of no fault. It was "
+                        "taken from outside, of a virtual machine or by a tool.",
+            evidence=(), symptoms=(), next=(crash_look(crash),), not_judged=())
+    finding = judgement.finding
+    frame = finding.culprit
+    culprit = Culprit(frame.function or "", frame.module, frame.source) if frame and frame.function else None
+    return Verdict(
+        cause=judgement.cause, title=finding.title, confidence=finding.confidence, culprit=culprit,
+        explanation=finding.explanation, evidence=tuple(finding.evidence), symptoms=judgement.symptoms,
+        next=(*finding.next, *_general_advice(crash, culprit)), not_judged=judgement.not_judged)
+
+
+def crash_look(crash: Crash) -> str:
+    """Return the advice to look into the dump by hand."""
+    return f"Look into it: {crash.crash_command('ps')}"
+
+
+def _general_advice(crash: Crash, culprit: Culprit | None) -> list[str]:
+    advice = []
+    if culprit and culprit.module:
+        module = crash.modules.get(culprit.module)
+        if module and "O" in module.taints:
+            advice.append(f"Update the module {module.name}, or unload it until its vendor has mended it; it is not "
+                          "part of the kernel, so its vendor is the one to report this to.")
+        else:
+            advice.append(f"Look whether a newer kernel mends {culprit.module}; if not, report this to the "
+                          "distribution with the signature above.")
+    elif culprit:
+        advice.append("Look whether a newer kernel mends this; if not, report it to the distribution with the "
+                      "signature above.")
+    if culprit and not culprit.source and crash.kernel and not crash.kernel.debuginfo.dwarf:
+        advice.append("For lines of source, give debug symbols: --vmlinux FILE, or --dwarf fetch.")
+    return advice
+
+
+def _signature(crash: Crash, judgement: Judgement | None, frames: Sequence[Frame]) -> Signature:
+    if judgement is None:
+        return Signature("", "", (), {}, ())
+    return sign(judgement.cause, judgement.finding, frames)
+
+
+def _trace(crash: Crash, judgement: Judgement | None) -> tuple[Frame, ...]:
+    if judgement and judgement.finding.trace:
+        return tuple(judgement.finding.trace)[:_MOST_FRAMES]
+    frames = crash.below_fault if crash.faulted else crash.stack
+    return tuple(frames[:_MOST_FRAMES]) if judgement else ()
+
+
+def _frames(frames: Sequence[Frame], judgement: Judgement | None) -> tuple[FrameFacts, ...]:
+    culprit = judgement.finding.culprit if judgement else None
+    marked = False
+    found = []
+    for frame in frames:
+        is_culprit = not marked and culprit is not None and frame == culprit
+        marked = marked or is_culprit
+        symbol = frame.symbol or ("(user space)" if frame.user else None)
+        found.append(FrameFacts(frame.pc, symbol, frame.offset, frame.module, frame.source, frame.inline, is_culprit))
+    return tuple(found)
+
+
+def _task(task: Task | None) -> TaskFacts | None:
+    return TaskFacts(task.pid, task.comm, task.address) if task else None
+
+
+def _words(stack: Stack) -> tuple[str, ...]:
+    frames = tuple(str(frame) for frame in stack.frames[:_MOST_FRAMES] if not frame.user)
+    return (*frames, f"({stack.problem})") if stack.problem else frames
+
+
+def _blocked(crash: Crash) -> Blocked:
+    waits = crash.waits
+    if waits is None:
+        return Blocked(0, (), ())
+    tasks = tuple(map(_blocked_task, waits.blocked))
+    return Blocked(waits.count, tasks, tuple(tuple(item.task.pid for item in circle) for circle in waits.circles))
+
+
+def _blocked_task(item: BlockedTask) -> BlockedFacts:
+    lock = item.waits_for
+    wait = Wait(lock.name, lock.address, lock.kind, _task(lock.owner)) if lock else None
+    seconds = round(item.seconds, 1) if item.seconds is not None else None
+    return BlockedFacts(TaskFacts(item.task.pid, item.task.comm, item.task.address), seconds, wait, _words(item.stack))
+
+
+def _log_tail(crash: Crash, log: Sequence[LogRecord]) -> tuple[str, ...]:
+    """Return the log from just before the crash; its last lines where it tells of none."""
+    lines = [line for record in log for line in record.lines()]
+    if crash.event is None:
+        return tuple(lines[-_TAIL_LINES:])
+    begin = max(0, crash.event.position - _TAIL_BEFORE)
+    return tuple(lines[begin : begin + _TAIL_LINES])

@@ -1,0 +1,249 @@
+"""Who waits for whom: blocked tasks, the locks they wait for, their owners, and circles.
+
+A task that waits for a mutex or an rwsem has a `struct mutex_waiter` (`rwsem_waiter`) on its own
+kernel stack, in the lock's list of waiters; its `.task` is the task. No DWARF is needed: the stack
+is read once and searched for that word, and the list leads to the lock.
+
+Sources: kernel/locking/mutex.h, kernel/locking/mutex.c, kernel/locking/rwsem.c.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import drgn
+from drgn.helpers.linux.locking import mutex_owner, rwsem_owner
+
+from kdumpy.diagnosis import memory
+from kdumpy.kernel import Kernel, Stack, Task
+from kdumpy.kernel.tasks import task_objects, task_value
+
+MOST_TASKS = 50_000
+"""Tasks whose state is looked at."""
+MOST_BLOCKED = 64
+"""Blocked tasks whose stacks are unwound."""
+MOST_WAITERS = 4096
+"""Waiters of one lock; a list that is longer goes in circles."""
+_UNINTERRUPTIBLE, _NOLOAD = 0x2, 0x400
+"""include/linux/sched.h; the same since 4.14 (_NOLOAD marks idle kernel threads, which ps shows as I)."""
+_THREAD_SIZE = 16384
+"""THREAD_SIZE of x86-64 and arm64 without KASAN, in bytes."""
+_ERRORS = (drgn.FaultError, LookupError, ValueError, AttributeError, TypeError, OverflowError)
+_WAITS_IN = (("rwsem", ("rwsem_", "down_read", "down_write")),
+             ("mutex", ("__mutex_lock", "mutex_lock", "__ww_mutex_lock")))
+
+
+@dataclass(frozen=True)
+class LockWait:
+    """A lock that a task waits for."""
+
+    kind: str
+    """mutex or rwsem."""
+    address: int
+    name: str
+    """By symbol or by the object that it lies in; by address where it has no name."""
+    owner: Task | None
+
+
+@dataclass(frozen=True)
+class BlockedTask:
+    """A task in uninterruptible sleep."""
+
+    task: Task
+    stack: Stack
+    seconds: float | None
+    """Since it last ran."""
+    waits_for: LockWait | None
+
+
+class Waits:
+    """The blocked tasks of a kernel; read when first asked for."""
+
+    def __init__(self, kernel: Kernel, now_ns: int | None) -> None:
+        """`now_ns`: the kernel's clock at the crash (ns since boot), from the log; None where unknown."""
+        self.kernel = kernel
+        self.prog = kernel.prog
+        self.now_ns = now_ns
+        self.count = 0
+        """All tasks in D, also those beyond MOST_BLOCKED."""
+
+    @cached_property
+    def blocked(self) -> tuple[BlockedTask, ...]:
+        """Tasks in D, the longest wait first."""
+        found = []
+        for task in self._uninterruptible():
+            self.count += 1
+            if self.count <= MOST_BLOCKED:
+                try:
+                    found.append(self._blocked(task))
+                except _ERRORS:
+                    continue
+        return tuple(sorted(found, key=lambda item: -(item.seconds or 0)))
+
+    @cached_property
+    def circles(self) -> tuple[tuple[BlockedTask, ...], ...]:
+        """Circles of tasks of which each waits for a lock that the next one holds."""
+        by_pid = {item.task.pid: item for item in self.blocked}
+        found, done = [], set()
+        for start in by_pid:
+            path: list[int] = []
+            pid: int | None = start
+            while pid in by_pid and pid not in done and pid not in path:
+                path.append(pid)
+                wait = by_pid[pid].waits_for
+                pid = wait.owner.pid if wait and wait.owner else None
+            if pid in path:
+                found.append(tuple(by_pid[item] for item in path[path.index(pid):]))
+            done.update(path)
+        return tuple(found)
+
+    def of_pid(self, pid: int) -> BlockedTask | None:
+        """Return the blocked task of a thread id."""
+        return next((item for item in self.blocked if item.task.pid == pid), None)
+
+    def _uninterruptible(self) -> Iterator[drgn.Object]:
+        made = self.prog.type("struct task_struct")
+        # __state: 2f064a59a11f "sched: Change task_struct::state" (5.14).
+        offset = drgn.offsetof(made, "__state" if made.has_member("__state") else "state")
+        for number, task in enumerate(task_objects(self.prog)):
+            if number >= MOST_TASKS:
+                self.kernel.problems["blocked tasks"] = f"only the first {MOST_TASKS} tasks were looked at"
+                return
+            try:
+                state = self.prog.read_u32(task.value_() + offset)
+            except drgn.FaultError:
+                continue
+            if state & _UNINTERRUPTIBLE and not state & _NOLOAD:
+                yield task
+
+    def _blocked(self, task: drgn.Object) -> BlockedTask:
+        stack = self.kernel.stack(task.value_())
+        seconds = None
+        try:
+            arrival = task.sched_info.last_arrival.value_()
+            if self.now_ns is not None and 0 < arrival <= self.now_ns:
+                seconds = (self.now_ns - arrival) / 1e9
+        except _ERRORS:
+            pass
+        return BlockedTask(task_value(task), stack, seconds, self.lock_of(task, stack))
+
+    def lock_of(self, task: drgn.Object, stack: Stack) -> LockWait | None:
+        """Return the lock that a sleeping task waits for; None when its stack shows no wait for one."""
+        names = [frame.function or "" for frame in stack.frames[:8]]
+        kind = next((kind for kind, marks in _WAITS_IN for name in names if name.startswith(marks)), None)
+        if kind is None:
+            return None
+        try:
+            address = self._lock_address(task, kind)
+        except _ERRORS:
+            return None
+        return self._lock(kind, address) if address else None
+
+    def _lock(self, kind: str, address: int) -> LockWait:
+        owner = None
+        try:
+            if kind == "mutex":
+                holder = mutex_owner(drgn.Object(self.prog, "struct mutex *", address))
+            else:
+                holder = rwsem_owner(drgn.Object(self.prog, "struct rw_semaphore *", address))
+            owner = task_value(holder) if holder.value_() else None
+        except _ERRORS:
+            pass
+        return LockWait(kind, address, self._name(address), owner)
+
+    def _name(self, address: int) -> str:
+        symbol = memory.symbol_at(self.prog, address)
+        name = symbol.split("+")[0]
+        if symbol and self.kernel.debuginfo.dwarf:
+            try:
+                from drgn.helpers.common.type import member_at_offset
+
+                variable = self.prog[name]
+                return f"{name}.{member_at_offset(variable.type_, address - variable.address_)}".split(" ")[0]
+            except _ERRORS:
+                pass
+        found = symbol or memory.describe(self.prog, address)
+        symbols = self.kernel.debuginfo.module_symbols
+        module = symbols.module_at(address) if symbols else None
+        return f"{found} [{module}]" if module and found else found or f"{address:#x}"
+
+    def _lock_address(self, task: drgn.Object, kind: str) -> int:
+        """Return the lock's address, 0 where it cannot be told."""
+        lock = self.prog.type("struct mutex" if kind == "mutex" else "struct rw_semaphore")
+        waiter = self.prog.type("struct mutex_waiter" if kind == "mutex" else "struct rwsem_waiter")
+        offset = drgn.offsetof(waiter, "task")
+        begin, words = self._stack_words(task)
+        waiters = [begin + 8 * number - offset for number, word in enumerate(words) if word == task.value_()]
+        if lock.has_member("wait_list"):
+            for address in waiters:
+                head = self._list_head(address, offset)
+                if head:
+                    return int(head - drgn.offsetof(lock, "wait_list"))
+            return 0
+        if kind == "mutex" and task.type_.type.has_member("blocked_on"):
+            blocked_on = task.blocked_on
+            if blocked_on.type_.type_name() == "struct mutex *" and blocked_on:
+                return int(blocked_on.value_())
+        return self._lock_of_waiters(lock, set(waiters), words)
+
+    def _lock_of_waiters(self, lock: drgn.Type, waiters: set[int], words: Sequence[int]) -> int:
+        """Find the lock among the words of a stack: the one whose first waiter is in a list with ours.
+
+        The lock has no list head, but a pointer to its first waiter, since 7.1.
+        """
+        ring = set(waiters)
+        for address in waiters:
+            ring.update(self._ring(address))
+        offset = drgn.offsetof(lock, "first_waiter")
+        for word in dict.fromkeys(words):
+            if word >= memory.KERNEL_BEGIN or word >> 56 == 0xFF:
+                try:
+                    if self.prog.read_u64(word + offset) in ring:
+                        return word
+                except drgn.FaultError:
+                    continue
+        return 0
+
+    def _stack_words(self, task: drgn.Object) -> tuple[int, tuple[int, ...]]:
+        """Return (address, words) of the part of a sleeping task's stack that is in use."""
+        begin = task.stack.value_()
+        end = begin + _THREAD_SIZE
+        thread = task.thread
+        made = thread.type_
+        sp = thread.sp.value_() if made.has_member("sp") else thread.cpu_context.sp.value_()
+        if not begin <= sp < end:
+            sp = begin
+        sp -= sp % 8
+        return sp, struct.unpack(f"<{(end - sp) // 8}Q", self.prog.read(sp, end - sp))
+
+    def _ring(self, address: int) -> Iterator[int]:
+        """Yield the nodes of a list, from the one behind `address`; ends where it is damaged."""
+        node, seen = address, {address}
+        for _ in range(MOST_WAITERS):
+            following = self.prog.read_u64(node)
+            if self.prog.read_u64(following + 8) != node or following in seen:
+                return
+            yield following
+            seen.add(following)
+            node = following
+
+    def _list_head(self, address: int, task_offset: int) -> int:
+        """Follow a waiter's list to the one node that is not on the stack of its own task; 0 if there is none."""
+        try:
+            for node in self._ring(address):
+                if not self._is_waiter(node, task_offset):
+                    return node
+        except drgn.FaultError:
+            pass
+        return 0
+
+    def _is_waiter(self, node: int, task_offset: int) -> bool:
+        try:
+            task = self.kernel.task_object(self.prog.read_u64(node + task_offset))
+            stack = task.stack.value_()
+        except drgn.FaultError:
+            return False
+        return bool(stack <= node < stack + _THREAD_SIZE)

@@ -1,0 +1,112 @@
+"""What an address is: nothing, a poison, text, a user's, a symbol's, an object's."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import NamedTuple
+
+import drgn
+
+NULL_PAGE = 0x1000
+LOWEST_USER = 0x10000
+"""vm.mmap_min_addr: below it no process can have memory, so a small address is NULL and an offset."""
+USER_END = 1 << 47
+KERNEL_BEGIN = 0xFFFF800000000000
+"""x86-64 with four levels of page tables; with five, 0xff00000000000000."""
+MOST_ERRNO = 4095
+_FAR_FIELD = 0x1000
+
+
+class Meaning(StrEnum):
+    """What kind of address it is."""
+
+    NULL = "null"
+    SMALL = "small"
+    ERROR = "error"
+    FREED = "freed"
+    LIST_POISON = "list poison"
+    UNINITIALISED = "uninitialised"
+    TEXT = "text"
+    USER = "user"
+    NON_CANONICAL = "non-canonical"
+    KERNEL = "kernel"
+
+
+class Meant(NamedTuple):
+    """An address, explained."""
+
+    meaning: Meaning
+    words: str
+
+
+# Source: include/linux/poison.h. Poison bytes fill whole words; a member's offset is added to them.
+_POISON_BYTES = {
+    0x6B: (Meaning.FREED, "the kernel fills freed objects with 0x6b (POISON_FREE)"),
+    0x5A: (Meaning.UNINITIALISED, "the kernel fills new objects with 0x5a (POISON_INUSE): it was never set"),
+    0xAA: (Meaning.FREED, "the kernel fills freed pages with 0xaa (PAGE_POISON)"),
+}
+_LIST_POISON = 0xDEAD000000000000
+"""POISON_POINTER_DELTA (CONFIG_ILLEGAL_POINTER_VALUE on x86-64 and arm64)."""
+_LIST_WORDS = {0x100: "LIST_POISON1, the `next` of an entry that was taken off its list",
+               0x122: "LIST_POISON2, the `prev` of an entry that was taken off its list",
+               0x300: "TIMER_ENTRY_STATIC, of a timer that was never armed"}
+
+
+def meaning(address: int) -> Meant:
+    """Explain an address by its value alone."""
+    if address < NULL_PAGE:
+        words = "NULL" if address == 0 else f"{address:#x}, that is NULL and an offset"
+        return Meant(Meaning.NULL, words)
+    if address < LOWEST_USER:
+        return Meant(Meaning.SMALL, f"{address:#x}: a small number (or NULL and a large offset), not an address")
+    if (1 << 64) - address <= MOST_ERRNO:
+        return Meant(Meaning.ERROR, _errno((1 << 64) - address))
+    for byte, (kind, words) in _POISON_BYTES.items():
+        repeated = int.from_bytes(bytes([byte]) * 8, "little")
+        if abs(address - repeated) < _FAR_FIELD:
+            return Meant(kind, f"{address:#x}: {words}")
+    if 0 <= address - _LIST_POISON < _FAR_FIELD:
+        offset = address - _LIST_POISON
+        near = min(_LIST_WORDS, key=lambda mark: abs(mark - offset))
+        words = _LIST_WORDS[near] if abs(near - offset) <= 0x20 else "a poison of dead pointers"
+        return Meant(Meaning.LIST_POISON, f"{address:#x}: {words}")
+    if address < USER_END:
+        return Meant(Meaning.USER, f"{address:#x}: an address of a process, which the kernel must not use directly")
+    raw = address.to_bytes(8, "little")
+    if sum(32 <= byte < 127 for byte in raw) >= 7 and address >> 56 < 0x80:
+        text = raw.decode("ascii", "replace").replace("�", "?")
+        return Meant(Meaning.TEXT, f"{address:#x}: it is text, {text!r}; something wrote a string over the pointer")
+    if address < 0xFF00000000000000:
+        return Meant(Meaning.NON_CANONICAL, f"{address:#x}: no address at all on this processor (not canonical)")
+    return Meant(Meaning.KERNEL, f"{address:#x}")
+
+
+def _errno(number: int) -> str:
+    import errno
+    import os
+
+    name = errno.errorcode.get(number, str(number))
+    return f"-{name} ({os.strerror(number)}): an error code that was used as a pointer"
+
+
+def describe(prog: drgn.Program, address: int) -> str:
+    """Name what lies at an address of the kernel: `flaky+0x80`, `slab object kmalloc-64+0x8`; empty if unknown."""
+    symbol = symbol_at(prog, address)
+    if symbol:
+        return symbol
+    try:
+        from drgn.helpers.common.memory import identify_address
+
+        return (identify_address(prog, address) or "").removeprefix("symbol: ")
+    except Exception:                   # drgn's helpers walk kernel structures that a crash may have broken
+        return ""
+
+
+def symbol_at(prog: drgn.Program, address: int) -> str:
+    """Return `symbol+offset` of a kernel's or a module's symbol; empty where there is none."""
+    try:
+        symbol = prog.symbol(address)
+    except LookupError:
+        return ""
+    offset = address - symbol.address
+    return f"{symbol.name}+{offset:#x}" if offset else symbol.name

@@ -1,0 +1,73 @@
+"""Lines for a terminal or a file: width, indentation, colour, and nothing that a terminal would obey."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable
+from enum import StrEnum
+
+from kdumpy.units import printable
+
+NARROWEST, WIDEST = 40, 120
+"""Columns: narrower is not wrapped further, wider lines are hard to read."""
+
+
+class Style(StrEnum):
+    """What a piece of text is; the value is its SGR code (ECMA-48)."""
+
+    PLAIN = ""
+    BAD = "1;31"
+    GOOD = "1;32"
+    DOUBTFUL = "1;33"
+    TITLE = "1"
+    HEADING = "1;36"
+    CULPRIT = "1;31"
+    COMMAND = "32"
+    QUIET = "2"
+
+
+class Page:
+    """Collects lines. Every text that goes in is made harmless."""
+
+    def __init__(self, width: int, colour: bool) -> None:
+        self.width = max(NARROWEST, min(width, WIDEST))
+        self.colour = colour
+        self._lines: list[str] = []
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines) + "\n"
+
+    def paint(self, text: str, style: Style) -> str:
+        """Return one line of text, harmless, in a style."""
+        shown = printable(text.replace("\n", " ").replace("\t", " "))
+        return f"\x1b[{style}m{shown}\x1b[0m" if self.colour and style else shown
+
+    def line(self, text: str = "", style: Style = Style.PLAIN, *, indent: int = 0) -> None:
+        """Add one line, as long as it is."""
+        self._lines.append(" " * indent + self.paint(text, style) if text else "")
+
+    def pieces(self, *pieces: tuple[str, Style], indent: int = 0) -> None:
+        """Add one line of differently styled pieces."""
+        self._lines.append(" " * indent + "".join(self.paint(text, style) for text, style in pieces))
+
+    def paragraph(self, text: str, style: Style = Style.PLAIN, *, indent: int = 0, hanging: int = 0,
+                  mark: str = "") -> None:
+        """Add a paragraph, wrapped; `mark` stands before its first line, `hanging` columns before the others."""
+        room = self.width - indent
+        wrapped = textwrap.wrap(printable(text.replace("\n", " ").replace("\t", " ")), max(room - hanging, 20),
+                                break_on_hyphens=False, break_long_words=True) or [""]
+        for number, part in enumerate(wrapped):
+            begin = mark.ljust(hanging) if number == 0 else " " * hanging
+            self._lines.append(" " * indent + begin + self.paint(part, style))
+
+    def heading(self, text: str) -> None:
+        """Add a heading, with an empty line before it."""
+        self.line()
+        self.line(text, Style.HEADING)
+
+    def facts(self, rows: Iterable[tuple[str, str]]) -> None:
+        """Add name and value, a row each; empty values are left out."""
+        kept = [(name, value) for name, value in rows if value]
+        column = max((len(name) for name, _ in kept), default=0) + 2
+        for name, value in kept:
+            self.paragraph(value, indent=2, hanging=column, mark=name)

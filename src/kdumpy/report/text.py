@@ -1,0 +1,196 @@
+"""A diagnosis as people read it: the verdict first, then why, what to do, and the facts."""
+
+from __future__ import annotations
+
+import time
+
+from kdumpy.diagnosis.model import BlockedFacts, Confidence, Diagnosis, Health, TaskFacts
+from kdumpy.report.layout import Page, Style
+from kdumpy.units import human_bytes, human_seconds
+
+_CONFIDENCE = {
+    Confidence.CERTAIN: ("certain", Style.GOOD),
+    Confidence.LIKELY: ("likely: it fits best, but does not exclude others", Style.DOUBTFUL),
+    Confidence.POSSIBLE: ("possible: the evidence is thin", Style.DOUBTFUL),
+}
+_CPUS, _BLOCKED, _FRAMES, _WAIT_FRAMES, _LOG = 16, 8, 30, 12, 45
+"""How many of each are shown; the JSON has all."""
+
+
+def render(diagnosis: Diagnosis, *, width: int = 100, colour: bool = False) -> str:
+    """Return the report as text; `width` in columns."""
+    page = Page(width, colour)
+    _verdict(page, diagnosis)
+    _trust(page, diagnosis)
+    _evidence(page, diagnosis)
+    _next(page, diagnosis)
+    _trace(page, diagnosis)
+    _blocked(page, diagnosis)
+    _cpus(page, diagnosis)
+    _system(page, diagnosis)
+    _log(page, diagnosis)
+    return str(page)
+
+
+def _verdict(page: Page, diagnosis: Diagnosis) -> None:
+    verdict = diagnosis.verdict
+    page.paragraph(verdict.title, Style.GOOD if verdict.cause == "none" else Style.BAD)
+    page.line()
+    if verdict.cause != "none":
+        culprit = verdict.culprit
+        words, style = _CONFIDENCE[verdict.confidence]
+        rows = [("cause", verdict.cause, Style.TITLE)]
+        if culprit:
+            place = f"{culprit.function}()" + (f" in module {culprit.module}" if culprit.module else " in the kernel")
+            rows.append(("culprit", place, Style.CULPRIT))
+            if culprit.source:
+                rows.append(("source", culprit.source, Style.PLAIN))
+        rows.append(("confidence", words, style))
+        if diagnosis.signature.id:
+            rows.append(("signature", diagnosis.signature.id, Style.PLAIN))
+        for name, value, row_style in rows:
+            page.pieces((name.ljust(12), Style.QUIET), (value, row_style), indent=2)
+        page.line()
+    page.paragraph(verdict.explanation)
+
+
+def _trust(page: Page, diagnosis: Diagnosis) -> None:
+    """Say what the dump lacks, so that nobody takes an absent answer for a good one."""
+    dump, verdict = diagnosis.dump, diagnosis.verdict
+    missing = {what: why for what, why in dump.missing.items() if not (verdict.cause == "none" and what == "panic")}
+    if dump.health == Health.COMPLETE and not missing and not verdict.not_judged:
+        return
+    page.heading("What this dump does not tell")
+    if dump.health != Health.COMPLETE:
+        page.paragraph(f"The dump is {dump.health}: " + ("; ".join(dump.health_details) or "no reason is known"),
+                       Style.DOUBTFUL, indent=2, hanging=2, mark="-")
+    for what, why in missing.items():
+        page.paragraph(f"{what}: {why}", indent=2, hanging=2, mark="-")
+    for item in verdict.not_judged:
+        page.paragraph(f"not judged, whether it is {item.cause}: {item.why}", indent=2, hanging=2, mark="-")
+
+
+def _evidence(page: Page, diagnosis: Diagnosis) -> None:
+    verdict = diagnosis.verdict
+    if not verdict.evidence:
+        return
+    page.heading("Evidence")
+    for item in verdict.evidence:
+        page.paragraph(f"{item.what}: {item.detail}", indent=2, hanging=2, mark="-")
+        if item.command:
+            page.line(f"$ {item.command}", Style.COMMAND, indent=4)
+    if verdict.symptoms:
+        page.paragraph("also seen, and explained by this: " + ", ".join(verdict.symptoms), indent=2, hanging=2,
+                       mark="-")
+
+
+def _next(page: Page, diagnosis: Diagnosis) -> None:
+    if diagnosis.verdict.next:
+        page.heading("What to do")
+        for number, advice in enumerate(diagnosis.verdict.next, 1):
+            page.paragraph(advice, indent=2, hanging=3, mark=f"{number}.")
+
+
+def _trace(page: Page, diagnosis: Diagnosis) -> None:
+    if not diagnosis.trace:
+        return
+    page.heading("Stack, innermost first" + (" (from the log)" if diagnosis.trace_source == "log" else ""))
+    for frame in diagnosis.trace[:_FRAMES]:
+        name = frame.symbol or f"{frame.pc:#x} (no code there)"
+        if frame.symbol and frame.offset is not None and not frame.inline:
+            name += f"+{frame.offset:#x}"
+        if frame.symbol and frame.symbol.startswith("("):
+            name = frame.symbol
+        name += f" [{frame.module}]" if frame.module else ""
+        name += " (inlined)" if frame.inline else ""
+        mark, style = ("→ ", Style.CULPRIT) if frame.culprit else ("  ", Style.PLAIN)
+        page.pieces((mark, style), (name, style), (f"   {frame.source}" if frame.source else "", Style.QUIET), indent=2)
+    if len(diagnosis.trace) > _FRAMES:
+        page.line(f"… and {len(diagnosis.trace) - _FRAMES} more", Style.QUIET, indent=4)
+
+
+def _blocked(page: Page, diagnosis: Diagnosis) -> None:
+    blocked = diagnosis.blocked
+    if not blocked.tasks:
+        return
+    page.heading(f"Tasks that wait and cannot be interrupted: {blocked.count}")
+    for circle in blocked.circles:
+        page.paragraph("they wait for each other in a circle: pids " + " → ".join(map(str, (*circle, circle[0]))),
+                       Style.BAD, indent=2)
+    for item in blocked.tasks[:_BLOCKED]:
+        _blocked_task(page, item)
+    if blocked.count > _BLOCKED:
+        page.line(f"… and {blocked.count - _BLOCKED} more", Style.QUIET, indent=2)
+
+
+def _blocked_task(page: Page, item: BlockedFacts) -> None:
+    since = f", for {human_seconds(item.seconds)}" if item.seconds is not None else ""
+    page.pieces((_task(item.task), Style.TITLE), (since, Style.PLAIN), indent=2)
+    wait = item.waits_for
+    if wait:
+        owner = f"held by {_task(wait.owner)}" if wait.owner else "its holder is not known"
+        page.paragraph(f"waits for the {wait.kind} {wait.lock}, {owner}", indent=4, hanging=2)
+    page.paragraph(" ← ".join(item.trace[:_WAIT_FRAMES]), Style.QUIET, indent=4, hanging=2)
+
+
+def _cpus(page: Page, diagnosis: Diagnosis) -> None:
+    if not diagnosis.cpus:
+        return
+    page.heading("CPUs")
+    for cpu in diagnosis.cpus[:_CPUS]:
+        task = f"  {_task(cpu.task)}" if cpu.task and cpu.task.pid else ""
+        page.pieces((f"CPU {cpu.number}".ljust(8), Style.QUIET),
+                    (cpu.doing, Style.BAD if cpu.panicked else Style.PLAIN), (task, Style.PLAIN), indent=2)
+    if len(diagnosis.cpus) > _CPUS:
+        page.line(f"… and {len(diagnosis.cpus) - _CPUS} more", Style.QUIET, indent=2)
+
+
+def _system(page: Page, diagnosis: Diagnosis) -> None:
+    system, dump, memory = diagnosis.system, diagnosis.dump, diagnosis.memory
+    used = ", ".join(f"{human_bytes(size)} {name}" for name, size in (
+        ("free", memory.free), ("processes", memory.anonymous), ("file cache", memory.file), ("slab", memory.slab))
+        if size is not None)
+    out_of_tree = [module.name for module in diagnosis.modules if "O" in module.taints]
+    page.heading("System")
+    page.facts((
+        ("kernel", " ".join(part for part in (system.release, system.version, system.machine) if part)),
+        ("host", system.hostname or ""),
+        ("crashed", _time(system.panic_time)),
+        ("uptime", human_seconds(system.uptime_s) if system.uptime_s is not None else ""),
+        ("hardware", ", ".join(part for part in (
+            f"{system.cpus} CPUs" if system.cpus else "",
+            f"{human_bytes(system.memory_bytes)} memory" if system.memory_bytes else "") if part)),
+        ("memory", used),
+        ("load", ", ".join(f"{value:.2f}" for value in system.load)),
+        ("taint", "; ".join(system.taints)),
+        ("modules", f"{len(diagnosis.modules)} loaded" if diagnosis.modules else ""),
+        ("out-of-tree", ", ".join(out_of_tree)),
+        ("command line", system.cmdline or ""),
+        ("dump", f"{dump.path} ({dump.format}, {human_bytes(dump.size)}, {dump.health})"),
+        ("symbols", ", ".join(dump.debug_files) if dump.debug_files else "from the dump itself"
+         if "symbols" not in dump.missing and "everything but the log" not in dump.missing else ""),
+    ))
+
+
+def _log(page: Page, diagnosis: Diagnosis) -> None:
+    if not diagnosis.log_tail:
+        return
+    page.heading("Log" if diagnosis.verdict.cause == "none" else "Log, from just before the crash")
+    lines = diagnosis.log_tail[-_LOG:] if diagnosis.verdict.cause == "none" else diagnosis.log_tail[:_LOG]
+    for line in lines:
+        page.line(line, Style.QUIET, indent=2)
+    if len(diagnosis.log_tail) > _LOG:
+        page.line(f"… all of it: kdumpy log {diagnosis.dump.path}", Style.QUIET, indent=2)
+
+
+def _task(task: TaskFacts) -> str:
+    return f"{task.comm} (pid {task.pid})"
+
+
+def _time(seconds: int | None) -> str:
+    if seconds is None:
+        return ""
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
+    except (ValueError, OverflowError, OSError):
+        return str(seconds)
