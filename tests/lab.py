@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 from functools import cache
+from pathlib import Path
 
-from kdumpy.vm import laboratory
+from kdumpy.vm import bundle, laboratory
 from kdumpy.vm.faults import FAULTS
 from kdumpy.vm.laboratory import LabDump
 
@@ -33,6 +34,15 @@ def panics(*wanted: str) -> list[tuple[str, str]]:
             if FULL or kernel == "6.1" or fault.name in ELSEWHERE:
                 pairs.append((kernel, fault.name))
     return pairs
+
+
+DATA = Path(__file__).parent / "data"
+
+
+@cache
+def bundled() -> Path:
+    """Return the small dump that lies in the repository, unpacked; it needs no virtual machine."""
+    return bundle.unpack(DATA)
 
 
 @cache

@@ -32,13 +32,12 @@ def report(vmcore: Path) -> int:
 
 def main() -> int:
     """Show both; return the exit code of the last."""
-    from kdumpy.vm.bundled import bundled_dump
 
     from kdumpy.errors import KdumpyError
-    from kdumpy.vm import laboratory
+    from kdumpy.vm import bundle, laboratory
 
     say("1 of 2: a dump that lies in this repository: a kernel work queue followed a NULL pointer")
-    code = report(bundled_dump())
+    code = report(bundle.unpack(HERE / "tests" / "data"))
     say()
     say(f"2 of 2: now live: Debian's kernel {KERNEL} panics in a virtual machine (a minute or two)")
     packages = subprocess.run([HERE / "tools" / "system-packages", "lab"], check=False)

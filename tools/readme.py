@@ -33,9 +33,9 @@ def renewed(text: str, vmcore: Path) -> str:
 
 def main() -> None:
     """Write the README anew."""
-    from kdumpy.vm.bundled import bundled_dump
+    from kdumpy.vm import bundle
 
-    README.write_text(renewed(README.read_text(), bundled_dump()))
+    README.write_text(renewed(README.read_text(), bundle.unpack(README.parent / "tests" / "data")))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,6 @@ from kdumpy.cli.main import main
 from kdumpy.dumpfile import open_dump
 from kdumpy.dumpfile.kdump import KdumpDump
 from kdumpy.dumpfile.paging import KernelMemory
-from kdumpy.vm.bundled import bundled_dump
 
 CASES = int(os.environ.get("KDUMPY_DAMAGE_CASES", "2000"))
 SECONDS = 20
@@ -103,9 +102,9 @@ def complaint(outcome: Outcome, *allowed: int) -> str:
 @pytest.fixture(scope="module", autouse=True)
 def _warm() -> None:
     """Import all that the commands import, once, before children are forked."""
-    assert complaint(run("report", str(bundled_dump())), 0) == ""
+    assert complaint(run("report", str(lab.bundled())), 0) == ""
     with contextlib.redirect_stdout(io.StringIO()):
-        main(("report", str(bundled_dump())))
+        main(("report", str(lab.bundled())))
     # The limit that main() set is for commands, not for the tests that follow.
     hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
     resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
@@ -115,7 +114,7 @@ def _warm() -> None:
 def copy(tmp_path: Path) -> Iterator[Path]:
     """A copy of the bundled dump, to be damaged."""
     path = tmp_path / "vmcore"
-    path.write_bytes(bundled_dump().read_bytes())
+    path.write_bytes(lab.bundled().read_bytes())
     yield path
     path.unlink()
 
@@ -241,7 +240,7 @@ DAMAGE: tuple[Damage, ...] = (_flip_header, _word_in_header, _flip_tables, _flip
 
 
 def test_two_thousand_random_corruptions_are_survived(tmp_path: Path) -> None:
-    intact = bundled_dump().read_bytes()
+    intact = lab.bundled().read_bytes()
     path = tmp_path / "vmcore"
     bad: dict[str, str] = {}
     codes: dict[int, int] = {}
@@ -282,7 +281,7 @@ class Poked(NamedTuple):
     def symbol(self, name: str) -> int:
         import kdumpy
 
-        with kdumpy.open(bundled_dump()) as kernel:
+        with kdumpy.open(lab.bundled()) as kernel:
             return int(kernel.prog.symbol(name).address)
 
     def member(self, struct_name: str, member: str) -> int:
@@ -290,7 +289,7 @@ class Poked(NamedTuple):
 
         import kdumpy
 
-        with kdumpy.open(bundled_dump()) as kernel:
+        with kdumpy.open(lab.bundled()) as kernel:
             return int(drgn.offsetof(kernel.prog.type(f"struct {struct_name}"), member))
 
 
@@ -313,7 +312,7 @@ def test_a_list_that_runs_in_a_circle_ends(copy: Path, name: str) -> None:
     dump = Poked(copy)
     import kdumpy
 
-    with kdumpy.open(bundled_dump()) as kernel:
+    with kdumpy.open(lab.bundled()) as kernel:
         first = kernel.prog[name].next.value_()
     dump.poke(first, struct.pack("<Q", first))          # the first entry's next is itself
     outcome = run("crash", str(copy), "-e", "mod; kmem -s; bt")

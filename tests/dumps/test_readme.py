@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from kdumpy.vm.bundled import bundled_dump
+import lab
 
 ROOT = Path(__file__).parents[2]
 
@@ -18,7 +18,7 @@ def test_the_transcript_is_what_the_report_prints() -> None:
     spec.loader.exec_module(readme)
     text = (ROOT / "README.md").read_text()
     assert "flaky_poll_channel" in text
-    assert readme.renewed(text, bundled_dump()) == text, "run tools/readme.py"
+    assert readme.renewed(text, lab.bundled()) == text, "run tools/readme.py"
 
 
 def test_every_file_that_the_readme_links_to_is_there() -> None:
