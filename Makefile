@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help install demo test test-all check bench lab clean
+.PHONY: help install demo test test-all check bench lab man clean
 
 help:                  ## show the targets
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -41,6 +41,12 @@ bench: install         ## time kdumpy against crash and drgn on one dump
 lab: install           ## make the dumps that the tests want, ahead of them
 	@tools/system-packages lab
 	@$(BIN)/python -m kdumpy.vm dump --all
+
+man: install           ## make the man page, build/man/kdumpy.1
+	@mkdir -p build/man
+	@$(BIN)/argparse-manpage --pyfile tools/manpage.py --function parser --project-name kdumpy \
+		--author 'the kdumpy authors' --url https://pypi.org/project/kdumpy --output build/man/kdumpy.1
+	@echo "==> man -l build/man/kdumpy.1"
 
 clean:                 ## remove the virtual environment and caches of the checkout
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

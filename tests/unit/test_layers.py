@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "diagnosis": {"kernel", "debuginfo", "dumpfile", "drgn", "capstone"},
     "report": {"diagnosis", "rich"},
     "cli": {"capture", "crash", "debuginfo", "diagnosis", "dumpfile", "host", "image", "kernel", "report", "vm",
-            "drgn", "rich", "prompt_toolkit"},
+            "drgn", "rich", "prompt_toolkit", "shtab"},
 }
 """What each part may import beside the standard library, itself, kdumpy.errors and kdumpy.units."""
 

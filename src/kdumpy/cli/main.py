@@ -26,6 +26,7 @@ COMMANDS = {
     "list": "list the dumps of this machine, newest first",
     "crash": "open a dump in a shell with the commands of crash",
     "shell": "open a dump in Python, or run a script on it",
+    "completion": "print the completion script of a shell",
 }
 """Every command and its line of help, in the order in which `--help` shows them."""
 
