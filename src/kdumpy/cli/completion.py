@@ -26,6 +26,6 @@ def run(arguments: argparse.Namespace) -> int:
     for command in next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction)).choices.values():
         for action in command._actions:
             if action.type is Path:
-                action.complete = shtab.FILE    # type: ignore[attr-defined]  # shtab's protocol
+                action.complete = shtab.FILE    # shtab reads this attribute
     print(shtab.complete(parser, arguments.shell))
     return 0
