@@ -224,7 +224,7 @@ class PagedDump:
 
     def check_extent(self, address: int, size: int) -> None:
         """Refuse a size that no memory of this dump can have, before anything is allocated for it."""
-        if size < 0 or address < 0 or size > self.max_pfn * self.page_size:
+        if size < 0 or address < 0 or size > min(self.max_pfn, self.pages_present + 1) * self.page_size:
             raise MissingPage("no such memory in the dump", where=f"{self.source.name}, physical {address:#x}",
                               why=f"{size} bytes were wanted")
 

@@ -93,9 +93,13 @@ class ElfDump(PagedDump):
         self.machine = Machine.named(_MACHINES.get(self.header.machine, f"number {self.header.machine}"),
                                      where=f"{source.name}, e_machine")
         self.incomplete = bool(self.header.flags & _INCOMPLETE)
-        loads, note_extents = _read_programs(source, self.header)
+        loads, note_extents, self.implausible = _read_programs(source, self.header)
         self.segments = sorted(loads)
         """The PT_LOADs, by physical address."""
+        # `implausible`: offsets of program headers that were passed over, since no memory can lie there.
+        if not self.segments and self.implausible:
+            raise DamagedDump("no ELF program header is right", where=f"{source.name} at {self.implausible[0]:#x}",
+                              why=f"all {len(self.implausible)} lie outside of any memory")
         if not self.segments:
             raise DumpFormatError("the ELF file has no memory in it", where=source.name,
                                   why="there is no PT_LOAD program header",
@@ -147,6 +151,12 @@ class ElfDump(PagedDump):
             if stop > start:
                 yield range(start, stop)
                 done = stop
+
+    def check_extent(self, address: int, size: int) -> None:
+        """Refuse more than the file holds, too: a damaged program header claims any size."""
+        if size > self.source.size:
+            raise self._missing(address // self.page_size, f"{size} bytes were wanted, more than the file has")
+        super().check_extent(address, size)
 
     def _page(self, pfn: int) -> bytes:
         return self.read_physical(pfn * self.page_size, self.page_size)
@@ -223,7 +233,7 @@ def _read_header(source: Source) -> Header:
     return header
 
 
-def _read_programs(source: Source, header: Header) -> tuple[list[Segment], list[tuple[int, int]]]:
+def _read_programs(source: Source, header: Header) -> tuple[list[Segment], list[tuple[int, int]], list[int]]:
     count = header.programs
     if count == _PN_XNUM:
         if header.section_size != _SECTION.size:
@@ -235,19 +245,18 @@ def _read_programs(source: Source, header: Header) -> tuple[list[Segment], list[
         raise DamagedDump(f"{count} ELF program headers", where=f"{source.name}, sh_info of section 0",
                           why=f"more than {_MOST_PROGRAMS} are not believed")
     table = source.read(header.program_offset, count * _PROGRAM.size)
-    loads, notes = [], []
+    loads, notes, implausible = [], [], []
     for number, program in enumerate(_PROGRAM.iter_unpack(table)):
         kind, _flags, offset, virtual, physical, file_size, memory_size, _align = program
         if kind == _PT_LOAD:
             memory_size = max(memory_size, file_size)
             if physical + memory_size > MAX_PHYSICAL or offset + file_size >= 1 << 63:
-                raise DamagedDump("an ELF program header lies outside of any memory",
-                                  where=f"{source.name} at {header.program_offset + number * _PROGRAM.size:#x}",
-                                  why=f"physical {physical:#x}, {memory_size:#x} bytes, offset {offset:#x}")
+                implausible.append(header.program_offset + number * _PROGRAM.size)
+                continue
             loads.append(Segment(physical, file_size, memory_size, offset, virtual))
         elif kind == _PT_NOTE:
             notes.append((offset, file_size))
-    return loads, notes
+    return loads, notes, implausible
 
 
 def _read_notes(source: Source, extents: list[tuple[int, int]]) -> tuple[Note, ...]:

@@ -29,6 +29,8 @@ def check_for_engine(path: str | Path) -> None:
 
 def check(dump: Dump) -> None:
     """Do the same for a dump that is open."""
+    if isinstance(dump.source, FlattenedSource) and dump.source.damage:
+        raise _refuse(dump, "the flattened stream ends early", dump.source.damage)
     if isinstance(dump, KdumpDump):
         _check_kdump(dump)
     elif isinstance(dump, ElfDump):
@@ -72,5 +74,3 @@ def _check_vmcoreinfo(dump: Dump) -> None:
         bits = info.number("VA_BITS", 48)
         if not 36 <= bits <= 52:
             raise _refuse(dump, f"virtual addresses of {bits} bits in VMCOREINFO", "36 to 52 exist")
-    if isinstance(dump.source, FlattenedSource) and dump.source.damage and not dump.source.finished:
-        raise _refuse(dump, "the flattened stream ends early", dump.source.damage)

@@ -27,6 +27,8 @@ _SAMPLE = 256
 """Page descriptors looked at in one place."""
 _PLACES = 32
 """Places among the descriptors that are looked at."""
+_COUNTED = 262144
+"""Descriptors that are counted one by one (0.2 s) to tell how many pages were cut off."""
 _BATCH = 2048
 """Pages read at a time by a deep look."""
 
@@ -59,7 +61,7 @@ class Health:
     pages: int
     """That the dump says it holds."""
     pages_lost: int
-    """Of these, how many cannot be had: an estimate by the extents, or exact after a deep look."""
+    """Pages that cannot be had and should: an estimate, by the extents and by samples; exact after a deep look."""
     deep: bool
     """Every page was read."""
 
@@ -73,6 +75,9 @@ class _Findings:
         self.state = State.COMPLETE
         self.reasons: list[Reason] = []
         self.lost = 0
+        """Pages whose bytes are not in the file."""
+        self.left_out = 0
+        """Pages that should have been written."""
 
     def add(self, state: State, what: str, where: str = "") -> None:
         self.reasons.append(Reason(what, where))
@@ -101,8 +106,8 @@ def health(dump: Dump, *, deep: bool = False, progress: Progress | None = None) 
         found.add(State.DAMAGED, error.what, error.where)
         pages = 0
     if deep:
-        found.lost += _read_all(dump, found, progress)
-    return Health(found.state, tuple(found.reasons), pages, found.lost, deep)
+        found.lost = _read_all(dump, found, progress)
+    return Health(found.state, tuple(found.reasons), pages, found.lost + found.left_out, deep)
 
 
 def _check_elf(dump: ElfDump, found: _Findings) -> None:
@@ -110,6 +115,9 @@ def _check_elf(dump: ElfDump, found: _Findings) -> None:
     for offset, length in dump.note_extents:
         if offset + length > size:
             found.add(State.DAMAGED, f"its notes ({length} bytes) lie beyond the end of the file", f"{offset:#x}")
+    if dump.implausible:
+        found.add(State.DAMAGED, f"{len(dump.implausible)} program headers lie outside of any memory",
+                  f"{dump.implausible[0]:#x}")
     cut = [segment for segment in dump.segments if segment.file_size and segment.offset + segment.file_size > size]
     if cut:
         lost = sum(min(segment.file_size, segment.offset + segment.file_size - size) for segment in cut)
@@ -158,7 +166,7 @@ def _check_kdump(dump: KdumpDump, found: _Findings) -> None:
     if wrong:
         found.add(State.DAMAGED, f"{wrong} of the page descriptors that were looked at are wrong", first_wrong)
     if beyond or held < blocks:
-        lost = blocks - _first_beyond(dump, held)
+        lost = blocks - held + _count_beyond(dump, held)
         found.lost = lost * dump.pages_per_block
         if beyond:
             found.add(State.DAMAGED, f"it was cut short: the data of about {lost} of {blocks} pages "
@@ -180,23 +188,16 @@ def _sample(dump: KdumpDump, count: int) -> Iterator[tuple[int, Descriptor]]:
         done = stop
 
 
-def _first_beyond(dump: KdumpDump, held: int) -> int:
-    """Return the rank of the first page whose data is not in the file; pages are written in order."""
-    low, high = 0, held
-    while low < high:
-        middle = (low + high) // 2
-        # Pages that share their data (the zero page) lie early: the next one that does not, decides.
-        ends = [one.offset + one.size for one in dump.descriptors(middle, min(8, held - middle))]
-        if max(ends) > dump.source.size:
-            high = middle
-        else:
-            low = middle + 1
-    return low
+def _count_beyond(dump: KdumpDump, held: int) -> int:
+    """Return of how many pages the data is not in the file: counted up to _COUNTED, beyond that estimated."""
+    looked_at = dump.descriptors(0, held) if held <= _COUNTED else (one for _, one in _sample(dump, held))
+    beyond = [one.offset + one.size > dump.source.size for one in looked_at]
+    return sum(beyond) * held // len(beyond) if beyond else 0
 
 
 def _check_filter(dump: Dump, found: _Findings, *, thorough: bool) -> None:
     for kind in misfiltered.lacking_pages(dump, thorough=thorough):
-        found.lost += kind.lacking
+        found.left_out += kind.lacking
         found.add(State.DAMAGED, f"{kind.lacking} of {kind.looked_at} {kind.what} that were looked at were left out: "
                   "the program that wrote the dump took pages in use for others "
                   "(makedumpfile before 1.7.6 on kernels from 6.10 on; capture again with -d 1, or a newer one)")

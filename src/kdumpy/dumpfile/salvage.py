@@ -18,8 +18,8 @@ from kdumpy.dumpfile.logrecord import LogRecord, text_of
 from kdumpy.dumpfile.vmcoreinfo import VmcoreInfo
 from kdumpy.errors import KdumpyError
 
-_SECONDS = 1.5
-"""Of scanning, at most; a page takes 10 to 60 µs."""
+_SECONDS = 0.8
+"""Of scanning, at most, for VMCOREINFO and for the log each; a page takes 10 to 60 µs."""
 _ID = re.compile(rb"(?s)(?=(.{5}(?:\xff\xff\x3f|\0\0\0))[\t\n\x20-\x7e]{4})")
 """An id (small, or a little below 2^62, as ids start) followed by text."""
 _LONGEST = 4096
