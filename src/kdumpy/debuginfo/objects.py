@@ -70,11 +70,22 @@ class Objects:
             return None
         if percpu is not None:
             return drgn.Object(self.prog, percpu, address=symbol.address)
-        for declaration in declared or ():
-            made = self.declared_type(declaration)
-            if made is not None and self._fits(made, symbol):
+        fitting = [made for made in map(self.declared_type, declared or ()) if made and self._fits(made, symbol)]
+        for made in fitting:
+            # The room of an array may be longer than the array: then the padding behind it is zero.
+            if made is fitting[-1] or not self._ends_in_zeros(made, symbol.address):
                 return drgn.Object(self.prog, made, address=symbol.address)
         return None
+
+    def _ends_in_zeros(self, made: drgn.Type, address: int) -> bool:
+        """Whether the last element of an array is zero; False for another type, and where it is not in the dump."""
+        if made.kind != drgn.TypeKind.ARRAY or not made.length:
+            return False
+        size = drgn.sizeof(made.type)
+        try:
+            return not any(self.prog.read(address + size * (made.length - 1), size))
+        except drgn.FaultError:
+            return False
 
     @staticmethod
     def _fits(made: drgn.Type, symbol: drgn.Symbol) -> bool:

@@ -7,7 +7,8 @@ type the dump's BTF knows, and whose size fits the symbol, is taken. A test comp
 with DWARF, kernel by kernel.
 
 `[NAME]` takes an array's length from the enumerator of that name; `{a, b}` stands for an
-anonymous struct that has these members; a function's type comes from BTF.
+anonymous struct that has these members; of several lengths of an array, the first whose last element
+is not zero; a function's type comes from BTF.
 """
 
 from __future__ import annotations
@@ -67,7 +68,8 @@ DECLARATIONS: dict[str, tuple[str, ...]] = {
     "panic_on_oops": ("int",),
     "panic_on_warn": ("int",),
     "tainted_mask": ("unsigned long",),
-    "taint_flags": ("const struct taint_flag []",),
+    # TAINT_FLAGS_COUNT: 18 in 5.10, 19 since 5.19 (TAINT_TEST), 20 since 6.15 (TAINT_FWCTL).
+    "taint_flags": ("const struct taint_flag [20]", "const struct taint_flag [19]", "const struct taint_flag [18]"),
     "prb": ("struct printk_ringbuffer *",),
     "log_buf": ("char *",),
     "log_buf_len": ("u32",),
@@ -130,8 +132,8 @@ DECLARATIONS: dict[str, tuple[str, ...]] = {
     "nr_swap_pages": (_ATOMIC,),
     "total_swap_pages": ("long",),
     "swap_info": ("struct swap_info_struct *[]",),
-    "swapper_spaces": ("struct address_space *[]",),
-    "nr_swapper_spaces": ("unsigned int []",),
+    "swapper_spaces": ("struct address_space *[27]",),
+    "nr_swapper_spaces": ("unsigned int [27]",),        # MAX_SWAPFILES with device-private memory
     # Files and devices
     "super_blocks": ("struct list_head",),
     "file_systems": ("struct file_system_type *",),
