@@ -30,8 +30,8 @@ class Engine:
         """The names that drgn's `drgn` command sees."""
         self._ready = False
 
-    def run(self, line: str, out: TextIO) -> None:
-        """Run a line of drgn's (without pipe or redirection), its output going to `out`.
+    def run(self, line: str, out: TextIO) -> str:
+        """Run a line of drgn's (without pipe or redirection), its output going to `out`; return what it warned of.
 
         Raises:
             UsageError: drgn refuses the arguments.
@@ -53,6 +53,7 @@ class Engine:
             raise KdumpyError(str(error) or "not supported by drgn", where=line.split()[0]) from error
         except SystemExit:
             raise UsageError("this leaves drgn's shell, which is not in use", where=line, mend="use 'exit'") from None
+        return errors.getvalue()
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -84,6 +85,7 @@ class Engine:
         if not self.globals:
             from drgn.cli import default_globals
 
+            drgn.set_default_prog(self.kernel.prog)
             self.globals = {**default_globals(self.kernel.prog), "kernel": self.kernel}
         return self.globals
 

@@ -114,7 +114,8 @@ def _command(text: str) -> ParsedLine:
                 raise UsageError("nothing follows the '|'", where=stripped)
             return _plain(text[:position], pipeline=text[position + 1:].strip())
         # "->" and a comparison are parts of an expression: a redirection begins a word.
-        if character == ">" and position and text[position - 1].isspace() and text[position + 1:position + 2] != "=":
+        begins_word = position == 0 or text[position - 1].isspace()
+        if character == ">" and begins_word and text[position + 1:position + 2] != "=":
             append = text[position + 1:position + 2] == ">"
             words = _words(text[position + 1 + append:])
             if len(words) != 1:

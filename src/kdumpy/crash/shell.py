@@ -199,11 +199,12 @@ class Shell:
             raise UsageError("drgn's own prompt is not a part of this shell",
                              mend="give it a line: drgn CODE; or use 'kdumpy shell'")
         if "--json" not in line.words:
-            self.session.engine.run(line.text, SafeOutput(target))  # type: ignore[arg-type]
-            return
-        answer = io.StringIO()
-        self.session.engine.run(re.sub(r"\s--json(?=\s|$)", "", line.text), answer)
-        _write_json(as_json(Line(text) for text in answer.getvalue().splitlines()), target)
+            warnings = self.session.engine.run(line.text, SafeOutput(target))  # type: ignore[arg-type]
+        else:
+            answer = io.StringIO()
+            warnings = self.session.engine.run(re.sub(r"\s--json(?=\s|$)", "", line.text), answer)
+            _write_json(as_json(Line(text) for text in answer.getvalue().splitlines()), target)
+        SafeOutput(self.errors).write(warnings)
 
 
 def _write_json(value: object, target: IO[str]) -> None:

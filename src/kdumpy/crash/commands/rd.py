@@ -132,7 +132,9 @@ def _read(session: Session, address: int, size: int, options: Options) -> bytes:
 
         user: bytes = access_process_vm(session.context, address, size)
         return user
-    data: bytes = session.prog.read(address, size, options.physical)
+    if options.physical:
+        return session.kernel.dump.read_physical(address, size)
+    data: bytes = session.prog.read(address, size)
     return data
 
 

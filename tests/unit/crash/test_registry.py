@@ -1,0 +1,76 @@
+"""What holds for every command of the shell."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import pkgutil
+
+import pytest
+
+import kdumpy.crash.commands
+from kdumpy.crash import registry
+from kdumpy.crash.command import Command
+from kdumpy.crash.parser import parse
+from kdumpy.errors import UsageError
+
+NAMES = sorted(registry.COMMANDS)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_help_has_a_summary_and_an_example_session(name: str) -> None:
+    command = registry.command(name)
+    text = inspect.cleandoc(command.__doc__ or "")
+    assert registry.summary(name)
+    assert len(text.splitlines()[0]) < 115
+    assert "Example:" in text
+    assert f"crash> {command.names[0]}" in text or command.names[0] == "struct"
+    assert "usage:" in registry.help_of(name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_command_says_what_it_is_called_and_what_its_rows_are(name: str) -> None:
+    command = registry.command(name)
+    assert isinstance(command, Command)
+    assert name in command.names
+    assert dataclasses.is_dataclass(command.row)
+    assert command.row.__dataclass_params__.frozen      # type: ignore[attr-defined]
+    assert parse(command.example)[0].name in command.names
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_argument_has_help(name: str) -> None:
+    for argument in registry.command(name).args:
+        assert argument.keywords.get("help"), argument.names
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_wrong_option_is_a_usage_error_and_leaves_nobody(name: str) -> None:
+    if name in ("alias", "foreach"):        # they take every word
+        return
+    with pytest.raises(UsageError):
+        registry.command(name).parser(name).parse_args(["--no-such-option"])
+
+
+def test_every_file_of_commands_is_in_the_registry() -> None:
+    files = {module.name for module in pkgutil.iter_modules(kdumpy.crash.commands.__path__)}
+    assert files == set(registry.COMMANDS.values())
+    for file in files:
+        module = importlib.import_module(f"kdumpy.crash.commands.{file}")
+        assert set(module.COMMAND.names) <= set(registry.COMMANDS)
+
+
+def test_aliases_stand_for_commands() -> None:
+    for meant in registry.BUILT_IN_ALIASES.values():
+        assert meant.split()[0] in registry.COMMANDS
+
+
+@pytest.mark.parametrize(("name", "words", "expected"), [
+    ("bt", ["-f"], True), ("bt", ["-a"], False), ("bt", ["-c", "0"], False), ("bt", ["-FF"], True),
+    ("ps", ["-k"], False), ("ps", ["-p", "1"], True), ("kmem", ["-i"], False), ("kmem", ["-s"], True),
+    ("kmem", ["ffff888000000000"], True), ("kmem", ["-i", "--json"], False), ("rd", ["-8", "x"], False),
+    ("rd", ["-S", "x"], True), ("sys", ["config"], True), ("sys", ["-t"], False), ("mod", ["-t"], False),
+])
+def test_what_only_drgn_knows_goes_to_drgn(name: str, words: list[str], expected: bool) -> None:
+    assert registry.command(name).for_engine(words) is expected
