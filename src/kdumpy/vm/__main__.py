@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from kdumpy.errors import KdumpyError
 from kdumpy.units import human_bytes
-from kdumpy.vm import kernels, laboratory, qemu
+from kdumpy.vm import bundle, kernels, laboratory, qemu
 from kdumpy.vm.faults import FAULTS
 
 EXAMPLES = """examples:
@@ -15,6 +16,7 @@ EXAMPLES = """examples:
   python -m kdumpy.vm dump 6.1 null-workqueue
   python -m kdumpy.vm dump all all
   python -m kdumpy.vm debug 6.12
+  python -m kdumpy.vm bundle tests/data
 
 Everything is kept below $KDUMPY_LAB, or ~/.cache/kdumpy/lab; delete it at any time.
 exit codes: 0 good, 2 usage, 3 could not
@@ -48,6 +50,9 @@ def _parser() -> argparse.ArgumentParser:
     debug = commands.add_parser("debug", help="fetch a kernel's vmlinux with DWARF and print its path")
     debug.add_argument("kernel", choices=list(kernels.LINES))
     debug.set_defaults(run=_debug)
+    pack = commands.add_parser("bundle", help="make the small dump that lives in tests/data")
+    pack.add_argument("directory", type=Path)
+    pack.set_defaults(run=_bundle)
     return parser
 
 
@@ -91,6 +96,13 @@ def _dump(options: argparse.Namespace) -> int:
 def _debug(options: argparse.Namespace) -> int:
     _say("fetching the debug symbols (about 350 MB)…")
     print(kernels.debug_vmlinux(options.kernel))
+    return 0
+
+
+def _bundle(options: argparse.Namespace) -> int:
+    packed = bundle.make(options.directory, progress=_say)
+    _say(human_bytes(packed.stat().st_size))
+    print(packed)
     return 0
 
 

@@ -45,7 +45,7 @@ class Fault:
     kernels: tuple[str, ...] = ("5.10", "6.1", "6.12", "newest")
     """The kernels on which it is known to work."""
     symptoms: tuple[str, ...] = ()
-    """Lines (regular expressions) of which the console shows one when the fault has come."""
+    """Regular expressions of which the console or the kernel's log holds one when the fault has come."""
 
     def commands(self) -> str:
         """Return the shell commands of the trigger."""
@@ -90,7 +90,7 @@ _ALL = (
     _driver("refcount", "refcount", "A client is put once more than it was got.",
             "flaky_put_client", sysctls={"kernel.panic_on_warn": "1"}, symptoms=("refcount_t: underflow",)),
     _driver("stack-overflow", "stack-overflow", "A circle is walked by recursion until the stack ends.",
-            "flaky_walk_tree", symptoms=("stack guard page", "stack-overflow", "double fault")),
+            "flaky_walk_tree", symptoms=("stack guard page was hit",)),
     _driver("stack-corruption", "stack-corruption", "A command longer than its buffer runs over the stack.",
             "flaky_parse_command", symptoms=("stack-protector",)),
     _driver("memory-leak", "memory-leak", "The collector takes samples and forgets them until memory ends.",
@@ -122,16 +122,15 @@ _ALL = (
             sysctls={"kernel.panic_on_rcu_stall": "1", "kernel.soft_watchdog": "0"},
             boot="rcupdate.rcu_cpu_stall_timeout=5", symptoms=("RCU Stall",)),
     Fault("out-of-memory", "out-of-memory", "A process takes all memory, on a system that panics then.",
-          trigger="dd if=/dev/zero of=/dev/null bs=900M count=1", sysctls={"vm.panic_on_oom": "1"}, seconds=120,
+          trigger="dd if=/dev/zero of=/dev/null bs=900M count=1", seconds=120,
+          sysctls={"vm.panic_on_oom": "1", "vm.overcommit_memory": "1"},
           symptoms=("panic_on_oom is enabled",)),
     Fault("init-exit", "init-exit", "Process 1 ends.", trigger="exit 3", as_init=True,
           symptoms=("Attempted to kill init",)),
     Fault("nmi", "nmi", "An operator sends an NMI from the management board.",
           trigger="sleep 1000", monitor="nmi", sysctls={"kernel.unknown_nmi_panic": "1"},
           symptoms=("NMI: Not continuing",)),
-    Fault("machine-check", "machine-check", "The processor reports an uncorrected memory error.",
-          trigger="sleep 1000", monitor="mce -b 0 9 0xbe00000000000097 0x5 0x12345000 0x8c",
-          symptoms=("[Ff]atal [Mm]achine [Cc]heck", "Fatal local machine check", "Machine check:")),
+    # No machine check: Debian's cloud kernels are built without CONFIG_X86_MCE.
     Fault("live", "none", "A healthy guest; QEMU writes its memory as ELF.", method="live-elf", trigger="sleep 1000"),
     Fault("live-kdump", "none", "A healthy guest; QEMU writes its memory in the kdump-compressed format.",
           method="live-kdump", trigger="sleep 1000"),

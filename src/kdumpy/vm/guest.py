@@ -68,7 +68,7 @@ def fetch(disk: Path, name: str, target: Path) -> None:
 
 
 def fetch_dump(disk: Path, target: Path) -> None:
-    """Copy the dump out of the guest's disk, and check its size and sum.
+    """Copy the dump out of the guest's disk, check its size and sum; and the dead kernel's log, if any.
 
     Raises:
         LaboratoryError: there is no dump, or it is not the one that the guest wrote.
@@ -83,3 +83,7 @@ def fetch_dump(disk: Path, target: Path) -> None:
     if (target.stat().st_size, real) != (int(size), digest):
         raise LaboratoryError("the dump was damaged on its way out of the guest", where=str(target),
                               why=f"{target.stat().st_size} bytes, md5 {real}; expected {size}, {digest}")
+    try:
+        fetch(disk, "dmesg", target.with_name("dmesg"))
+    except LaboratoryError:
+        target.with_name("dmesg").write_bytes(b"")   # makedumpfile does not know every kernel's log

@@ -77,6 +77,8 @@ class LabDump:
     """The vmcore."""
     console: Path
     """What both kernels printed on the serial console."""
+    dmesg: Path
+    """The dead kernel's log as makedumpfile read it; empty when it could not, absent from live dumps."""
     driver: Path
     """The faulty driver, with DWARF."""
     kernel: str
@@ -114,8 +116,9 @@ def dump(kernel: str, fault: str, *, progress: Progress = lambda message: None, 
         if fresh or not (directory / "recipe.json").exists():
             _make(plan, directory, progress)
     facts = json.loads((directory / "recipe.json").read_text())
-    return LabDump(directory / "vmcore", directory / "console.log", directory / "flaky.ko", kernel,
-                   plan.kernel.release, plan.fault, plan.level, facts["seconds"])
+    return LabDump(path=directory / "vmcore", console=directory / "console.log", dmesg=directory / "dmesg",
+                   driver=directory / "flaky.ko", kernel=kernel, release=plan.kernel.release, fault=plan.fault,
+                   level=plan.level, seconds=facts["seconds"])
 
 
 def default_recipe(kernel: Kernel, fault: Fault) -> Recipe:
@@ -218,10 +221,11 @@ def _dump_live(machine: Machine, fault: Fault, target: Path) -> None:
 
 def _check_symptom(plan: Recipe, console: Path) -> None:
     """Raise when the guest fell by another fault than the one of the recipe."""
-    text = console.read_bytes().decode(errors="replace")
+    logs = (console, console.with_name("dmesg"))
+    text = "\n".join(log.read_bytes().decode(errors="replace") for log in logs)
     if not any(re.search(pattern, text) for pattern in plan.fault.symptoms):
         raise LaboratoryError("the guest fell by another fault than the one that was wanted", where=str(console),
-                              why=f"none of {', '.join(plan.fault.symptoms)} on its console")
+                              why=f"none of {', '.join(plan.fault.symptoms)} on its console or in its log")
 
 
 def _guest_recipe(plan: Recipe) -> str:

@@ -104,7 +104,9 @@ class Machine:
         """Return QEMU's command line."""
         hardware = self.hardware
         kind = accelerator(hardware.kernel)
-        command = [_program(), "-accel", "tcg,thread=multi" if kind == "tcg" else kind,
+        # A guest must not outlive us, not even when we are killed.
+        command = ["setpriv", "--pdeathsig", "KILL", _program(),
+                   "-accel", "tcg,thread=multi" if kind == "tcg" else kind,
                    "-cpu", "max" if kind == "tcg" else "host",
                    "-m", str(hardware.memory_mib), "-smp", str(hardware.cpus),
                    "-display", "none", "-nodefaults", "-no-reboot", "-qmp", "stdio",

@@ -9,10 +9,10 @@ from kdumpy.vm import kernels, toolchain
 from kdumpy.vm.faults import FAULTS, Fault, Method
 
 # The causes of the diagnosis, and "none" for a guest that did not panic.
-CAUSES = set("""sysrq null-dereference bad-address general-protection user-access jump-to-null nx-execute
+CAUSES = """sysrq null-dereference bad-address general-protection user-access jump-to-null nx-execute
     write-to-readonly use-after-free double-free list-corruption refcount bug warn divide-error invalid-opcode
     stack-overflow stack-corruption soft-lockup hard-lockup rcu-stall hung-task deadlock out-of-memory memory-leak
-    machine-check nmi init-exit driver-panic no-root none""".split())
+    machine-check nmi init-exit driver-panic no-root none""".split()  # noqa: SIM905
 
 SOURCE = b"\n".join(toolchain.driver_source().values()).decode()
 

@@ -64,7 +64,7 @@ static int flaky_bad_address(struct flaky_device *dev, const char __user *buffer
 /* A name too long runs over the pointer behind it: the address is text. */
 static noinline void flaky_rename_client(struct flaky_client *client)
 {
-	static const char name[] = "meter-basement-two-left";
+	static const char name[] = "meter-in-the-basement-left";
 	volatile char *to = client->name;
 	size_t i;
 
