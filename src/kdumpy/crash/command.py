@@ -72,6 +72,17 @@ class Command(Generic[Row]):
         parser.add_argument("--help", action="store_true", help="show this help")
         return parser
 
+    def parse(self, name: str, words: Sequence[str]) -> Options:
+        """Return the arguments of a call; options may stand between and behind the others.
+
+        Raises:
+            UsageError: they are wrong.
+        """
+        parser = self.parser(name)
+        if any(argument.keywords.get("nargs") == "..." for argument in self.args):
+            return parser.parse_args(words)
+        return parser.parse_intermixed_args(words)
+
     def for_engine(self, words: Sequence[str]) -> bool:
         """Whether one of the options is only known to drgn's own command of this name."""
         names = [name for argument in self.args if argument.engine for name in argument.names]

@@ -155,7 +155,7 @@ class Shell:
         if command.for_engine(words):
             self._ask_engine(line, target)
             return
-        options = command.parser(name).parse_args(words)
+        options = command.parse(name, words)
         options.command = name
         rows = command.rows(self.session, options)
         if options.json:

@@ -50,7 +50,7 @@ def test_a_wrong_option_is_a_usage_error_and_leaves_nobody(name: str) -> None:
     if name in ("alias", "foreach"):        # they take every word
         return
     with pytest.raises(UsageError):
-        registry.command(name).parser(name).parse_args(["--no-such-option"])
+        registry.command(name).parse(name, ["--no-such-option"])
 
 
 def test_every_file_of_commands_is_in_the_registry() -> None:
