@@ -62,6 +62,9 @@ class Corrupted:
                 data[low - offset:high - offset] = new[low - at:high - at]
         return bytes(data)
 
+    def read_into(self, offset: int, target: memoryview) -> None:
+        target[:] = self.read(offset, len(target))
+
     def close(self) -> None:
         pass
 

@@ -28,6 +28,7 @@ from kdumpy.dumpfile.paging import KernelMemory
 from kdumpy.dumpfile.source import BytesSource
 from kdumpy.errors import DamagedDump, KdumpyError, MissingPage
 from kdumpy.vm import laboratory
+from kdumpy.vm.paths import laboratory_home
 
 KERNELS = ("5.10", "6.1", "6.12", "newest")
 PAGES = 2000
@@ -201,7 +202,7 @@ def test_log_is_whole_and_typed(vmcore: Path) -> None:
 
 
 def test_log_equals_drgn_s(one: Path) -> None:
-    debug = sorted(Path("/root/.cache/kdumpy/lab/debug").glob("6.1.0-*/usr/lib/debug/boot/vmlinux-*"))
+    debug = sorted((laboratory_home() / "debug").glob("6.1.0-*/usr/lib/debug/boot/vmlinux-*"))
     if not debug:
         pytest.skip("no vmlinux with DWARF of this kernel in the laboratory's cache")
     from drgn.helpers.linux.printk import get_printk_records

@@ -187,27 +187,26 @@ class ElfDump(PagedDump):
 
     def read_pages(self, pfns: Sequence[int] | NDArray[np.integer],
                    missing: Literal["raise", "zero"] = "raise") -> NDArray[np.uint8]:
-        """Return whole pages, shape (n, page_size); neighbours are read together."""
+        """Return whole pages, shape (n, page_size); neighbours are read together, straight into their rows."""
         import numpy as np
         wanted = np.asarray(pfns, np.int64)
-        pages = np.zeros((len(wanted), self.page_size), np.uint8)
+        pages = np.empty((len(wanted), self.page_size), np.uint8)
         flat = pages.reshape(-1)
         breaks = np.flatnonzero(np.diff(wanted) != 1) + 1
         for first, last in zip((0, *breaks.tolist()), (*breaks.tolist(), len(wanted)), strict=True):
             row = first
             while row < last:
-                address = int(wanted[row]) * self.page_size
-                segment = self.segment_at(address)
-                if segment is None:
-                    if missing == "raise":
-                        raise self._missing(int(wanted[row]), "it was left out, or is not memory")
-                    row += 1
-                    continue
-                whole = (segment.address + segment.file_size - address) // self.page_size
-                count = min(max(whole, 1), last - row, max((8 << 20) // self.page_size, 1))
-                data = self.read_physical(address, count * self.page_size)
-                start = row * self.page_size
-                flat[start:start + len(data)] = np.frombuffer(data, np.uint8)
+                pfn = int(wanted[row])
+                segment = self.segment_at(pfn * self.page_size)
+                start, count = row * self.page_size, 1
+                if segment is None or not self.has_page(pfn):
+                    pages[row] = 0
+                    if missing == "raise":  # whole, or cut in two by program headers, or not there at all
+                        pages[row] = np.frombuffer(self._page(pfn), np.uint8)
+                else:
+                    inside = pfn * self.page_size - segment.address
+                    count = min((segment.file_size - inside) // self.page_size, last - row)
+                    self.source.read_into(segment.offset + inside, flat[start:start + count * self.page_size].data)
                 row += count
         return pages
 

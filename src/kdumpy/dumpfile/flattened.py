@@ -114,6 +114,10 @@ class FlattenedSource:
                 data[low - offset:high - offset] = self.stream.read(piece.offset + low - piece.start, high - low)
         return bytes(data)
 
+    def read_into(self, offset: int, target: memoryview) -> None:
+        """Fill `target`."""
+        target[:] = self.read(offset, len(target))
+
     def close(self) -> None:
         """Close the stream."""
         self.stream.close()

@@ -21,6 +21,8 @@ _STATE_SHIFT = 62
 _ID_MASK = (1 << _STATE_SHIFT) - 1
 _LARGEST_BITS = 26
 """Powers of two: no log_buf_len makes more descriptors, or (6 bits more) more text."""
+_MOST_FAILURES = 32768
+"""Records in a row that cannot be read."""
 _WORD = 8
 
 
@@ -123,13 +125,19 @@ def read_ringbuffer(memory: KernelMemory, progress: Progress) -> Iterator[LogRec
     descs = _Ring(memory, memory.word(ring + info.offset("prb_desc_ring.descs")), count * layout.desc_size)
     infos = _Ring(memory, memory.word(ring + info.offset("prb_desc_ring.infos")), count * layout.info_size)
     texts = _Ring(memory, memory.word(text_ring + info.offset("prb_data_ring.data")), 1 << text_bits)
+    failures = 0
     for number in range(tail, tail + used):
         record_id = number & _ID_MASK
         try:
             record = _record(layout, record_id, record_id & count - 1, descs, infos, texts)
         except KdumpyError as error:
             progress.lost(1, error)
+            failures += 1
+            if failures >= _MOST_FAILURES:  # a header that lies: do not walk all of it
+                progress.lost(tail + used - number - 1, error)
+                return
             continue
+        failures = 0
         if record is not None:
             yield record
 

@@ -27,6 +27,9 @@ class Source(Protocol):
     def read(self, offset: int, size: int) -> bytes:
         """Return exactly `size` bytes; DamagedDump when they are not all there."""
 
+    def read_into(self, offset: int, target: memoryview) -> None:
+        """Fill `target` (bytes, contiguous) from `offset`; DamagedDump when they are not all there."""
+
     def close(self) -> None:
         """Let go of the file."""
 
@@ -76,6 +79,19 @@ class FileSource:
                               why=error.strerror or str(error)) from error
         return data
 
+    def read_into(self, offset: int, target: memoryview) -> None:
+        """Fill `target` without a copy in between."""
+        done = 0
+        try:
+            while done < len(target):
+                count = os.preadv(self._fd, [target[done:]], offset + done)
+                if not count:
+                    raise beyond_end(self, offset, len(target))
+                done += count
+        except OSError as error:
+            raise DamagedDump("cannot read the dump", where=f"{self.name} at {offset:#x}",
+                              why=error.strerror or str(error)) from error
+
     def close(self) -> None:
         """Close the file; a second time does nothing."""
         if self._fd >= 0:
@@ -101,6 +117,10 @@ class BytesSource:
         if offset < 0 or size < 0 or offset + size > self.size:
             raise beyond_end(self, offset, size)
         return self._data[offset:offset + size]
+
+    def read_into(self, offset: int, target: memoryview) -> None:
+        """Fill `target`."""
+        target[:] = self.read(offset, len(target))
 
     def close(self) -> None:
         """Do nothing; the bytes belong to the caller."""
