@@ -117,7 +117,10 @@ def test_a_driver_that_does_not_compile_says_the_line(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("fault", ["live", "live-kdump"])
 def test_a_live_guest_is_dumped_without_a_panic(fault: str) -> None:
     made = laboratory.dump("6.1", fault)
-    head = made.path.read_bytes()[:8]
-    assert head == KDUMP_SIGNATURE if fault == "live-kdump" else head[:4] == b"\x7fELF"
+    with made.path.open("rb") as file:
+        head = file.read(12)
+    # QEMU before 8.2 can write the kdump format flattened only.
+    signatures = (KDUMP_SIGNATURE, b"makedumpfile") if fault == "live-kdump" else (b"\x7fELF",)
+    assert head.startswith(signatures)
     assert "panic" not in made.console.read_text(errors="replace").lower().replace("panic=", "")
     assert FAULTS[fault].cause == "none"

@@ -132,7 +132,7 @@ _ALL = (
           symptoms=("NMI: Not continuing",)),
     # No machine check: Debian's cloud kernels are built without CONFIG_X86_MCE.
     Fault("live", "none", "A healthy guest; QEMU writes its memory as ELF.", method="live-elf", trigger="sleep 1000"),
-    Fault("live-kdump", "none", "A healthy guest; QEMU writes its memory in the kdump-compressed format.",
+    Fault("live-kdump", "none", "A healthy guest; QEMU writes its memory as kdump-compressed, flattened.",
           method="live-kdump", trigger="sleep 1000"),
 )
 
