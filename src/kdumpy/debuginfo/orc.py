@@ -22,7 +22,7 @@ _ENTRY = struct.Struct("<hhH")
 """struct orc_entry: sp_offset, bp_offset (bytes), flags (sp_reg:4, bp_reg:4, type)."""
 _LONGEST_PROLOGUE = 64
 _MOST_CPUS = 8192
-_RENUMBERED = bytes.fromhex("137c36ad7627c4dd559321760bbecdbd5041fc82")
+_RENUMBERED = bytes.fromhex("137c36ad7627c4dd55932176bb0ecdbd5041fc82")
 
 
 class _Encoding(NamedTuple):
