@@ -50,6 +50,8 @@ def _parser() -> argparse.ArgumentParser:
     debug = commands.add_parser("debug", help="fetch a kernel's vmlinux with DWARF and print its path")
     debug.add_argument("kernel", choices=list(kernels.LINES))
     debug.set_defaults(run=_debug)
+    pruning = commands.add_parser("prune", help="delete dumps made by recipes that have changed since")
+    pruning.set_defaults(run=_prune)
     pack = commands.add_parser("bundle", help="make the small dump that lives in tests/data")
     pack.add_argument("directory", type=Path)
     pack.set_defaults(run=_bundle)
@@ -96,6 +98,11 @@ def _dump(options: argparse.Namespace) -> int:
 def _debug(options: argparse.Namespace) -> int:
     _say("fetching the debug symbols (about 350 MB)…")
     print(kernels.debug_vmlinux(options.kernel))
+    return 0
+
+
+def _prune(options: argparse.Namespace) -> int:
+    _say(f"{human_bytes(laboratory.prune())} freed")
     return 0
 
 

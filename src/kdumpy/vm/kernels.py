@@ -94,7 +94,7 @@ def get(name: str, refresh: bool = False) -> Kernel:
     if name not in LINES:
         raise LaboratoryError("no such kernel", why=name, mend="one of " + ", ".join(LINES))
     with locked("kernels"):
-        kernel = None if refresh else _remembered(name)
+        kernel = None if refresh else remembered(name)
         if kernel is None:
             kernel = _newest_whole(name, refresh)
             _memo(name).write_text(json.dumps(asdict(kernel), indent=1) + "\n")
@@ -124,7 +124,8 @@ def _memo(name: str) -> Path:
     return laboratory_home() / "kernels" / f"{name}.json"
 
 
-def _remembered(name: str) -> Kernel | None:
+def remembered(name: str) -> Kernel | None:
+    """Return the kernel that a name stood for the last time, if it is still unpacked."""
     try:
         fields = json.loads(_memo(name).read_text())
     except FileNotFoundError:

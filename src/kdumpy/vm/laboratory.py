@@ -111,7 +111,7 @@ def dump(kernel: str, fault: str, *, progress: Progress = lambda message: None, 
     if fault not in FAULTS:
         raise LaboratoryError("no such fault", why=fault, mend="python -m kdumpy.vm list")
     plan = recipe(default_recipe(kernels.get(kernel), FAULTS[fault]))
-    directory = laboratory_home() / "dumps" / plan.kernel.release / f"{fault}-{plan.key()}"
+    directory = _directory(plan)
     with locked(f"dump-{plan.kernel.release}-{directory.name}"):
         if fresh or not (directory / "recipe.json").exists():
             _make(plan, directory, progress)
@@ -128,6 +128,24 @@ def default_recipe(kernel: Kernel, fault: Fault) -> Recipe:
     # makedumpfile 1.7.2 takes pages of modules and stacks of 6.10 and newer for free ones.
     level = 31 if kernel.number() < (6, 10) else 1
     return Recipe(kernel, fault, level=level)
+
+
+def _directory(plan: Recipe) -> Path:
+    return laboratory_home() / "dumps" / plan.kernel.release / f"{plan.fault.name}-{plan.key()}"
+
+
+def prune() -> int:
+    """Delete the dumps that no default recipe makes any more, and logs of failures; return the bytes freed."""
+    names = [name for name in kernels.LINES if kernels.remembered(name)]
+    plans = [default_recipe(kernels.get(name), fault) for name in names for fault in FAULTS.values()]
+    wanted = {_directory(plan) for plan in plans}
+    freed = 0
+    for path in (laboratory_home() / "dumps").glob("*/[!.]*"):
+        if path in wanted:
+            continue
+        freed += sum(file.stat().st_size for file in [path, *path.rglob("*")])
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return freed
 
 
 def _make(plan: Recipe, directory: Path, progress: Progress) -> None:

@@ -99,6 +99,7 @@ class Machine:
         """The log of the serial console, appended to while the guest runs."""
         self._process: subprocess.Popen[str] | None = None
         self._read = 0
+        self._greeted = False
 
     def command(self) -> list[str]:
         """Return QEMU's command line."""
@@ -177,7 +178,7 @@ class Machine:
         Raises:
             LaboratoryError: QEMU refused the command or is gone.
         """
-        if not hasattr(self, "_greeted"):
+        if not self._greeted:
             self._answer()                        # the greeting
             self._greeted = True
             self._send({"execute": "qmp_capabilities"})
