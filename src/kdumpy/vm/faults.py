@@ -26,7 +26,11 @@ class Fault:
     story: str
     """What goes wrong, in a sentence."""
     culprits: tuple[str, ...] = ()
-    """Functions that may be named as the culprit, the best one first; empty: none is."""
+    """Functions that may be named as the culprit, the best one first; empty: none is.
+
+    Names as the source has them (the compiler adds `.isra.0` and the like). The best one may
+    have no frame: a compiler that ends it in a jump (a tail call) leaves its caller's only.
+    """
     module: str | None = None
     """The module of the culprit."""
     trigger: str = ""
@@ -88,7 +92,7 @@ _ALL = (
     _driver("list-corruption", "list-corruption", "A sample is taken off its list twice.",
             "flaky_expire_sample", symptoms=("list_del corruption",)),
     _driver("refcount", "refcount", "A client is put once more than it was got.",
-            "flaky_put_client", sysctls={"kernel.panic_on_warn": "1"}, symptoms=("refcount_t: underflow",)),
+            "flaky_put_client", "flaky_refcount", sysctls={"kernel.panic_on_warn": "1"}, symptoms=("refcount_t: underflow",)),
     _driver("stack-overflow", "stack-overflow", "A circle is walked by recursion until the stack ends.",
             "flaky_walk_tree", symptoms=("stack guard page was hit",)),
     _driver("stack-corruption", "stack-corruption", "A command longer than its buffer runs over the stack.",
