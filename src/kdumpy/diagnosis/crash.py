@@ -256,9 +256,29 @@ class Crash:
     def call(self) -> operands.Instruction | None:
         """The call that led to an instruction pointer without code."""
         frames = self.below_fault
-        if self.kernel is None or len(frames) < 2 or frames[1].pc == 0:
+        if self.kernel is None or len(frames) < 2 or frames[1].pc == 0 or frames[1].interrupted:
             return None
         return operands.decode_call(self.read, frames[1].pc, self.registers)
+
+    @cached_property
+    def call_register(self) -> str | None:
+        """The register through which that call was made, directly or by a thunk (retpoline)."""
+        if self.call is None or self.kernel is None:
+            return None
+        words = self.call.text.split()
+        if self.call.target or not words[-1].startswith("0x"):
+            return self.call.target
+        thunk = memory.symbol_at(self.kernel.prog, int(words[-1], 16))
+        return thunk.rpartition("_thunk_")[2] if thunk.startswith("__x86_indirect") and "+" not in thunk else None
+
+    @cached_property
+    def call_origin(self) -> operands.Origin | None:
+        """Where the target of that call was loaded from."""
+        caller = self.below_fault[1] if self.call else None
+        if self.call is None or self.call_register is None or caller is None or caller.offset is None:
+            return None
+        return operands.origin(self.read, caller.pc - caller.offset, self.call.address, self.call_register,
+                               self.registers)
 
     # Looking things up
 
@@ -315,7 +335,8 @@ class Crash:
     def stack_evidence(self, what: str = "the stack", frames: Sequence[Frame] = ()) -> list[Evidence]:
         """Return a stack in a line; the one that crashed, from the fault on, where none is given."""
         frames = frames or (self.below_fault if self.faulted else self.below_panic)
-        names = [str(frame.function) for frame in frames if frame.symbol and not frame.user][:6]
+        end = next((number for number, frame in enumerate(frames) if frame == self.own_frame), 0)
+        names = [str(frame.function) for frame in frames if frame.symbol and not frame.user][: max(6, end + 3)]
         return [Evidence(what, " ← ".join(names), self.crash_command("bt"))] if names else []
 
     def instruction_evidence(self) -> list[Evidence]:
@@ -329,13 +350,29 @@ class Crash:
                     detail += f", {self.operand.index} = {self.operand.index_value:#x}"
             found.append(Evidence("the faulting instruction", detail,
                                   self.crash_command(f"dis -r {self.fault.symbol}+{self.fault.offset}")))
-        if self.origin:
-            place = self.describe(self.origin.address)
-            where = f"{self.origin.address:#x}" + (f", {place}" if place else "")
-            found.append(Evidence("where the pointer came from",
-                                  f"{self.origin.register} was loaded by `{self.origin.text}` from {where}",
-                                  self.crash_command(f"rd {self.origin.address:x}")))
-        return found
+        return found + self._origin_evidence(self.origin)
+
+    def call_evidence(self) -> list[Evidence]:
+        """Return the call that led nowhere, and where its target came from."""
+        if self.call is None:
+            return []
+        caller = self.below_fault[1]
+        register = self.call_register
+        value = self.registers.get(register or "")
+        detail = f"{self.call.text} in {caller}" if register is None else \
+            f"{caller.function} called through the register {register}" \
+            + (f" = {value:#x}" if value is not None else "")
+        found = [Evidence("the call", detail, self.crash_command(f"dis -r {caller.symbol}+{caller.offset}"))]
+        return found + self._origin_evidence(self.call_origin)
+
+    def _origin_evidence(self, origin: operands.Origin | None) -> list[Evidence]:
+        if origin is None:
+            return []
+        place = self.describe(origin.address)
+        where = f"{origin.address:#x}" + (f", {place}" if place else "")
+        return [Evidence("where the pointer came from",
+                         f"{origin.register} was loaded by `{origin.text}` from {where}",
+                         self.crash_command(f"rd {origin.address:x}"))]
 
 
 def _kernel_lines(log: Sequence[LogRecord]) -> tuple[list[str], list[float | None]]:
@@ -360,7 +397,7 @@ def _first_event(events: Sequence[Event], closing: Event | None) -> Event | None
     if first is not None or closing is None:
         return first
     kind = next((kind for words, kind in _CLOSINGS if any(words in line for line in closing.lines)), None)
-    before = [event for event in events if kind in event.kinds and event.position <= closing.position]
+    before = [event for event in events if kind in event.kinds and event.position < closing.position]
     if not before:
         return closing
     if kind == Kind.HUNG and closing.seconds is not None:

@@ -118,15 +118,17 @@ def above_anchor(frames: Sequence[Frame]) -> Choice:
 
 
 def context_of(frames: Sequence[Frame]) -> str | None:
-    """Say in words what the code was run by: `a work queue (flaky_poll_work)`."""
+    """Say in words what the code was run by: `a work queue (flaky_poll_work)`, `the system call write`."""
     known = contexts()
     for number, frame in enumerate(frames):
         words = None if frame.module else known.get(plain_name(frame))
-        if words and number:
-            caller = plain_name(frames[number - 1])
-            name = next((plain_name(item) for item in reversed(frames[:number])
-                         if plain_name(item).startswith("sys_")), "") if "system call" in words else caller
-            return f"{words} ({name.removeprefix('sys_')})" if name else words
+        if not words or not number:
+            continue
+        if words != "a system call":
+            return f"{words} ({plain_name(frames[number - 1])})"
+        call = next((plain_name(item)[4:] for item in reversed(frames[:number])
+                     if plain_name(item).startswith("sys_")), "")
+        return f"the system call {call}" if call else words
     return None
 
 

@@ -52,6 +52,7 @@ def diagnose(kernel: Kernel) -> Diagnosis:
         schema=SCHEMA, system=_system(kernel), panic=_panic(crash), verdict=_verdict(crash, judgement),
         signature=_signature(crash, judgement, frames), trace=_frames(frames, judgement),
         trace_source=("dump" if any(frame.pc for frame in frames) else "log") if frames else "",
+        trace_task=_trace_task(crash, judgement),
         cpus=tuple(CpuFacts(cpu.number, _task(cpu.task), cpu.panicked, cpu.doing, _words(cpu.stack))
                    for cpu in kernel.cpus),
         blocked=_blocked(crash), memory=memory_usage(kernel),
@@ -85,7 +86,8 @@ def diagnose_log(path: Path, dump: Dump, reason: str) -> Diagnosis:
     return Diagnosis(
         schema=SCHEMA, dump=_dump(path, dump, missing, ()), system=system, panic=_panic(crash),
         verdict=_verdict(crash, judgement), signature=_signature(crash, judgement, frames),
-        trace=_frames(frames, judgement), trace_source="log" if frames else "", cpus=(), blocked=Blocked(0, (), ()),
+        trace=_frames(frames, judgement), trace_source="log" if frames else "",
+        trace_task=_trace_task(crash, judgement), cpus=(), blocked=Blocked(0, (), ()),
         memory=MemoryFacts(None, None, None, None, None, None), modules=(), log_tail=_log_tail(crash, log.records))
 
 
@@ -117,15 +119,25 @@ def _panic(crash: Crash) -> PanicFacts | None:
         return None
     panic, event = crash.panic, crash.event
     instruction = crash.instruction if crash.faulted else None
-    task = _task(crash.task)
-    if task is None and event and event.task:
-        task = TaskFacts(event.task[0], event.task[1], 0)
     return PanicFacts(
-        message=crash.message, cpu=panic.cpu if panic else event.cpu if event else None, task=task,
+        message=crash.message, cpu=panic.cpu if panic else event.cpu if event else None, task=_crashed_task(crash),
         context=crash.context, registers=dict(crash.registers),
         instruction=instruction.text if instruction else None,
         instruction_address=crash.fault.pc or None if crash.faulted and crash.fault else None,
         fault_address=crash.address if crash.faulted else None)
+
+
+def _crashed_task(crash: Crash) -> TaskFacts | None:
+    if crash.task is None and crash.event and crash.event.task:
+        return TaskFacts(crash.event.task[0], crash.event.task[1], 0)
+    return _task(crash.task)
+
+
+def _trace_task(crash: Crash, judgement: Judgement | None) -> TaskFacts | None:
+    if judgement is None:
+        return None
+    finding = judgement.finding
+    return _task(finding.trace_task) if finding.trace else _crashed_task(crash)
 
 
 def _verdict(crash: Crash, judgement: Judgement | None) -> Verdict:

@@ -322,6 +322,8 @@ class Diagnosis:
     """The stack that crashed, innermost first."""
     trace_source: str
     """Where the trace is from: dump or log; empty when there is none."""
+    trace_task: TaskFacts | None
+    """The task whose stack it is; null where unknown."""
     cpus: tuple[CpuFacts, ...]
     """Every CPU online."""
     blocked: Blocked

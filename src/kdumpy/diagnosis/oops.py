@@ -102,7 +102,7 @@ _HEADS: tuple[tuple[Kind, str], ...] = (
     (Kind.WARN, r"^WARNING: (?:CPU: \d+ PID: |.* at [\w.]+\+0x)"),
     (Kind.DIE, r"^Oops: |Internal error: |^[\w ]+: [0-9a-f]{4} \[#\d+\]"),
 )
-_HEAD = re.compile("|".join(f"(?P<k{number}>{pattern})" for number, (_, pattern) in enumerate(_HEADS)))
+_COMPILED = tuple((kind, re.compile(pattern)) for kind, pattern in _HEADS)
 _MAYBE = re.compile(r"BUG|WARNING|Oops|panic|sysrq|fault|rror|[Uu]nable|stall|LOCKUP|blocked|oom|corrupt|"
                     r"refcount_t|NMI|[Hh]ardware|opcode|execut|VFS|\[#|stack|free")
 """One of these is in every opening; most lines have none, and are done with."""
@@ -117,7 +117,7 @@ _RIP = re.compile(rf"(?:RIP: (?:0010|e030):|pc : )(?:{_PLACE}|(0x[0-9a-f]+))")
 _CPU = re.compile(r"(?:\bCPU: ?|CPU#|\bcpu )(\d+)")
 _PID = re.compile(r"\bPID: (\d+) Comm: (.*?)(?: Kdump: loaded| Not tainted| Tainted: |$)")
 _WORK = re.compile(r"^\s*Workqueue: (.+)$")
-_TAINT = re.compile(r"Tainted: ([A-Z ]+?)(?:\s{2,}|\s+\d)")
+_TAINT = re.compile(r"Tainted: ([A-Z ]+?)\s+\d")
 _BUG_AT = re.compile(r"(?:kernel BUG at|WARNING:.* at) ([\w./+-]+:\d+)")
 _HUNG = re.compile(r"INFO: task (.*):(\d+) (?:is )?blocked (?:in I/O wait )?for more than (\d+)")
 _STUCK = re.compile(r"CPU#(\d+) stuck for (\d+)s! \[(.*):(\d+)\]")
@@ -309,5 +309,4 @@ def kind_of(line: str) -> Kind | None:
     """Return what a line opens; None for a line that opens nothing."""
     if not _MAYBE.search(line):
         return None
-    match = _HEAD.search(line)
-    return _HEADS[int(str(match.lastgroup)[1:])][0] if match and match.lastgroup else None
+    return next((kind for kind, pattern in _COMPILED if pattern.search(line)), None)

@@ -55,7 +55,7 @@ class Page:
         """Add a paragraph, wrapped; `mark` stands before its first line, `hanging` columns before the others."""
         room = self.width - indent
         wrapped = textwrap.wrap(printable(text.replace("\n", " ").replace("\t", " ")), max(room - hanging, 20),
-                                break_on_hyphens=False, break_long_words=True) or [""]
+                                break_on_hyphens=False, break_long_words=False) or [""]
         for number, part in enumerate(wrapped):
             begin = mark.ljust(hanging) if number == 0 else " " * hanging
             self._lines.append(" " * indent + begin + self.paint(part, style))

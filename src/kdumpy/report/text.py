@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 
 from kdumpy.diagnosis.model import BlockedFacts, Confidence, Diagnosis, Health, TaskFacts
@@ -13,6 +14,8 @@ _CONFIDENCE = {
     Confidence.LIKELY: ("likely: it fits best, but does not exclude others", Style.DOUBTFUL),
     Confidence.POSSIBLE: ("possible: the evidence is thin", Style.DOUBTFUL),
 }
+_LONG_PATH = 32
+"""A path that is longer than this is said once, and then as $VMCORE."""
 _CPUS, _BLOCKED, _FRAMES, _WAIT_FRAMES, _LOG = 16, 8, 30, 12, 45
 """How many of each are shown; the JSON has all."""
 
@@ -49,7 +52,7 @@ def _verdict(page: Page, diagnosis: Diagnosis) -> None:
         if diagnosis.signature.id:
             rows.append(("signature", diagnosis.signature.id, Style.PLAIN))
         for name, value, row_style in rows:
-            page.pieces((name.ljust(12), Style.QUIET), (value, row_style), indent=2)
+            page.paragraph(value, row_style, indent=2, hanging=12, mark=name)
         page.line()
     page.paragraph(verdict.explanation)
 
@@ -74,11 +77,15 @@ def _evidence(page: Page, diagnosis: Diagnosis) -> None:
     verdict = diagnosis.verdict
     if not verdict.evidence:
         return
-    page.heading("Evidence")
+    page.heading("Evidence, and how to see it")
+    path = shlex.quote(diagnosis.dump.path)
+    short = "$VMCORE" if len(path) > _LONG_PATH else path
+    if short != path:
+        page.line(f"$ VMCORE={path}", Style.COMMAND, indent=4)
     for item in verdict.evidence:
         page.paragraph(f"{item.what}: {item.detail}", indent=2, hanging=2, mark="-")
         if item.command:
-            page.line(f"$ {item.command}", Style.COMMAND, indent=4)
+            page.line(f"$ {item.command.replace(path, short)}", Style.COMMAND, indent=4)
     if verdict.symptoms:
         page.paragraph("also seen, and explained by this: " + ", ".join(verdict.symptoms), indent=2, hanging=2,
                        mark="-")
@@ -94,7 +101,8 @@ def _next(page: Page, diagnosis: Diagnosis) -> None:
 def _trace(page: Page, diagnosis: Diagnosis) -> None:
     if not diagnosis.trace:
         return
-    page.heading("Stack, innermost first" + (" (from the log)" if diagnosis.trace_source == "log" else ""))
+    whose = f" of {_task(diagnosis.trace_task)}" if diagnosis.trace_task and diagnosis.trace_task.pid else ""
+    page.heading(f"Stack{whose}, innermost first" + (" (from the log)" if diagnosis.trace_source == "log" else ""))
     for frame in diagnosis.trace[:_FRAMES]:
         name = frame.symbol or f"{frame.pc:#x} (no code there)"
         if frame.symbol and frame.offset is not None and not frame.inline:
@@ -102,7 +110,8 @@ def _trace(page: Page, diagnosis: Diagnosis) -> None:
         if frame.symbol and frame.symbol.startswith("("):
             name = frame.symbol
         name += f" [{frame.module}]" if frame.module else ""
-        name += " (inlined)" if frame.inline else ""
+        if frame.symbol and frame.offset is None and not frame.symbol.startswith("("):
+            name += " (inlined)" if frame.inline else " (tail call)"
         mark, style = ("→ ", Style.CULPRIT) if frame.culprit else ("  ", Style.PLAIN)
         page.pieces((mark, style), (name, style), (f"   {frame.source}" if frame.source else "", Style.QUIET), indent=2)
     if len(diagnosis.trace) > _FRAMES:

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.model import Confidence, Evidence
-from kdumpy.kernel.values import Frame
+from kdumpy.kernel.values import Frame, Task
 
 CERTAIN, LIKELY, POSSIBLE = Confidence.CERTAIN, Confidence.LIKELY, Confidence.POSSIBLE
 
@@ -34,6 +34,8 @@ class Finding:
     """The frame that names the crash for grouping; the culprit where None."""
     trace: Sequence[Frame] = ()
     """The stack that tells the story, where it is not the one that panicked."""
+    trace_task: Task | None = None
+    """The task whose stack that is."""
     tokens: str = ""
     """Stands for the key frame in the signature where no frame can."""
 
@@ -87,13 +89,16 @@ class Words:
     def where(self) -> str:
         """A sentence: what ran the code."""
         who = self.crash.task_words
-        context = self.crash.context
-        if context and who:
-            return f"It ran in {context}, on {who}." if "interrupt" in context or "timer" in context \
-                else f"It ran in {context}, in {who}."
-        if context or who:
-            return f"It ran in {context or who}."
-        return ""
+        context = self.crash.context or ""
+        if not who or not context:
+            return f"It ran in {context or who}." if context or who else ""
+        if context.startswith("a kernel thread") or "idle loop" in context:
+            return f"It ran in {who}."
+        if "system call" in context:
+            return f"It ran in {context} of {who}."
+        if "interrupt" in context or "timer" in context or "tasklet" in context or "RCU" in context:
+            return f"It ran in {context}, which had interrupted {who}."
+        return f"It ran in {context}, in {who}."
 
     @property
     def blame(self) -> str:

@@ -49,6 +49,7 @@ class Deadlock(Cause):
             next=["Let all code take these locks in one order; lockdep (CONFIG_PROVE_LOCKING) finds such pairs "
                   "before they happen."],
             culprit=choices[0].frame, decisions=choices[0].decisions, trace=crash.with_tail_calls(first.stack.frames),
+            trace_task=first.task,
             key=choices[0].frame, subtype=str(len(circle)))
 
 

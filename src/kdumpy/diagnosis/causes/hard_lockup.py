@@ -32,4 +32,5 @@ class HardLockup(Cause):
                 f"CPU {number} ran in {words.name} with interrupts off for so long that the watchdog took it for dead.",
                 "It loops there, or waits for a spinlock that is never released.", words.blame),
             evidence=[*crash.log_evidence(), *crash.stack_evidence("where the CPU was", frames)],
-            culprit=choice.frame, decisions=choice.decisions, trace=frames, key=culprit.above_anchor(frames).frame)
+            culprit=choice.frame, decisions=choice.decisions, trace=frames,
+            trace_task=stuck.task if stuck else None, key=culprit.above_anchor(frames).frame)

@@ -56,8 +56,9 @@ class HungTask(Cause):
             evidence=[*crash.log_evidence(), *wait_evidence(crash, blocked),
                       *self._owner_evidence(crash, owner, held_by)],
             next=["If the wait was for slow storage or network and not for a bug, raise "
-                  "kernel.hung_task_timeout_secs; the tasks in D below show what they wait for."],
-            culprit=chosen.frame, decisions=chosen.decisions, trace=frames,
+                  "kernel.hung_task_timeout_secs; the waiting tasks below show what they wait for."],
+            culprit=chosen.frame, decisions=chosen.decisions, trace=held_by or frames,
+            trace_task=owner if held_by else blocked.task if blocked else None,
             key=culprit.above_anchor(held_by or frames).frame, subtype=self._family(frames))
 
     @staticmethod

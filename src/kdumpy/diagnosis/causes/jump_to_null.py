@@ -5,7 +5,6 @@ from __future__ import annotations
 from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Words
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.memory import NULL_PAGE
-from kdumpy.diagnosis.model import Evidence
 from kdumpy.diagnosis.oops import Kind
 
 
@@ -25,15 +24,12 @@ class JumpToNull(Cause):
         if not fetched and (nowhere is None or nowhere >= NULL_PAGE or not crash.faulted):
             return None
         words = Words(crash, crash.own_frame)
-        call = crash.call
-        called = [Evidence("the call", call.text, crash.crash_command("bt"))] if call else []
         return Finding(
             title=words.titled("Call of a NULL function pointer"),
             confidence=CERTAIN if crash.own_frame else LIKELY,
             explanation=words.paragraph(
-                f"{words.name} called a function through a pointer that was NULL"
-                + (f" (`{call.text}`)." if call else "."),
+                f"{words.name} called a function through a pointer that was NULL.",
                 "Usually an operation that a driver must provide was not set, or the object that holds the pointer "
                 "was not ready, or gone.", words.where, words.blame),
-            evidence=[*crash.log_evidence(), *called, *crash.stack_evidence()],
+            evidence=[*crash.log_evidence(), *crash.call_evidence(), *crash.stack_evidence()],
             culprit=crash.own_frame, decisions=crash.own.decisions, subtype="execute")

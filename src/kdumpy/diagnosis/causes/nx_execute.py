@@ -5,7 +5,6 @@ from __future__ import annotations
 from kdumpy.diagnosis.causes.base import CERTAIN, Cause, Finding, Words
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.memory import Meaning, meaning
-from kdumpy.diagnosis.model import Evidence
 from kdumpy.diagnosis.oops import Kind
 
 _FETCH_REFUSED = 0x11
@@ -27,8 +26,6 @@ class NxExecute(Cause):
             return None
         words = Words(crash, crash.own_frame)
         place = crash.describe(crash.address) if crash.address else ""
-        call = crash.call
-        called = [Evidence("the call", call.text, crash.crash_command("bt"))] if call else []
         return Finding(
             title=words.titled("Execution of data"),
             confidence=CERTAIN,
@@ -37,5 +34,5 @@ class NxExecute(Cause):
                 + (f" ({place})." if place else "."),
                 "A function pointer was overwritten or is of the wrong kind; it can also be an attack on the kernel.",
                 words.where, words.blame),
-            evidence=[*crash.log_evidence(), *called, *crash.stack_evidence()],
+            evidence=[*crash.log_evidence(), *crash.call_evidence(), *crash.stack_evidence()],
             culprit=crash.own_frame, decisions=crash.own.decisions, subtype="execute")

@@ -12,7 +12,7 @@ from kdumpy.units import human_bytes
 
 _INVOKED = re.compile(r"(\S.*) invoked oom-killer: ")
 # mm/oom_kill.c dump_tasks(): [  pid  ]   uid  tgid total_vm      rss ... oom_score_adj name
-_TASK = re.compile(r"^\[\s*(\d+)\]\s+\d+\s+\d+\s+\d+\s+(\d+)\s.*?\s(-?\d+)\s+(\S.*)$")
+_TASK = re.compile(r"^\[\s*(\d+)\](?:\s+-?\d+){3}\s+(\d+)(?:\s+-?\d+)+\s+(\S.*)$")
 _PAGE = 4096
 
 
@@ -51,7 +51,7 @@ class OutOfMemory(Cause):
 
 def _largest(event: Event) -> list[tuple[int, int, str]]:
     """Return (pid, resident bytes, name) of the processes in the killer's table, largest first."""
-    rows = [(int(match[1]), int(match[2]) * _PAGE, match[4]) for line in event.lines if (match := _TASK.match(line))]
+    rows = [(int(match[1]), int(match[2]) * _PAGE, match[3]) for line in event.lines if (match := _TASK.match(line))]
     return sorted(rows, key=lambda row: -row[1])
 
 

@@ -43,7 +43,8 @@ class RcuStall(Cause):
                 "The kernel is set to panic then (kernel.panic_on_rcu_stall)." if "RCU" in crash.closing_words else "",
                 words.blame),
             evidence=[*crash.log_evidence(), *crash.stack_evidence("where the CPU was", frames)],
-            culprit=choice.frame, decisions=choice.decisions, trace=frames, key=culprit.above_anchor(frames).frame)
+            culprit=choice.frame, decisions=choice.decisions, trace=frames,
+            trace_task=cpu.task if cpu else None, key=culprit.above_anchor(frames).frame)
 
     @staticmethod
     def _cpus(event: Event) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Words
 from kdumpy.diagnosis.crash import Crash
-from kdumpy.diagnosis.memory import Meaning, meaning
+from kdumpy.diagnosis.memory import Meaning, Meant, meaning
 from kdumpy.diagnosis.model import Evidence
 from kdumpy.diagnosis.oops import Kind
 
@@ -27,23 +27,26 @@ class UseAfterFree(Cause):
         values = [nowhere, crash.pointer, crash.address]
         found = next((meant for value in values if value is not None
                       and (meant := meaning(value)).meaning in _FREED), None)
+        origin = crash.origin or crash.call_origin
+        place = crash.describe(origin.address) if origin else ""
+        # Without slub_debug nothing is poisoned, but the allocator still knows that the object is free.
+        if found is None and place.startswith("free slab object") and crash.pointer is not None:
+            found = Meant(Meaning.KERNEL, f"it held {crash.pointer:#x}")
         if found is None:
             return None
-        called = nowhere is not None and meaning(nowhere).meaning in _FREED
+        called = nowhere is not None
         words = Words(crash, crash.own_frame)
         what = "called a function pointer" if called else "followed a pointer"
         off_list = found.meaning == Meaning.LIST_POISON
-        origin = crash.origin
-        place = crash.describe(origin.address) if origin else ""
         return Finding(
             title=words.titled("Use of a list entry after its removal" if off_list else "Use after free"),
             confidence=CERTAIN if found.meaning == Meaning.FREED else LIKELY,
             explanation=words.paragraph(
                 f"{words.name} {what} out of an object that had already been "
                 + ("taken off its list" if off_list else "freed") + f" ({found.words}).",
-                f"The object lies in {place}." if place else "", words.where, words.blame),
-            evidence=[*crash.log_evidence(), Evidence("a poisoned pointer", found.words, crash.crash_command("bt")),
-                      *crash.instruction_evidence(), *crash.stack_evidence()],
+                f"The pointer came from a {place}." if place.startswith("free slab") else "", words.where, words.blame),
+            evidence=[*crash.log_evidence(), Evidence("the pointer", found.words, crash.crash_command("bt")),
+                      *(crash.call_evidence() if called else crash.instruction_evidence()), *crash.stack_evidence()],
             next=["Boot with slub_debug=FZPU (or a kernel with KASAN): the next crash then also says who freed "
                   "the object."],
             culprit=crash.own_frame, decisions=crash.own.decisions, subtype="call" if called else "follow")

@@ -1,0 +1,149 @@
+"""Every dump of the laboratory gets the right verdict, and its JSON keeps the schema."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+import kdumpy
+import lab
+from kdumpy.diagnosis import Diagnosis, as_json, diagnose
+from kdumpy.diagnosis.schema import json_schema
+from kdumpy.report import text
+from kdumpy.vm.faults import FAULTS
+
+
+@cache
+def diagnosed(kernel: str, fault: str) -> Diagnosis:
+    with kdumpy.open(lab.dump(kernel, fault).path) as opened:
+        return diagnose(opened)
+
+
+@pytest.mark.parametrize(("kernel", "name"), lab.panics())
+def test_cause_and_culprit_are_right(kernel: str, name: str) -> None:
+    fault, verdict = FAULTS[name], diagnosed(kernel, name).verdict
+    assert verdict.cause == fault.cause
+    if fault.culprits:
+        assert verdict.culprit is not None
+        assert verdict.culprit.function in fault.culprits
+        assert verdict.culprit.module == fault.module
+    else:
+        assert verdict.culprit is None or verdict.culprit.module is None
+    assert verdict.evidence
+    assert verdict.explanation.endswith((".", ")"))
+    assert [item for item in verdict.not_judged if "Error" in item.why] == []
+
+
+@pytest.mark.parametrize(("kernel", "name"), lab.panics())
+def test_the_dump_is_read_whole(kernel: str, name: str) -> None:
+    diagnosis = diagnosed(kernel, name)
+    assert diagnosis.dump.health == "complete"
+    assert diagnosis.dump.missing == {}
+    assert diagnosis.system.release == lab.dump(kernel, name).release
+    assert diagnosis.system.taints[0].startswith("O")
+    assert diagnosis.memory.total
+    assert diagnosis.memory.free is not None
+    assert len(diagnosis.cpus) == 2
+    assert [cpu.panicked for cpu in diagnosis.cpus].count(True) == 1
+    assert "flaky" in {module.name for module in diagnosis.modules}
+
+
+@pytest.mark.parametrize(("kernel", "name"), lab.panics())
+def test_the_json_keeps_the_schema(kernel: str, name: str) -> None:
+    value = json.loads(json.dumps(as_json(diagnosed(kernel, name))))
+    jsonschema.Draft202012Validator(json_schema()).validate(value)
+
+
+@pytest.mark.parametrize(("kernel", "name"), lab.panics())
+def test_the_culprit_is_marked_in_the_stack(kernel: str, name: str) -> None:
+    diagnosis = diagnosed(kernel, name)
+    marked = [frame for frame in diagnosis.trace if frame.culprit]
+    if diagnosis.verdict.culprit:
+        assert len(marked) == 1
+        assert (marked[0].symbol or "").split(".")[0] == diagnosis.verdict.culprit.function
+    else:
+        assert marked == []
+
+
+@pytest.mark.parametrize(("kernel", "name"), lab.panics())
+def test_the_report_reads_well(kernel: str, name: str) -> None:
+    report = text.render(diagnosed(kernel, name))
+    for word in ("None", "  .", "..", " ,", "( ", "()()", "0x0x", "Error"):
+        assert word not in report.split("Evidence")[0], word
+
+
+@pytest.mark.parametrize("name", lab.LIVE)
+def test_a_running_kernel_did_not_crash(name: str) -> None:
+    diagnosis = diagnosed("6.1", name)
+    assert diagnosis.verdict.cause == "none"
+    assert diagnosis.panic is None
+    assert diagnosis.signature.id == ""
+    jsonschema.Draft202012Validator(json_schema()).validate(json.loads(json.dumps(as_json(diagnosis))))
+
+
+def test_the_signature_does_not_depend_on_the_kernel() -> None:
+    pairs = lab.panics("null-workqueue")
+    assert len(pairs) == len(lab.KERNELS)
+    assert len({diagnosed(kernel, name).signature.id for kernel, name in pairs}) == 1
+
+
+def test_the_signature_tells_the_faults_apart() -> None:
+    ids = {name: diagnosed(kernel, name).signature.id for kernel, name in lab.panics() if kernel == "6.1"}
+    assert len(set(ids.values())) == len(ids)
+
+
+def test_nothing_of_the_host_or_boot_is_in_the_signature() -> None:
+    signature = diagnosed("6.1", "null-workqueue").signature
+    for part in signature.parts:
+        assert "0x" not in part
+    assert signature.parts == ("v1", "null-dereference", "read", "flaky", "flaky_poll_channel")
+
+
+def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "kdumpy", "report", *map(str, words)], capture_output=True, text=True,
+                          check=False)
+
+
+def test_the_command_prints_the_verdict() -> None:
+    done = run(lab.dump("6.1", "null-workqueue").path)
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[0] == "NULL pointer dereference in flaky_poll_channel [flaky]"
+    assert done.stderr == ""
+
+
+def test_the_command_writes_a_private_file(tmp_path: Path) -> None:
+    place = tmp_path / "report.json"
+    place.write_text("old and long " * 10_000)
+    place.chmod(0o644)
+    done = run(lab.dump("6.1", "null-workqueue").path, "--json", "-o", place)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert place.stat().st_mode & 0o777 == 0o600
+    assert json.loads(place.read_text())["verdict"]["cause"] == "null-dereference"
+
+
+def test_the_command_says_that_nothing_crashed() -> None:
+    done = run(lab.dump("6.1", "live").path)
+    assert done.returncode == 1
+    assert "did not crash" in done.stdout
+
+
+def test_a_dump_that_is_cut_short_is_told_by_its_log(tmp_path: Path) -> None:
+    """The engine refuses it, the log can still be read, and the report says what it rests on."""
+    whole = lab.dump("6.1", "null-workqueue").path.read_bytes()
+    told = []
+    for tenths in range(1, 10):
+        place = tmp_path / "vmcore"
+        place.write_bytes(whole[: len(whole) * tenths // 10])
+        done = run(place)
+        assert "Traceback" not in done.stderr
+        assert done.returncode in (0, 1, 3)
+        if done.returncode == 0:
+            assert "damaged" in done.stdout or "incomplete" in done.stdout
+            told.append("null-dereference" in done.stdout)
+    assert any(told)

@@ -1,0 +1,72 @@
+"""Who waits for whom, on real dumps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+import kdumpy
+import lab
+from kdumpy.diagnosis.crash import Crash
+from kdumpy.diagnosis.locks import Waits
+
+KERNELS = sorted({kernel for kernel, _ in lab.panics("deadlock", "hung-task")})
+
+
+def waits_of(kernel: str, fault: str) -> Iterator[Waits]:
+    with kdumpy.open(lab.dump(kernel, fault).path) as opened:
+        found = Crash(opened.path, opened, opened.log).waits
+        assert found is not None
+        yield found
+
+
+@pytest.fixture(params=KERNELS)
+def deadlock(request: pytest.FixtureRequest) -> Iterator[Waits]:
+    yield from waits_of(request.param, "deadlock")
+
+
+@pytest.fixture(params=KERNELS)
+def hung(request: pytest.FixtureRequest) -> Iterator[Waits]:
+    yield from waits_of(request.param, "hung-task")
+
+
+def test_a_circle_of_two(deadlock: Waits) -> None:
+    (circle,) = deadlock.circles
+    assert {item.task.comm for item in circle} == {"flaky_collect", "flaky_report"}
+    locks = [item.waits_for for item in circle]
+    assert all(lock is not None and lock.kind == "mutex" for lock in locks)
+    assert len({lock.address for lock in locks if lock}) == 2
+
+
+def test_each_waits_for_what_the_other_holds(deadlock: Waits) -> None:
+    one, other = deadlock.circles[0]
+    assert one.waits_for is not None
+    assert other.waits_for is not None
+    assert one.waits_for.owner == other.task
+    assert other.waits_for.owner == one.task
+
+
+def test_a_static_lock_is_named_by_its_symbol(deadlock: Waits) -> None:
+    names = [item.waits_for.name for item in deadlock.blocked if item.waits_for]
+    assert names
+    for name in names:
+        assert name.startswith("flaky+0x")
+        assert name.endswith("[flaky]")
+
+
+def test_the_owner_of_a_lock_need_not_be_blocked_itself(hung: Waits) -> None:
+    assert hung.circles == ()
+    waiter = next(item for item in hung.blocked if item.task.comm == "flaky_report")
+    assert waiter.waits_for is not None
+    assert waiter.waits_for.owner is not None
+    assert waiter.waits_for.owner.comm == "flaky_collect"
+    assert waiter.seconds is not None
+    assert waiter.seconds >= 3
+    assert hung.of_pid(waiter.task.pid) is waiter
+
+
+def test_a_kernel_at_rest_has_none_that_wait_for_a_lock() -> None:
+    for waits in waits_of("6.1", "live"):
+        assert [item for item in waits.blocked if item.waits_for] == []
+        assert waits.circles == ()

@@ -1,0 +1,37 @@
+"""What an address means by its value."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kdumpy.diagnosis.memory import Meaning, meaning
+
+
+@pytest.mark.parametrize(("address", "expected", "words"), [
+    (0, Meaning.NULL, "NULL"),
+    (0x18, Meaning.NULL, "offset"),
+    (0x1008, Meaning.SMALL, "small number"),
+    (0xFFFFFFFFFFFFFFF4, Meaning.ERROR, "ENOMEM"),
+    (0x6B6B6B6B6B6B6B6B, Meaning.FREED, "POISON_FREE"),
+    (0x6B6B6B6B6B6B6B7B, Meaning.FREED, "POISON_FREE"),
+    (0x5A5A5A5A5A5A5A5A, Meaning.UNINITIALISED, "POISON_INUSE"),
+    (0xDEAD000000000100, Meaning.LIST_POISON, "LIST_POISON1"),
+    (0xDEAD000000000122, Meaning.LIST_POISON, "LIST_POISON2"),
+    (0xDEAD000000000108, Meaning.LIST_POISON, "LIST_POISON1"),
+    (0x7F0012345678, Meaning.USER, "process"),
+    (0x656C2D746E656D65, Meaning.TEXT, "ement-le"),
+    (0x0123456789ABCDEF, Meaning.NON_CANONICAL, "not canonical"),
+    (0xFFFF888012345678, Meaning.KERNEL, ""),
+    (0xFF48C6C2571CFCC0, Meaning.KERNEL, ""),
+])
+def test_meaning(address: int, expected: Meaning, words: str) -> None:
+    meant = meaning(address)
+    assert meant.meaning == expected
+    assert words in meant.words
+
+
+@given(st.integers(0, (1 << 64) - 1))
+def test_every_address_means_something(address: int) -> None:
+    assert meaning(address).words

@@ -1,0 +1,125 @@
+"""The report as text: harmless, as wide as it is told, the verdict first."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kdumpy.diagnosis.model import (
+    SCHEMA,
+    Blocked,
+    BlockedFacts,
+    Confidence,
+    CpuFacts,
+    Culprit,
+    Diagnosis,
+    DumpFacts,
+    Evidence,
+    FrameFacts,
+    Health,
+    MemoryFacts,
+    ModuleFacts,
+    NotJudged,
+    PanicFacts,
+    Signature,
+    SystemFacts,
+    TaskFacts,
+    Verdict,
+    Wait,
+)
+from kdumpy.report import json as report_json
+from kdumpy.report import text
+
+
+def diagnosis(words: str = "words", *, cause: str = "bug", health: Health = Health.COMPLETE,
+              missing: dict[str, str] | None = None) -> Diagnosis:
+    """Return a diagnosis whose every text out of the dump is `words`."""
+    task = TaskFacts(1, words, 0xFF)
+    return Diagnosis(
+        schema=SCHEMA,
+        dump=DumpFacts("/var/crash/host-2026-11-23-17:37:02/vmcore", "kdump", 1 << 20, 31, health, (words,),
+                       missing or {}, ()),
+        system=SystemFacts(words, words, words, words, 2, 1 << 30, 99.5, 1, 2, words, (words,), (0.0, 0.5, 1.0)),
+        panic=PanicFacts(words, 0, task, words, {"rax": 1}, words, 1, 2),
+        verdict=Verdict(cause, f"Title {words}", Confidence.LIKELY, Culprit("f", "drv", None), f"Because {words}",
+                        (Evidence("seen", words, "kdumpy log /var/crash/host-2026-11-23-17:37:02/vmcore"),),
+                        ("warn",), (f"Do {words}",), (NotJudged("deadlock", words),)),
+        signature=Signature("v1-0123", words, ("v1",), {}, (words,)),
+        trace=(FrameFacts(1, words, 2, "drv", None, False, True), FrameFacts(0, None, None, None, None, False, False)),
+        trace_source="dump", trace_task=task,
+        cpus=(CpuFacts(0, task, True, words, (words,)),),
+        blocked=Blocked(1, (BlockedFacts(task, 1.5, Wait(words, 1, "mutex", task), (words,)),), ((1, 2),)),
+        memory=MemoryFacts(1, 2, 3, 4, 5, 6), modules=(ModuleFacts(words, 1, "OE", words),), log_tail=(words,))
+
+
+def test_the_verdict_stands_first() -> None:
+    lines = text.render(diagnosis()).splitlines()
+    assert lines[0] == "Title words"
+    assert lines[2].split() == ["cause", "bug"]
+    assert lines[3].split() == ["culprit", "f()", "in", "module", "drv"]
+    assert lines[4].split()[:2] == ["confidence", "likely:"]
+
+
+def test_a_terminal_gets_colours_and_a_file_does_not() -> None:
+    assert "\x1b[" in text.render(diagnosis(), colour=True)
+    assert "\x1b" not in text.render(diagnosis())
+
+
+HOSTILE = "\x1b]0;owned\x07\x1b[2J\r\x9b31m\x08\x00"
+
+
+def test_a_terminal_obeys_nothing_out_of_a_dump() -> None:
+    shown = text.render(diagnosis(HOSTILE))
+    assert [character for character in shown if ord(character) < 32 and character != "\n"] == []
+    assert not any(0x7F <= ord(character) < 0xA0 for character in shown)
+    assert "\\x1b]0;owned\\x07" in shown
+
+
+def test_colours_are_the_only_escapes() -> None:
+    import re
+
+    shown = re.sub(r"\x1b\[[\d;]*m", "", text.render(diagnosis(HOSTILE), colour=True))
+    assert "\x1b" not in shown
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_lines_are_wrapped_but_for_stacks_commands_and_the_log(width: int) -> None:
+    told = text.render(diagnosis("many words " * 30), width=width).split("Evidence")[0]
+    assert max(map(len, told.splitlines())) <= width
+
+
+def test_what_is_missing_is_said() -> None:
+    shown = text.render(diagnosis(health=Health.INCOMPLETE, missing={"symbols": "no kallsyms"}))
+    assert "The dump is incomplete: words" in shown
+    assert "symbols: no kallsyms" in shown
+    assert "not judged, whether it is deadlock" in shown
+
+
+def test_a_kernel_that_did_not_crash() -> None:
+    shown = text.render(diagnosis(cause="none"))
+    assert "confidence" not in shown
+
+
+def test_a_long_path_is_said_once() -> None:
+    shown = text.render(diagnosis())
+    assert "$ VMCORE=/var/crash/host-2026-11-23-17:37:02/vmcore\n" in shown
+    assert "$ kdumpy log $VMCORE\n" in shown
+
+
+def test_json_holds_addresses_as_text(tmp_path: Path) -> None:
+    value = json.loads(report_json.render(diagnosis()))
+    assert value["panic"]["registers"] == {"rax": "0x1"}
+    assert value["panic"]["fault_address"] == "0x2"
+    assert value["verdict"]["confidence"] == "likely"
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.text(), st.integers(0, 300))
+def test_any_text_is_rendered(words: str, width: int) -> None:
+    shown = text.render(diagnosis(words), width=width)
+    assert "\x1b" not in shown
+    json.loads(report_json.render(diagnosis(words)))
