@@ -14,6 +14,7 @@ from kdumpy.debuginfo.cache import load_index
 from kdumpy.debuginfo.dwarf import how_to_get
 from kdumpy.debuginfo.modules import ModuleSymbols, add_module_types
 from kdumpy.debuginfo.objects import Objects
+from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.debuginfo.types import BtfTypes
 from kdumpy.errors import DamagedDump, KdumpyError, NotInDump
 
@@ -76,7 +77,7 @@ def _attach(prog: drgn.Program, info: DebugInfo, saved: Sequence[Mapping[str, in
         _attach_types(prog, info, info.types)
     try:
         info.panic_frame = orc.attach(prog, saved)
-    except (LookupError, AttributeError, drgn.FaultError) as error:
+    except READ_ERRORS as error:
         info.missing["unwind tables"] = str(error)
 
 

@@ -70,7 +70,7 @@ def load(prog: drgn.Program) -> KernelSymbols:
     except drgn.FaultError as error:
         raise NotInDump("the kernel's symbol table is not in the dump", where=f"address {error.address:#x}",
                         why="its pages are missing") from error
-    except (drgn.BadDataError, ValueError, MemoryError, OverflowError) as error:
+    except (drgn.BadDataError, drgn.MissingDebugInfoError, ValueError, MemoryError, OverflowError) as error:
         raise DamagedDump("the kernel's symbol table makes no sense", why=str(error) or type(error).__name__) from error
 
 

@@ -15,6 +15,7 @@ import drgn
 from drgn import Symbol, SymbolBinding, SymbolIndex, SymbolKind
 
 from kdumpy.debuginfo.btf import Btf
+from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.debuginfo.types import BtfTypes
 from kdumpy.errors import DamagedDump
 
@@ -139,7 +140,7 @@ class ModuleSymbols:
                     name = module.name.string_().decode("ascii", "replace")
                     found[name] = module
                     self._ranges += [ModuleRange(start, end, name) for start, end in ranges_of(module)]
-            except (drgn.FaultError, LookupError, AttributeError) as error:
+            except READ_ERRORS as error:
                 self.unreadable["*"] = str(error)
             self._modules = found
             self._ranges.sort()
@@ -149,7 +150,7 @@ class ModuleSymbols:
         if name not in self._indexes:
             try:
                 symbols = symbols_of(self._load()[name])
-            except (drgn.FaultError, LookupError, AttributeError, DamagedDump) as error:
+            except READ_ERRORS as error:
                 self.unreadable[name] = str(error)
                 symbols = []
             self._indexes[name] = SymbolIndex(symbols)
@@ -187,7 +188,7 @@ def add_module_types(types: BtfTypes) -> dict[str, str]:
         head = prog["btf_modules"]
         made = prog.type("struct btf_module")
         entry, end, offset = head.next.value_(), head.address_, drgn.offsetof(made, "list")
-    except (LookupError, drgn.FaultError, AttributeError):
+    except READ_ERRORS:
         return failures                     # no split BTF before 5.11 (36e68442d1af)
     seen: set[int] = set()
     while entry != end and entry not in seen and len(seen) < MOST_MODULES:
@@ -201,7 +202,7 @@ def add_module_types(types: BtfTypes) -> dict[str, str]:
             if size > _LARGEST_BTF:
                 raise DamagedDump("a module's BTF makes no sense", why=f"it claims {size} bytes")
             types.modules[name] = Btf(prog.read(holder.btf.data.value_(), size), base=types.btf)
-        except (DamagedDump, drgn.FaultError) as error:
+        except READ_ERRORS as error:
             failures[name] = str(error)
             if isinstance(error, drgn.FaultError) and name.startswith("the one"):
                 break

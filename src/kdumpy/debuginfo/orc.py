@@ -18,6 +18,8 @@ from typing import NamedTuple
 import drgn
 from drgn import Architecture
 
+from kdumpy.debuginfo.reading import READ_ERRORS
+
 _ENTRY = struct.Struct("<hhH")
 """struct orc_entry: sp_offset, bp_offset (bytes), flags (sp_reg:4, bp_reg:4, type)."""
 _LONGEST_PROLOGUE = 64
@@ -63,7 +65,7 @@ def attach(prog: drgn.Program, saved: Sequence[Mapping[str, int]] = ()) -> Resta
     try:
         prog.create_loaded_modules()
         main = prog.main_module()
-    except (LookupError, AttributeError, drgn.FaultError, drgn.MissingDebugInfoError):
+    except READ_ERRORS:
         # Without types the list of modules cannot be read; the kernel alone can be unwound all the same.
         main = prog.main_module("kernel", create=True)
     if main.address_ranges is not None:         # a vmlinux is loaded: drgn takes the tables from there
@@ -93,7 +95,7 @@ def _first_frame(prog: drgn.Program, saved: Sequence[Mapping[str, int]]) -> tupl
     try:
         frame = prog.crashed_thread().stack_trace()[0]
         return frame.pc, frame.register("rsp")
-    except (LookupError, AttributeError, drgn.FaultError):
+    except READ_ERRORS:
         cpu = crashing_cpu(prog)
         if cpu is None:
             raise LookupError("no CPU panicked") from None
@@ -114,7 +116,7 @@ def _mend_first_frame(prog: drgn.Program, saved: Sequence[Mapping[str, int]]) ->
         if found is None:
             return None
         pushed, at = _frame_above(prog, symbol, sp)
-    except (LookupError, ValueError, IndexError, drgn.FaultError):
+    except READ_ERRORS:
         return None                             # no panic, or nothing to go by: nothing to mend
     entry_address, encoding = found
     flags = encoding.register_sp | encoding.call

@@ -7,6 +7,7 @@ from pathlib import Path
 import drgn
 from drgn import Architecture, Platform
 
+from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.dumpfile.base import Dump
 from kdumpy.dumpfile.notes import Machine
 from kdumpy.errors import DamagedDump, DumpFormatError, KdumpyError
@@ -28,7 +29,10 @@ def open_program(path: Path, dump: Dump) -> tuple[drgn.Program, str]:
         refusal = str(error).splitlines()[0] if str(error) else type(error).__name__
         if not dump.vmcoreinfo:
             raise DamagedDump("the dump cannot be opened", where=str(path), why=refusal) from error
-        return _over_our_reader(dump), refusal
+        try:
+            return _over_our_reader(dump), refusal
+        except READ_ERRORS:         # its VMCOREINFO is of no use: both readers need it
+            raise DamagedDump("the dump cannot be opened", where=str(path), why=refusal) from error
     if not prog.flags & drgn.ProgramFlags.IS_LINUX_KERNEL:
         raise DumpFormatError("not a dump of a Linux kernel", where=str(path),
                               why="it has no VMCOREINFO: a process's core, or a guest without -device vmcoreinfo")

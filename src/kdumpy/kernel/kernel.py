@@ -9,12 +9,12 @@ from pathlib import Path
 import drgn
 
 from kdumpy.debuginfo.attach import DebugInfo
+from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.dumpfile.base import Dump
 from kdumpy.dumpfile.dmesg import LogRecord, read_log
 from kdumpy.errors import KdumpyError
 from kdumpy.kernel import modules, system, tasks
 from kdumpy.kernel.panic import read_panic
-from kdumpy.kernel.reading import READ_ERRORS
 from kdumpy.kernel.stacks import Stacks
 from kdumpy.kernel.values import Cpu, Module, Panic, Stack, System, Task
 

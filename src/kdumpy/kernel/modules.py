@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import drgn
 
 from kdumpy.debuginfo.modules import MOST_MODULES, module_list, ranges_of
-from kdumpy.kernel.reading import READ_ERRORS
+from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.kernel.system import TAINTS
 from kdumpy.kernel.values import Module
 

@@ -10,8 +10,8 @@ import drgn
 from drgn.helpers.linux.sched import cpu_curr
 
 from kdumpy.debuginfo.orc import crashing_cpu
+from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.dumpfile.notes import PrStatus
-from kdumpy.kernel.reading import READ_ERRORS
 from kdumpy.kernel.stacks import Stacks
 from kdumpy.kernel.tasks import task_value
 from kdumpy.kernel.values import Frame, Panic, Stack

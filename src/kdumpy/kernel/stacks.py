@@ -8,7 +8,7 @@ from dataclasses import replace
 import drgn
 
 from kdumpy.debuginfo.attach import DebugInfo
-from kdumpy.kernel.reading import READ_ERRORS
+from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.kernel.values import Frame, Stack
 
 _KERNEL_HALF = 1 << 63

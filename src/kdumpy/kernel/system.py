@@ -11,8 +11,8 @@ from drgn.helpers.linux.mm import totalram_pages
 from drgn.helpers.linux.sched import loadavg
 from drgn.helpers.linux.timekeeping import ktime_get_boottime_seconds, ktime_get_real_seconds
 
+from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.dumpfile.base import Dump
-from kdumpy.kernel.reading import READ_ERRORS
 from kdumpy.kernel.values import System
 
 T = TypeVar("T")

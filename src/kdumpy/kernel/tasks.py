@@ -10,7 +10,7 @@ from drgn.helpers.linux.cpumask import for_each_online_cpu
 from drgn.helpers.linux.pid import for_each_task
 from drgn.helpers.linux.sched import cpu_curr, task_cpu, task_on_cpu, task_state_to_char
 
-from kdumpy.kernel.reading import READ_ERRORS
+from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.kernel.stacks import Stacks
 from kdumpy.kernel.values import Cpu, Stack, Task
 
