@@ -42,6 +42,9 @@ class FileSource:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        if self.path.is_dir():
+            raise DumpFormatError("a directory, not a dump", where=str(path),
+                                  mend="name the file in it, most often vmcore")
         try:
             self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
