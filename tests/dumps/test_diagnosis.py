@@ -8,7 +8,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
-import jsonschema
+import jsonschema  # type: ignore[import-untyped]
 import pytest
 
 import kdumpy
@@ -147,3 +147,42 @@ def test_a_dump_that_is_cut_short_is_told_by_its_log(tmp_path: Path) -> None:
             assert "damaged" in done.stdout or "incomplete" in done.stdout
             told.append("null-dereference" in done.stdout)
     assert any(told)
+
+
+def test_an_oops_that_was_survived_is_the_cause_and_the_end_is_told() -> None:
+    """The log of an oops some time before the operator's crash: the first oops wins, the end stays in the evidence."""
+    from kdumpy.diagnosis.crash import Crash
+    from kdumpy.diagnosis.verdict import judge
+
+    with kdumpy.open(lab.dump("6.1", "null-workqueue").path) as other:
+        oops = [record for record in other.log if record.ts_ns > 0]
+    with kdumpy.open(lab.dump("6.1", "sysrq").path) as kernel:
+        end = [record for record in kernel.log if "sysrq" in record.text.lower() or "panic" in record.text]
+        crash = Crash(kernel.path, kernel, (*oops, *end))
+        judgement = judge(crash)
+        assert judgement is not None
+        assert judgement.cause == "null-dereference"
+        assert judgement.finding.culprit is not None
+        assert judgement.finding.culprit.function == "flaky_poll_channel"
+        assert crash.ended_later
+        assert "sysrq" in crash.evidence.ending()[0].detail
+
+
+@pytest.mark.parametrize(("kernel", "name"), lab.panics())
+def test_a_silent_log_leaves_the_dump_to_speak(kernel: str, name: str) -> None:
+    """The log may be overwritten or lost; registers, code and stacks still tell the cause."""
+    from kdumpy.diagnosis.crash import Crash
+    from kdumpy.diagnosis.model import Confidence
+    from kdumpy.diagnosis.verdict import judge
+
+    fault = FAULTS[name]
+    with kdumpy.open(lab.dump(kernel, name).path) as opened:
+        crash = Crash(opened.path, opened, ())
+        judgement = judge(crash)
+    assert judgement is not None
+    assert judgement.cause == fault.cause
+    assert [item for item in judgement.not_judged if "Error" in item.why or "Iteration" in item.why] == []
+    assert "None" not in judgement.finding.explanation
+    assert "kernel's own words" not in {item.what for item in judgement.finding.evidence}
+    if crash.event and crash.event.inferred == "fault":
+        assert judgement.finding.confidence != Confidence.CERTAIN

@@ -44,7 +44,7 @@ CASES = {
     "init-exit": ("init-exit", "sysrq", "bug"),
     "no-root": (None, "init-exit", "bug"),
     "nmi": ("nmi", "sysrq", "soft-lockup"),
-    "machine-check": ("machine-check", "nmi", "bug"),
+    "machine-check": (None, "nmi", "bug"),
     "unknown": (None, "driver-panic", "live"),
 }
 """None: the laboratory makes no such dump; tests/unit/diagnosis/test_verdict.py has it from a log."""

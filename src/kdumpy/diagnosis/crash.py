@@ -6,27 +6,26 @@ The dump's registers and frames are the stronger evidence; the log is the second
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
 import drgn
 
-from kdumpy.diagnosis import culprit, memory, operands, tailcalls
+from kdumpy.diagnosis import culprit, memory, operands, silent, tailcalls
+from kdumpy.diagnosis.evidence import CrashEvidence
 from kdumpy.diagnosis.locks import Waits
 from kdumpy.diagnosis.memory import Meaning, Meant
-from kdumpy.diagnosis.model import Evidence
 from kdumpy.diagnosis.oops import Event, Kind, Place, read_events
 from kdumpy.dumpfile.logrecord import LogRecord
 from kdumpy.kernel.kernel import Kernel
 from kdumpy.kernel.values import Frame, Module, Panic, Task
 
-SAVERS = frozenset({"__crash_kexec", "crash_kexec", "panic", "vpanic", "nmi_panic", "crash_setup_regs",
-                    "panic_try_force_cpu", "machine_kexec", "machine_crash_shutdown"})
+SAVERS = frozenset({"__crash_kexec", "crash_kexec", "panic", "vpanic", "nmi_panic", "crash_setup_regs"})
 """Functions of the end itself."""
 _CLUSTER_SECONDS = 5.0
-"""khungtaskd reports all hung tasks of a round within this time before it panics."""
+"""khungtaskd reports the hung tasks of a round within this time before it panics."""
+
 # The words of the closing panic that name what it was made of (kernel/hung_task.c, kernel/watchdog.c,
 # kernel/rcu/tree_stall.h, kernel/panic.c, mm/oom_kill.c).
 _CLOSINGS = (
@@ -54,10 +53,46 @@ class Crash:
         self.events = read_events(self.lines, self.seconds)
         self.closing = _closing(self.events)
         """The panic's own event; None where the dump was taken before it was printed."""
-        self.event = _first_event(self.events, self.closing)
-        """The event that it all began with."""
+        self.logged = _first_event(self.events, self.closing)
+        """The event that the log says it all began with."""
+
+    @cached_property
+    def evidence(self) -> CrashEvidence:
+        """What a verdict can rest on, each with the command that shows it."""
+        return CrashEvidence(self)
 
     # What happened
+
+    @cached_property
+    def event(self) -> Event | None:
+        """The event that it all began with: as the log tells it, else as the dump shows it."""
+        if self.logged is not None or self.panic is None:
+            return self.logged
+        fault = self.panic.fault
+        found = operands.decode(self.read, fault.pc, self.panic.registers, self.machine) if fault else None
+        unknown = found is None and fault is not None and self.is_there(fault.pc)
+        return silent.event_of(self.panic, found, _odd_operand(found), unknown_instruction=unknown,
+                               stack_begin=self._stack_begin())
+
+    def _stack_begin(self) -> int:
+        """Lowest address of the panicked task's stack; 0 where unknown."""
+        if self.kernel is None or self.panic is None or self.panic.task is None:
+            return 0
+        try:
+            return int(self.kernel.task_object(self.panic.task.address).stack.value_())
+        except (LookupError, AttributeError, drgn.FaultError):
+            return 0
+
+    def ended_as(self, kind: Kind) -> bool:
+        """Whether the event or the closing panic is of a kind."""
+        return self.told(kind) or bool(self.closing and kind in self.closing.kinds)
+
+    def is_there(self, address: int | None) -> bool:
+        """Whether the dump holds the memory at an address."""
+        try:
+            return address is not None and bool(self.read(address, 1))
+        except LookupError:
+            return False
 
     @cached_property
     def panic(self) -> Panic | None:
@@ -87,6 +122,11 @@ class Crash:
     def closing_words(self) -> str:
         """What the closing panic says, without the kernel's preamble; empty where there is none."""
         return self.closing.text.partition("not syncing: ")[2] if self.closing else ""
+
+    @cached_property
+    def ended_later(self) -> bool:
+        """Whether the kernel survived the event for a while, and died of something else."""
+        return bool(self.event and self.event.fatal and self.panic and self.panic.stack.frames and not self.from_dump)
 
     # The stack
 
@@ -152,7 +192,7 @@ class Crash:
 
     @property
     def own_frame(self) -> Frame | None:
-        """The frame to blame."""
+        """That frame."""
         return self.own.frame
 
     @cached_property
@@ -206,13 +246,11 @@ class Crash:
     @cached_property
     def operand(self) -> operands.Operand | None:
         """The operand that faulted: the one that points to the fault's address, or that points nowhere."""
-        found = self.instruction.operands if self.instruction else ()
         told = self.event.address if self.event else None
-        for operand in found:
+        for operand in self.instruction.operands if self.instruction else ():
             if told is not None and operand.address <= told < operand.address + max(operand.size, 8):
                 return operand
-        odd = (Meaning.KERNEL,)
-        return next((operand for operand in found if memory.meaning(operand.address).meaning not in odd), None)
+        return _odd_operand(self.instruction)
 
     @cached_property
     def address(self) -> int | None:
@@ -319,60 +357,12 @@ class Crash:
         now = max((second for second in self.seconds if second is not None), default=None)
         return Waits(self.kernel, int(now * 1e9) if now is not None else None)
 
-    # Evidence
 
-    def crash_command(self, commands: str) -> str:
-        """Return the shell command that shows something in the shell."""
-        return f"kdumpy crash {shlex.quote(str(self.path))} -e {shlex.quote(commands)}"
-
-    def log_evidence(self, event: Event | None = None, what: str = "the kernel's own words") -> list[Evidence]:
-        """Return what the kernel said."""
-        event = event or self.event
-        if event is None:
-            return []
-        return [Evidence(what, event.text, f"kdumpy log {shlex.quote(str(self.path))}")]
-
-    def stack_evidence(self, what: str = "the stack", frames: Sequence[Frame] = ()) -> list[Evidence]:
-        """Return a stack in a line; the one that crashed, from the fault on, where none is given."""
-        frames = frames or (self.below_fault if self.faulted else self.below_panic)
-        end = next((number for number, frame in enumerate(frames) if frame == self.own_frame), 0)
-        names = [str(frame.function) for frame in frames if frame.symbol and not frame.user][: max(6, end + 3)]
-        return [Evidence(what, " ← ".join(names), self.crash_command("bt"))] if names else []
-
-    def instruction_evidence(self) -> list[Evidence]:
-        """Return the faulting instruction, its operand, and where the pointer came from."""
-        found = []
-        if self.instruction and self.fault and self.fault.symbol:
-            detail = self.instruction.text
-            if self.operand and self.operand.base and self.operand.base_value is not None:
-                detail += f"   with {self.operand.base} = {self.operand.base_value:#x}"
-                if self.operand.index and self.operand.index_value is not None:
-                    detail += f", {self.operand.index} = {self.operand.index_value:#x}"
-            found.append(Evidence("the faulting instruction", detail,
-                                  self.crash_command(f"dis -r {self.fault.symbol}+{self.fault.offset}")))
-        return found + self._origin_evidence(self.origin)
-
-    def call_evidence(self) -> list[Evidence]:
-        """Return the call that led nowhere, and where its target came from."""
-        if self.call is None:
-            return []
-        caller = self.below_fault[1]
-        register = self.call_register
-        value = self.registers.get(register or "")
-        detail = f"{self.call.text} in {caller}" if register is None else \
-            f"{caller.function} called through the register {register}" \
-            + (f" = {value:#x}" if value is not None else "")
-        found = [Evidence("the call", detail, self.crash_command(f"dis -r {caller.symbol}+{caller.offset}"))]
-        return found + self._origin_evidence(self.call_origin)
-
-    def _origin_evidence(self, origin: operands.Origin | None) -> list[Evidence]:
-        if origin is None:
-            return []
-        place = self.describe(origin.address)
-        where = f"{origin.address:#x}" + (f", {place}" if place else "")
-        return [Evidence("where the pointer came from",
-                         f"{origin.register} was loaded by `{origin.text}` from {where}",
-                         self.crash_command(f"rd {origin.address:x}"))]
+def _odd_operand(instruction: operands.Instruction | None) -> operands.Operand | None:
+    """The operand that points to no memory of the kernel; else the only one there is."""
+    found = instruction.operands if instruction else ()
+    odd = next((item for item in found if memory.meaning(item.address).meaning != Meaning.KERNEL), None)
+    return odd or (found[0] if len(found) == 1 else None)
 
 
 def _kernel_lines(log: Sequence[LogRecord]) -> tuple[list[str], list[float | None]]:

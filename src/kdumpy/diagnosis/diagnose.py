@@ -39,7 +39,8 @@ from kdumpy.kernel.values import Frame, Stack, Task
 _TAIL_BEFORE, _TAIL_LINES = 10, 80
 """Lines of the log before the first sign of the crash, and in all."""
 _MOST_FRAMES = 100
-_FROM_LOG = "only the kernel's log could be read, not its memory"
+_LATER = (" The kernel survived that and went on for a while, with a task missing that may have held locks; what ended "
+          "it came later, and is probably a consequence.")
 
 
 def diagnose(kernel: Kernel) -> Diagnosis:
@@ -152,13 +153,14 @@ def _verdict(crash: Crash, judgement: Judgement | None) -> Verdict:
     culprit = Culprit(frame.function or "", frame.module, frame.source) if frame and frame.function else None
     return Verdict(
         cause=judgement.cause, title=finding.title, confidence=finding.confidence, culprit=culprit,
-        explanation=finding.explanation, evidence=tuple(finding.evidence), symptoms=judgement.symptoms,
+        explanation=finding.explanation + (_LATER if crash.ended_later else ""),
+        evidence=(*finding.evidence, *crash.evidence.ending()), symptoms=judgement.symptoms,
         next=(*finding.next, *_general_advice(crash, culprit)), not_judged=judgement.not_judged)
 
 
 def crash_look(crash: Crash) -> str:
     """Return the advice to look into the dump by hand."""
-    return f"Look into it: {crash.crash_command('ps')}"
+    return f"Look into it: {crash.evidence.command('ps')}"
 
 
 def _general_advice(crash: Crash, culprit: Culprit | None) -> list[str]:

@@ -31,9 +31,28 @@ _UNINTERRUPTIBLE, _NOLOAD = 0x2, 0x400
 """include/linux/sched.h; the same since 4.14 (_NOLOAD marks idle kernel threads, which ps shows as I)."""
 _THREAD_SIZE = 16384
 """THREAD_SIZE of x86-64 and arm64 without KASAN, in bytes."""
+_LOCKS = ("mutex", "rw_semaphore")
+_DEEPEST = 8
 _ERRORS = (drgn.FaultError, LookupError, ValueError, AttributeError, TypeError, OverflowError)
 _WAITS_IN = (("rwsem", ("rwsem_", "down_read", "down_write")),
              ("mutex", ("__mutex_lock", "mutex_lock", "__ww_mutex_lock")))
+
+
+def _member_at(made: drgn.Type, offset: int) -> str:
+    """Name the lock that lies at an offset (bytes) of a type: `config_lock`, `inner.lock`; empty if there is none."""
+    names: list[str] = []
+    for _ in range(_DEEPEST):
+        while made.kind == drgn.TypeKind.TYPEDEF:
+            made = made.type
+        if made.kind not in (drgn.TypeKind.STRUCT, drgn.TypeKind.UNION) or made.tag in _LOCKS:
+            break
+        member = next((item for item in made.members or () if not item.bit_field_size
+                       and 0 <= offset - item.bit_offset // 8 < drgn.sizeof(item.type)), None)
+        if member is None:
+            return ""
+        names += [member.name] if member.name else []
+        offset, made = offset - member.bit_offset // 8, member.type
+    return ".".join(names)
 
 
 @dataclass(frozen=True)
@@ -159,10 +178,9 @@ class Waits:
         name = symbol.split("+")[0]
         if symbol and self.kernel.debuginfo.dwarf:
             try:
-                from drgn.helpers.common.type import member_at_offset
-
                 variable = self.prog[name]
-                return f"{name}.{member_at_offset(variable.type_, address - variable.address_)}".split(" ")[0]
+                member = _member_at(variable.type_, address - variable.address_)
+                return f"{name}.{member}" if member else name
             except _ERRORS:
                 pass
         found = symbol or memory.describe(self.prog, address)

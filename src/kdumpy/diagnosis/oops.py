@@ -149,6 +149,8 @@ class Event:
     """Number of its first line within the log."""
     seconds: float | None
     """Seconds since boot; None where the log has no times."""
+    inferred: str = ""
+    """The log says nothing of it; it was inferred from the dump's `stack` or from the `fault`."""
     before: str = ""
     """The line before the opening one: a WARN's own words stand there."""
 
@@ -285,7 +287,7 @@ def _events(lines: Sequence[str], seconds: Sequence[float | None]) -> Iterator[E
 
     def event(end: int) -> Event:
         return Event(frozenset(kinds), lines[begin].strip(), tuple(lines[begin:end]), begin,
-                     seconds[begin] if begin < len(seconds) else None, lines[begin - 1].strip() if begin else "")
+                     seconds[begin] if begin < len(seconds) else None, before=lines[begin - 1].strip() if begin else "")
 
     for number, line in enumerate(lines):
         kind = kind_of(line)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kdumpy.diagnosis.causes import Cause, Finding, Unjudged, causes
 from kdumpy.diagnosis.crash import Crash
@@ -41,5 +41,7 @@ def judge(crash: Crash) -> Judgement | None:
     explained = {kind for cause, _ in found for kind in cause.outranks} | {"unknown"}
     left = [pair for pair in found if pair[0].kind not in explained] or found
     cause, finding = min(left, key=lambda pair: _ORDER[pair[1].confidence])
+    if crash.event and crash.event.inferred == "fault" and finding.confidence == Confidence.CERTAIN:
+        finding = replace(finding, confidence=Confidence.LIKELY)        # the log does not confirm it
     symptoms = tuple(other.kind for other, _ in found if other is not cause and other.kind != "unknown")
     return Judgement(cause.kind, finding, symptoms, tuple(unjudged))

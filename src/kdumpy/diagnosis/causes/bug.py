@@ -29,6 +29,6 @@ class Bug(Cause):
                 f"{words.name} found something that its author had declared impossible"
                 + (f" (the BUG at {place})" if place else "") + ", and stopped the kernel so as to do no more damage.",
                 words.where, words.blame),
-            evidence=[*crash.log_evidence(), *crash.stack_evidence()],
+            evidence=[*crash.evidence.log(), *crash.evidence.stack()],
             next=[f"Read the condition in the source: {place}."] if place else [],
             culprit=crash.own_frame, decisions=crash.own.decisions)

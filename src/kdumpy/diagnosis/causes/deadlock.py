@@ -32,7 +32,8 @@ class Deadlock(Cause):
         words = [Words(crash, choice.frame) for choice in choices]
         first = circle[0]
         told = "; ".join(
-            f"{item.task.comm} (pid {item.task.pid}), in {word.name}, waits for {item.waits_for.name} that "
+            f"{item.task.comm} (pid {item.task.pid}), in {word.name}, waits for the "
+            f"{item.waits_for.kind} {item.waits_for.name} that "
             f"{item.waits_for.owner.comm} holds"
             for item, word in zip(circle, words, strict=True) if item.waits_for and item.waits_for.owner)
         title = " and ".join(dict.fromkeys(word.short for word in words if word.short))
@@ -45,7 +46,7 @@ class Deadlock(Cause):
                 "They take the same locks in different order." if len(circle) > 1 else "",
                 "The kernel would have gone on without them, but it is set to panic when tasks hang "
                 "(kernel.hung_task_panic).", words[0].blame)).replace("  ", " "),
-            evidence=[*_circle_evidence(crash, circle), *crash.log_evidence()],
+            evidence=[*_circle_evidence(crash, circle), *crash.evidence.log()],
             next=["Let all code take these locks in one order; lockdep (CONFIG_PROVE_LOCKING) finds such pairs "
                   "before they happen."],
             culprit=choices[0].frame, decisions=choices[0].decisions, trace=crash.with_tail_calls(first.stack.frames),

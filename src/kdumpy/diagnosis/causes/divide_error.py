@@ -23,5 +23,5 @@ class DivideError(Cause):
             explanation=words.paragraph(
                 f"{words.name} divided by zero (or by a number so small that the result had no room).",
                 words.where, words.blame),
-            evidence=[*crash.log_evidence(), *crash.instruction_evidence(), *crash.stack_evidence()],
+            evidence=[*crash.evidence.log(), *crash.evidence.instruction(), *crash.evidence.stack()],
             culprit=crash.own_frame, decisions=crash.own.decisions)

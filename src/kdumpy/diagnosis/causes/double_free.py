@@ -22,7 +22,7 @@ class DoubleFree(Cause):
                        for line in event.lines[:3])
         freeing = any("free" in str(frame.function) and not frame.module for frame in crash.below_fault[:3])
         # mm/slub.c set_freepointer(): BUG_ON(object == fp), with CONFIG_SLAB_FREELIST_HARDENED.
-        asserted = crash.told(Kind.BUG) and "mm/sl" in (event.bug_at or "") and freeing
+        asserted = crash.told(Kind.BUG) and "mm/sl" in (event.bug_at or "mm/sl") and freeing
         if not (reported or asserted):
             return None
         words = Words(crash, crash.own_frame)
@@ -33,6 +33,6 @@ class DoubleFree(Cause):
                 f"{words.name} freed an object that was already free. The memory allocator noticed and stopped the "
                 "kernel, because two users would soon have been given the same memory.",
                 words.where, words.blame),
-            evidence=[*crash.log_evidence(), *crash.stack_evidence()],
+            evidence=[*crash.evidence.log(), *crash.evidence.stack()],
             next=["Boot with slub_debug=FZPU: the next crash then also says where the object was freed first."],
             culprit=crash.own_frame, decisions=crash.own.decisions)

@@ -28,7 +28,7 @@ class DriverPanic(Cause):
                 f"{words.name} called panic()" + (f' and said: "{said}".' if said else "."),
                 "No fault of the processor came before: the driver itself decided that the machine must not go on.",
                 words.where),
-            evidence=[*crash.log_evidence(), *crash.stack_evidence("who called panic()")],
+            evidence=[*crash.evidence.log(), *crash.evidence.stack("who called panic()")],
             next=[f"Ask the maintainer of the module {caller.module} what this message means; often the device does "
                   "not answer or reports an error."],
             culprit=caller, decisions=[f"chosen: {caller.function}, the caller of panic()"])

@@ -29,7 +29,7 @@ class GeneralProtection(Cause):
                 f"{words.name} ran an instruction that the processor refused.", value,
                 "The pointer was overwritten, or its object was freed and used again by something else." if bad else "",
                 words.where, words.blame),
-            evidence=[*crash.log_evidence(), *crash.instruction_evidence(), *crash.stack_evidence()],
+            evidence=[*crash.evidence.log(), *crash.evidence.instruction(), *crash.evidence.stack()],
             next=["Boot with slub_debug=FZPU (or a kernel with KASAN): the next crash then says who overwrote "
                   "the object."] if bad else [],
             culprit=crash.own_frame, decisions=crash.own.decisions,

@@ -25,6 +25,11 @@ class HungTask(Cause):
             return None
         pid, comm = crash.event.task
         blocked = crash.waits.of_pid(pid) if crash.waits else None
+        if crash.event.inferred:                # the log does not name the task: the one that waits longest
+            blocked = next(iter(crash.waits.blocked), None) if crash.waits else None
+            if blocked is None:
+                return Unjudged("neither the log nor the dump shows a task that waits")
+            pid, comm = blocked.task.pid, blocked.task.comm
         frames = crash.with_tail_calls(blocked.stack.frames) if blocked else ()
         frames = frames or crash.log_stack
         waiting = culprit.choose(frames)
@@ -38,8 +43,9 @@ class HungTask(Cause):
         waiter = Words(crash, waiting.frame)
         seconds = crash.event.seconds_stuck
         others = len(crash.waits.blocked) - 1 if crash.waits else 0
-        told = [f"The task {comm} (pid {pid}) waited for more than {seconds} seconds in {waiter.name} "
-                "and could not be interrupted."]
+        told = [f"The task {comm} (pid {pid}) waited "
+                + (f"for more than {seconds} seconds" if seconds is not None else "too long")
+                + f" in {waiter.name} and could not be interrupted."]
         if lock and owner:
             told.append(f"It waits for the {_KINDS[lock.kind]} {lock.name}, which {owner.comm} (pid {owner.pid}) holds"
                         + (f"; that task is in {words.name} and does not give it back." if holder else "."))
@@ -53,7 +59,7 @@ class HungTask(Cause):
                    else words.titled("A task hung")),
             confidence=CERTAIN if lock and owner and holder else LIKELY,
             explanation=" ".join(told),
-            evidence=[*crash.log_evidence(), *wait_evidence(crash, blocked),
+            evidence=[*crash.evidence.log(), *wait_evidence(crash, blocked),
                       *self._owner_evidence(crash, owner, held_by)],
             next=["If the wait was for slow storage or network and not for a bug, raise "
                   "kernel.hung_task_timeout_secs; the waiting tasks below show what they wait for."],
@@ -71,7 +77,7 @@ class HungTask(Cause):
             return []
         names = " ← ".join(str(frame.function) for frame in frames if frame.symbol)
         return [Evidence(f"what the owner does ({owner.comm}, state {owner.state})", names,
-                         crash.crash_command(f"bt {owner.pid}"))]
+                         crash.evidence.command(f"bt {owner.pid}"))]
 
     @staticmethod
     def _family(frames: tuple[Frame, ...]) -> str:
@@ -87,11 +93,11 @@ def wait_evidence(crash: Crash, blocked: BlockedTask | None) -> list[Evidence]:
     if blocked is None:
         return []
     names = " ← ".join(str(frame.function) for frame in blocked.stack.frames if frame.symbol)
-    found = [Evidence(f"where {blocked.task.comm} waits", names, crash.crash_command(f"bt {blocked.task.pid}"))]
+    found = [Evidence(f"where {blocked.task.comm} waits", names, crash.evidence.command(f"bt {blocked.task.pid}"))]
     lock = blocked.waits_for
     if lock:
         owner = f"held by {lock.owner.comm} (pid {lock.owner.pid})" if lock.owner else "its holder is not known"
         made = {"mutex": "mutex", "rwsem": "rw_semaphore"}[lock.kind]
         found.append(Evidence("the lock", f"{_KINDS[lock.kind]} {lock.name}, {owner}",
-                              crash.crash_command(f"struct {made} {lock.address:x}")))
+                              crash.evidence.command(f"struct {made} {lock.address:x}")))
     return found

@@ -19,10 +19,9 @@ class InitExit(Cause):
 
     def match(self, crash: Crash) -> Finding | None:
         """Match the closing panic, unless an oops killed the process."""
-        closing = crash.closing
-        if closing is None or Kind.INIT not in closing.kinds or crash.event is not closing:
+        if not crash.told(Kind.INIT) or crash.event is None:
             return None
-        match = _CODE.search(closing.text)
+        match = _CODE.search(crash.event.text)
         code = int(match[1], 16) if match else None
         by_signal = code is not None and code & 0x7F
         how, subtype = "ended", ""
@@ -38,7 +37,7 @@ class InitExit(Cause):
             explanation=f"Process 1 ({comm}) {how}. All other processes depend on it, so the kernel stops. "
                         "The reason lies in that program, its files or its libraries, not in the kernel"
                         + ("; a SIGSEGV or SIGBUS can also come of a bad disk or memory." if by_signal else "."),
-            evidence=[*crash.log_evidence(), *crash.stack_evidence()],
+            evidence=[*crash.evidence.log(), *crash.evidence.stack()],
             next=["Look at the log before the crash for messages of the first process (systemd, or the initramfs).",
                   "Boot with another one to repair it: add init=/bin/sh to the kernel's command line."],
             subtype=subtype, tokens="init")

@@ -22,7 +22,7 @@ class InvalidOpcode(Cause):
         if crash.fault and crash.fault.pc:
             try:
                 raw = crash.read(crash.fault.pc, 8).hex(" ")
-                code = [Evidence("the bytes there", raw, crash.crash_command(f"rd -8 {crash.fault.pc:x} 8"))]
+                code = [Evidence("the bytes there", raw, crash.evidence.command(f"rd -8 {crash.fault.pc:x} 8"))]
             except LookupError:
                 pass
         return Finding(
@@ -32,5 +32,5 @@ class InvalidOpcode(Cause):
                 f"The processor met an instruction in {words.name} that it does not have.",
                 "Either the code was built for another processor, or the code in memory was overwritten (a bug or a "
                 "hardware error): compare the bytes with those of the file.", words.where),
-            evidence=[*crash.log_evidence(), *code, *crash.stack_evidence()],
+            evidence=[*crash.evidence.log(), *code, *crash.evidence.stack()],
             culprit=crash.own_frame, decisions=crash.own.decisions)

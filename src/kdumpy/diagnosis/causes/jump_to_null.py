@@ -31,5 +31,5 @@ class JumpToNull(Cause):
                 f"{words.name} called a function through a pointer that was NULL.",
                 "Usually an operation that a driver must provide was not set, or the object that holds the pointer "
                 "was not ready, or gone.", words.where, words.blame),
-            evidence=[*crash.log_evidence(), *crash.call_evidence(), *crash.stack_evidence()],
+            evidence=[*crash.evidence.log(), *crash.evidence.call(), *crash.evidence.stack()],
             culprit=crash.own_frame, decisions=crash.own.decisions, subtype="execute")

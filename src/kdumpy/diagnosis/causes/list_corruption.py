@@ -18,9 +18,9 @@ class ListCorruption(Cause):
         if not crash.told(Kind.LIST) or crash.event is None:
             return None
         words = Words(crash, crash.own_frame)
-        line = next(line for line in crash.event.lines if "corruption" in line)
+        line = next((line for line in crash.event.lines if "corruption" in line), "")
         twice = "LIST_POISON" in line
-        adding = "list_add" in line
+        adding = "list_add" in line or "list_add" in str(crash.fault.function if crash.fault else "")
         what = ("removed an entry from a list from which it had already been removed" if twice and not adding else
                 "added an entry to a list" if adding else "removed an entry from a list")
         return Finding(
@@ -30,6 +30,6 @@ class ListCorruption(Cause):
                 f"{words.name} {what}" + ("." if twice and not adding else ", and its neighbours did not point to "
                                           "each other: somebody had changed the list or freed an entry."),
                 "Often a lock is missing around one of the users of the list.", words.where, words.blame),
-            evidence=[*crash.log_evidence(), *crash.stack_evidence()],
+            evidence=[*crash.evidence.log(), *crash.evidence.stack()],
             culprit=crash.own_frame, decisions=crash.own.decisions,
             subtype="list_add" if adding else "list_del-twice" if twice else "list_del")

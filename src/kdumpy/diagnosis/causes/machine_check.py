@@ -47,7 +47,7 @@ class MachineCheck(Cause):
             title="Hardware error (machine check)" + (f" in {part}" if part else ""),
             confidence=CERTAIN if bank else LIKELY,
             explanation=" ".join(told_words),
-            evidence=[*crash.log_evidence(closing), *seen],
+            evidence=[*crash.evidence.log(closing), *seen],
             next=["Read the management board's event log (ipmitool sel list), and decode the error with rasdaemon or "
                   "mcelog.", "Test or replace the part: memory modules first where memory is named."],
             subtype=part.removeprefix("the ").removeprefix("a "), tokens="hardware")

@@ -28,7 +28,7 @@ class MemoryLeak(Cause):
 
     def match(self, crash: Crash) -> Finding | Unjudged | None:
         """Match an out-of-memory panic with most memory in slab objects that cannot be given back."""
-        if not (crash.closing and crash.closing.kinds & {Kind.OOM_PANIC}):
+        if not crash.ended_as(Kind.OOM_PANIC):
             return None
         if crash.kernel is None:
             return Unjudged("only the log could be read, and the sizes of the slab caches stand in the dump")
@@ -43,7 +43,7 @@ class MemoryLeak(Cause):
         words = Words(crash, frame)
         percent = round(100 * usage.slab_unreclaimable / usage.total)
         listed = ", ".join(f"{cache} {human_bytes(held)}" for cache, held in caches[:3])
-        slabs = [Evidence("the largest kinds of kernel objects", listed, crash.crash_command("kmem -s"))]
+        slabs = [Evidence("the largest kinds of kernel objects", listed, crash.evidence.command("kmem -s"))]
         return Finding(
             title="Memory leak in the kernel" + (f": objects of {name}" if name else "")
                   + (f", taken by {words.short}" if frame and frame.module else ""),
@@ -54,8 +54,8 @@ class MemoryLeak(Cause):
                 f"The task that asked for more when nothing was left is in {words.name}, which points to the code that "
                 "takes objects and does not free them; one sample does not prove it." if frame else "",
                 words.where),
-            evidence=[*crash.log_evidence(crash.closing), *(slabs if caches else ()), *memory_evidence(crash),
-                      *crash.stack_evidence()],
+            evidence=[*crash.evidence.log(crash.closing), *(slabs if caches else ()), *memory_evidence(crash),
+                      *crash.evidence.stack()],
             next=["Watch the cache's size on a running machine (slabtop): does it only ever grow?"],
             culprit=frame, decisions=crash.own.decisions, tokens=name)
 

@@ -29,7 +29,7 @@ class Nmi(Cause):
                            "management board (ipmitool chassis power diag), to get a dump of a machine that hangs; "
                            "else it is the hardware.")
                         + " The kernel is set to panic then. What the CPUs did at that moment is listed below.",
-            evidence=[*crash.log_evidence(), *crash.stack_evidence()],
+            evidence=[*crash.evidence.log(), *crash.evidence.stack()],
             next=["Read the management board's event log (ipmitool sel list).",
                   "If the machine hung before: look at the tasks in D and at the CPUs below."],
             subtype="hardware" if hardware else "unknown", tokens="nmi")

@@ -32,7 +32,7 @@ class NoRoot(Cause):
                             " (there is no root= on the command line)."))
                         + " This is a matter of configuration: the initramfs is missing or lacks a driver, the disk is "
                           "not there, or its name has changed.",
-            evidence=[*crash.log_evidence(crash.closing), *crash.log_evidence()],
+            evidence=[*crash.evidence.log(crash.closing), *crash.evidence.log()],
             next=["Boot the previous kernel, and build the initramfs again (update-initramfs -u, or dracut -f).",
                   "Check root= on the kernel's command line against blkid."],
             subtype="no-init" if no_init else "", tokens="init" if no_init else "root")

@@ -33,5 +33,5 @@ class NullDereference(Cause):
             explanation=words.paragraph(
                 f"{words.name} {how} memory through a pointer that was NULL{register}.{member}",
                 words.where, words.blame),
-            evidence=[*crash.log_evidence(), *crash.instruction_evidence(), *crash.stack_evidence()],
+            evidence=[*crash.evidence.log(), *crash.evidence.instruction(), *crash.evidence.stack()],
             culprit=crash.own_frame, decisions=crash.own.decisions, subtype=crash.access)

@@ -34,5 +34,5 @@ class NxExecute(Cause):
                 + (f" ({place})." if place else "."),
                 "A function pointer was overwritten or is of the wrong kind; it can also be an attack on the kernel.",
                 words.where, words.blame),
-            evidence=[*crash.log_evidence(), *crash.call_evidence(), *crash.stack_evidence()],
+            evidence=[*crash.evidence.log(), *crash.evidence.call(), *crash.evidence.stack()],
             culprit=crash.own_frame, decisions=crash.own.decisions, subtype="execute")

@@ -24,7 +24,7 @@ class OutOfMemory(Cause):
 
     def match(self, crash: Crash) -> Finding | None:
         """Match the closing panic of the out-of-memory killer."""
-        if not (crash.closing and crash.closing.kinds & {Kind.OOM_PANIC}):
+        if not crash.ended_as(Kind.OOM_PANIC):
             return None
         event = crash.event if crash.told(Kind.OOM) else None
         largest = _largest(event) if event else []
@@ -42,7 +42,7 @@ class OutOfMemory(Cause):
             title="Out of memory" + (f": the largest process was {name}" if name else ""),
             confidence=CERTAIN if event else LIKELY,
             explanation=" ".join(told),
-            evidence=[*crash.log_evidence(crash.closing), *crash.log_evidence(event, "who asked for memory"),
+            evidence=[*crash.evidence.log(crash.closing), *crash.evidence.log(event, "who asked for memory"),
                       *_largest_evidence(crash, largest), *memory_evidence(crash)],
             next=["Give the machine more memory or swap, or limit the largest process (MemoryMax= of its service).",
                   "To let the kernel end a process instead of panicking: sysctl vm.panic_on_oom=0."],
@@ -59,7 +59,7 @@ def _largest_evidence(crash: Crash, largest: list[tuple[int, int, str]]) -> list
     if not largest:
         return []
     words = ", ".join(f"{name} (pid {pid}) {human_bytes(size)}" for pid, size, name in largest[:3])
-    return [Evidence("the largest processes", words, crash.crash_command("ps -G"))]
+    return [Evidence("the largest processes", words, crash.evidence.command("ps -G"))]
 
 
 def memory_evidence(crash: Crash) -> list[Evidence]:
@@ -72,4 +72,4 @@ def memory_evidence(crash: Crash) -> list[Evidence]:
     parts = {"in all": usage.total, "free": usage.free, "processes": usage.anonymous, "file cache": usage.file,
              "kernel objects": usage.slab}
     words = ", ".join(f"{human_bytes(size)} {name}" for name, size in parts.items() if size is not None)
-    return [Evidence("memory", words, crash.crash_command("kmem -i"))]
+    return [Evidence("memory", words, crash.evidence.command("kmem -i"))]

@@ -42,7 +42,7 @@ class RcuStall(Cause):
                 "It loops there, with interrupts or preemption off, or was starved by something else.",
                 "The kernel is set to panic then (kernel.panic_on_rcu_stall)." if "RCU" in crash.closing_words else "",
                 words.blame),
-            evidence=[*crash.log_evidence(), *crash.stack_evidence("where the CPU was", frames)],
+            evidence=[*crash.evidence.log(), *crash.evidence.stack("where the CPU was", frames)],
             culprit=choice.frame, decisions=choice.decisions, trace=frames,
             trace_task=cpu.task if cpu else None, key=culprit.above_anchor(frames).frame)
 
@@ -54,6 +54,8 @@ class RcuStall(Cause):
     @staticmethod
     def _stalled(crash: Crash, numbers: list[int]) -> Cpu | None:
         cpus = crash.kernel.cpus if crash.kernel else ()
+        if not numbers:                         # the log is silent: another CPU that was busy
+            return next((cpu for cpu in cpus if not cpu.panicked and not cpu.idle and cpu.stack.frames), None)
         return next((cpu for cpu in cpus if cpu.number in numbers and cpu.stack.frames), None)
 
 

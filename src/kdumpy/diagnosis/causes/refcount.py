@@ -26,7 +26,7 @@ class Refcount(Cause):
         if not crash.told(Kind.REFCOUNT) or crash.event is None:
             return None
         words = Words(crash, crash.own_frame)
-        line = next(line for line in crash.event.lines if "refcount_t: " in line)
+        line = next((line for line in crash.event.lines if "refcount_t: " in line), "")
         subtype, meaning = next((value for key, value in _KINDS.items() if key in line),
                                 ("", "used a reference counter wrongly"))
         return Finding(
@@ -36,5 +36,5 @@ class Refcount(Cause):
                 f"{words.name} {meaning}. The object may be freed while others still use it.",
                 "The kernel only warns of this; it is set to panic on warnings (panic_on_warn)."
                 if crash.closing and "panic_on_warn" in crash.closing_words else "", words.where, words.blame),
-            evidence=[*crash.log_evidence(), *crash.stack_evidence()],
+            evidence=[*crash.evidence.log(), *crash.evidence.stack()],
             culprit=crash.own_frame, decisions=crash.own.decisions, subtype=subtype)

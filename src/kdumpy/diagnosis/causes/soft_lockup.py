@@ -23,11 +23,12 @@ class SoftLockup(Cause):
             title=words.titled("Soft lockup: a CPU was not given back"),
             confidence=CERTAIN if crash.from_dump and choice.frame else LIKELY,
             explanation=words.paragraph(
-                f"{words.name} kept CPU {crash.event.cpu} busy for {crash.event.seconds_stuck} seconds, so that no "
-                "other task could run there.",
+                f"{words.name} kept CPU {crash.event.cpu} busy "
+                + (f"for {crash.event.seconds_stuck} seconds" if crash.event.seconds_stuck else "for long")
+                + ", so that no other task could run there.",
                 "It loops, waits for something without sleeping, or holds a spinlock that others spin for.",
                 words.where,
                 "The kernel is set to panic then (kernel.softlockup_panic)." if "softlockup" in crash.closing_words
                 else "", words.blame),
-            evidence=[*crash.log_evidence(), *crash.stack_evidence("where the CPU was")],
+            evidence=[*crash.evidence.log(), *crash.evidence.stack("where the CPU was")],
             culprit=choice.frame, decisions=choice.decisions, key=culprit.above_anchor(crash.below_fault).frame)

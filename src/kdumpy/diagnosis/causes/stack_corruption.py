@@ -42,5 +42,5 @@ class StackCorruption(Cause):
                 "noticed.",
                 "Data from outside that is longer than the buffer for it is the usual reason, and it can be an attack."
                 if protector else "", words.where, words.blame),
-            evidence=[*crash.log_evidence(), *crash.stack_evidence()],
+            evidence=[*crash.evidence.log(), *crash.evidence.stack()],
             culprit=frame, decisions=crash.own.decisions, subtype="protector" if protector else "end")

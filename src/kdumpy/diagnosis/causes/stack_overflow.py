@@ -31,7 +31,7 @@ class StackOverflow(Cause):
         frame = next((item for item in frames if item.function == name), None) if recursion \
             else culprit.choose(frames).frame
         words = Words(crash, frame)
-        seen = [Evidence("recursion", f"{name} is {times} times on the stack", crash.crash_command("bt"))] \
+        seen = [Evidence("recursion", f"{name} is {times} times on the stack", crash.evidence.command("bt"))] \
             if recursion else []
         guard = crash.event is not None and "guard page" in " ".join(crash.event.lines[:4])
         return Finding(
@@ -43,6 +43,6 @@ class StackOverflow(Cause):
                 "The chain of calls was too deep, or a function has too large local variables.",
                 "" if guard else "The processor could not even report the fault that came of it (double fault).",
                 words.where, words.blame),
-            evidence=[*crash.log_evidence(), *seen, *crash.stack_evidence()],
+            evidence=[*crash.evidence.log(), *seen, *crash.evidence.stack()],
             culprit=frame, decisions=[f"chosen: {name}, the function that recurs"] if recursion else
             culprit.choose(frames).decisions, subtype="recursion" if recursion else "")

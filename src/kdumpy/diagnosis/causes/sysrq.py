@@ -15,8 +15,9 @@ class Sysrq(Cause):
 
     def match(self, crash: Crash) -> Finding | None:
         """Match the trigger in the stack or in the log."""
-        if not (crash.in_stack("sysrq_handle_crash") or crash.told(Kind.SYSRQ)):
-            return None
+        earlier = crash.event is not None and crash.event.fatal
+        if not crash.told(Kind.SYSRQ) and (earlier or not crash.in_stack("sysrq_handle_crash")):
+            return None                         # an oops before it is the story; the key only ended it
         by_file = crash.in_stack("write_sysrq_trigger")
         how = ("wrote 'c' to /proc/sysrq-trigger" if by_file else
                "pressed the SysRq key (keyboard, serial console or management board)")
@@ -28,6 +29,6 @@ class Sysrq(Cause):
                 f"Somebody {how}, which makes the kernel crash at once"
                 + (f"; it was done by {who}." if who else "."),
                 "This is how crash dumps are tested, or taken of a machine that hangs. Nothing was broken by itself."),
-            evidence=[*crash.log_evidence(), *crash.stack_evidence()],
+            evidence=[*crash.evidence.log(), *crash.evidence.stack()],
             next=["If this was not a test: find out who has root or the console, and why the machine was crashed. "
                   "If it hung before, look for tasks in D below, and at the log before the crash."])

@@ -28,7 +28,7 @@ class Unknown(Cause):
                 f'The kernel stopped with the words "{said}".' if said else "The kernel stopped without a word.",
                 f"The panic was called on behalf of {words.name}." if crash.own_frame else "", words.where,
                 "None of the causes that kdumpy knows fits; the stack and the log below are what there is."),
-            evidence=[*crash.log_evidence(), *crash.stack_evidence()],
+            evidence=[*crash.evidence.log(), *crash.evidence.stack()],
             culprit=crash.own_frame, decisions=crash.own.decisions, tokens=message_tokens(said))
 
 

@@ -45,8 +45,8 @@ class UseAfterFree(Cause):
                 f"{words.name} {what} out of an object that had already been "
                 + ("taken off its list" if off_list else "freed") + f" ({found.words}).",
                 f"The pointer came from a {place}." if place.startswith("free slab") else "", words.where, words.blame),
-            evidence=[*crash.log_evidence(), Evidence("the pointer", found.words, crash.crash_command("bt")),
-                      *(crash.call_evidence() if called else crash.instruction_evidence()), *crash.stack_evidence()],
+            evidence=[*crash.evidence.log(), Evidence("the pointer", found.words, crash.evidence.command("bt")),
+                      *(crash.evidence.call() if called else crash.evidence.instruction()), *crash.evidence.stack()],
             next=["Boot with slub_debug=FZPU (or a kernel with KASAN): the next crash then also says who freed "
                   "the object."],
             culprit=crash.own_frame, decisions=crash.own.decisions, subtype="call" if called else "follow")
@@ -58,5 +58,5 @@ class UseAfterFree(Cause):
             explanation=words.paragraph(
                 f"The kernel's memory checker saw {words.name} use an object that had already been freed.",
                 words.where, words.blame),
-            evidence=[*crash.log_evidence(), *crash.stack_evidence()],
+            evidence=[*crash.evidence.log(), *crash.evidence.stack()],
             culprit=crash.own_frame, decisions=crash.own.decisions, subtype="reported")

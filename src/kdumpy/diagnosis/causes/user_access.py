@@ -33,5 +33,5 @@ class UserAccess(Cause):
                 "and copy_to_user().",
                 "" if told or refused else "No memory was there, so the address may also be a damaged pointer.",
                 words.where, words.blame),
-            evidence=[*crash.log_evidence(), *crash.instruction_evidence(), *crash.stack_evidence()],
+            evidence=[*crash.evidence.log(), *crash.evidence.instruction(), *crash.evidence.stack()],
             culprit=crash.own_frame, decisions=crash.own.decisions, subtype=crash.access)

@@ -27,6 +27,6 @@ class Warn(Cause):
                 + (f", at {event.bug_at}." if event.bug_at else "."),
                 "The kernel would have gone on, but it is set to panic on warnings (kernel.panic_on_warn).",
                 words.where),
-            evidence=[*crash.log_evidence(), *crash.stack_evidence()],
+            evidence=[*crash.evidence.log(), *crash.evidence.stack()],
             next=["If the machine must stay up rather than stop on warnings: sysctl kernel.panic_on_warn=0."],
             culprit=crash.own_frame, decisions=crash.own.decisions)

@@ -22,7 +22,9 @@ class WriteToReadonly(Cause):
         code = crash.event.error_code if crash.event else None
         refused = code is not None and code & 0x17 == _WRITE_REFUSED and crash.pointer_meaning is not None \
             and crash.pointer_meaning.meaning == Meaning.KERNEL
-        if not (crash.told(Kind.READONLY) or (refused and crash.told(Kind.PAGE_FAULT))):
+        silent = crash.event is not None and bool(crash.event.inferred) and crash.access == "write" \
+            and crash.is_there(crash.address)
+        if not (crash.told(Kind.READONLY) or ((refused or silent) and crash.told(Kind.PAGE_FAULT))):
             return None
         words = Words(crash, crash.own_frame)
         place = crash.describe(crash.address) if crash.address else ""
@@ -34,5 +36,5 @@ class WriteToReadonly(Cause):
                 + ", which is read-only.",
                 "Constants and code are protected like that: something that was meant not to change was patched, or "
                 "a pointer was wrong.", words.where, words.blame),
-            evidence=[*crash.log_evidence(), *crash.instruction_evidence(), *crash.stack_evidence()],
+            evidence=[*crash.evidence.log(), *crash.evidence.instruction(), *crash.evidence.stack()],
             culprit=crash.own_frame, decisions=crash.own.decisions, subtype="write")

@@ -1,0 +1,90 @@
+"""What a verdict rests on: observations, each with the shell command that shows it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from kdumpy.diagnosis import operands
+from kdumpy.diagnosis.model import Evidence
+from kdumpy.diagnosis.oops import Event
+from kdumpy.kernel.values import Frame
+from kdumpy.units import human_seconds
+
+if TYPE_CHECKING:
+    from kdumpy.diagnosis.crash import Crash
+
+
+class CrashEvidence:
+    """The observations that causes share."""
+
+    def __init__(self, crash: Crash) -> None:
+        self.crash = crash
+
+    def command(self, commands: str) -> str:
+        """Return the shell command that shows something in the shell."""
+        return f"kdumpy crash {shlex.quote(str(self.crash.path))} -e {shlex.quote(commands)}"
+
+    def log(self, event: Event | None = None, what: str = "the kernel's own words") -> list[Evidence]:
+        """Return what the kernel said."""
+        event = event or self.crash.event
+        if event is None:
+            return []
+        if event.inferred:
+            return [Evidence("what the dump shows", event.text, self.command("bt"))]
+        return [Evidence(what, event.text, f"kdumpy log {shlex.quote(str(self.crash.path))}")]
+
+    def ending(self) -> list[Evidence]:
+        """Return how it ended, where the event did not end it."""
+        event, closing, panic = self.crash.event, self.crash.closing, self.crash.panic
+        if not self.crash.ended_later or panic is None or event is None:
+            return []
+        if closing and closing.seconds is not None and event.seconds is not None:
+            after = f"{human_seconds(closing.seconds - event.seconds)} later: {closing.text}"
+        else:
+            after = " ← ".join(str(frame.function) for frame in panic.stack.frames[:6] if frame.symbol)
+        return [Evidence("the kernel went on, and ended", after, self.command("bt"))]
+
+    def stack(self, what: str = "the stack", frames: Sequence[Frame] = ()) -> list[Evidence]:
+        """Return a stack in a line; the one that crashed, from the fault on, where none is given."""
+        frames = frames or (self.crash.below_fault if self.crash.faulted else self.crash.below_panic)
+        end = next((number for number, frame in enumerate(frames) if frame == self.crash.own_frame), 0)
+        names = [str(frame.function) for frame in frames if frame.symbol and not frame.user][: max(6, end + 3)]
+        return [Evidence(what, " ← ".join(names), self.command("bt"))] if names else []
+
+    def instruction(self) -> list[Evidence]:
+        """Return the faulting instruction, its operand, and where the pointer came from."""
+        instruction, fault, operand = self.crash.instruction, self.crash.fault, self.crash.operand
+        found = []
+        if instruction and fault and fault.symbol:
+            detail = instruction.text
+            if operand and operand.base and operand.base_value is not None:
+                detail += f"   with {operand.base} = {operand.base_value:#x}"
+                if operand.index and operand.index_value is not None:
+                    detail += f", {operand.index} = {operand.index_value:#x}"
+            found.append(Evidence("the faulting instruction", detail,
+                                  self.command(f"dis -r {fault.symbol}+{fault.offset}")))
+        return found + self._origin(self.crash.origin)
+
+    def call(self) -> list[Evidence]:
+        """Return the call that led nowhere, and where its target came from."""
+        call, register = self.crash.call, self.crash.call_register
+        if call is None:
+            return []
+        caller = self.crash.below_fault[1]
+        value = self.crash.registers.get(register or "")
+        detail = f"{call.text} in {caller}" if register is None else \
+            f"{caller.function} called through the register {register}" \
+            + (f" = {value:#x}" if value is not None else "")
+        found = [Evidence("the call", detail, self.command(f"dis -r {caller.symbol}+{caller.offset}"))]
+        return found + self._origin(self.crash.call_origin)
+
+    def _origin(self, origin: operands.Origin | None) -> list[Evidence]:
+        if origin is None:
+            return []
+        place = self.crash.describe(origin.address)
+        where = f"{origin.address:#x}" + (f", {place}" if place else "")
+        return [Evidence("where the pointer came from",
+                         f"{origin.register} was loaded by `{origin.text}` from {where}",
+                         self.command(f"rd {origin.address:x}"))]
