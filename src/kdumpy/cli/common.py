@@ -34,7 +34,9 @@ def open_from(arguments: argparse.Namespace) -> Kernel:
 
     from kdumpy.debuginfo.dwarf import Dwarf
     from kdumpy.kernel import open_kernel
+    from kdumpy.kernel.circles import guard_lists
 
+    guard_lists()
     logging.getLogger("drgn").setLevel(logging.CRITICAL)    # what matters of it is in our errors
 
     return open_kernel(arguments.vmcore, vmlinux=arguments.vmlinux, dwarf=Dwarf(arguments.dwarf))

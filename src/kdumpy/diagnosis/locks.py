@@ -9,6 +9,7 @@ Sources: kernel/locking/mutex.h, kernel/locking/mutex.c, kernel/locking/rwsem.c.
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from functools import cached_property
 import drgn
 from drgn.helpers.linux.locking import mutex_owner, rwsem_owner
 
+from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.diagnosis import memory
 from kdumpy.kernel import Kernel, Stack, Task
 from kdumpy.kernel.tasks import task_objects, task_value
@@ -33,7 +35,6 @@ _THREAD_SIZE = 16384
 """THREAD_SIZE of x86-64 and arm64 without KASAN, in bytes."""
 _LOCKS = ("mutex", "rw_semaphore")
 _DEEPEST = 8
-_ERRORS = (drgn.FaultError, LookupError, ValueError, AttributeError, TypeError, OverflowError)
 _WAITS_IN = (("rwsem", ("rwsem_", "down_read", "down_write")),
              ("mutex", ("__mutex_lock", "mutex_lock", "__ww_mutex_lock")))
 
@@ -88,18 +89,23 @@ class Waits:
         self.now_ns = now_ns
         self.count = 0
         """All tasks in D, also those beyond MOST_BLOCKED."""
+        self.problem = ""
+        """Why not all could be looked at; empty when all were."""
 
     @cached_property
     def blocked(self) -> tuple[BlockedTask, ...]:
         """Tasks in D, the longest wait first."""
         found = []
-        for task in self._uninterruptible():
-            self.count += 1
-            if self.count <= MOST_BLOCKED:
-                try:
-                    found.append(self._blocked(task))
-                except _ERRORS:
-                    continue
+        try:
+            for task in self._uninterruptible():
+                self.count += 1
+                if self.count <= MOST_BLOCKED:
+                    with contextlib.suppress(*READ_ERRORS):
+                        found.append(self._blocked(task))
+        except READ_ERRORS as error:
+            self.problem = f"the list of tasks cannot be followed to its end: {error}"
+        if self.problem:
+            self.kernel.problems["blocked tasks"] = self.problem
         return tuple(sorted(found, key=lambda item: -(item.seconds or 0)))
 
     @cached_property
@@ -129,11 +135,12 @@ class Waits:
         offset = drgn.offsetof(made, "__state" if made.has_member("__state") else "state")
         for number, task in enumerate(task_objects(self.prog)):
             if number >= MOST_TASKS:
-                self.kernel.problems["blocked tasks"] = f"only the first {MOST_TASKS} tasks were looked at"
+                self.problem = f"only the first {MOST_TASKS} tasks were looked at"
                 return
             try:
                 state = self.prog.read_u32(task.value_() + offset)
             except drgn.FaultError:
+                self.problem = "tasks are not in the dump"
                 continue
             if state & _UNINTERRUPTIBLE and not state & _NOLOAD:
                 yield task
@@ -145,7 +152,7 @@ class Waits:
             arrival = task.sched_info.last_arrival.value_()
             if self.now_ns is not None and 0 < arrival <= self.now_ns:
                 seconds = (self.now_ns - arrival) / 1e9
-        except _ERRORS:
+        except READ_ERRORS:
             pass
         return BlockedTask(task_value(task), stack, seconds, self.lock_of(task, stack))
 
@@ -157,7 +164,7 @@ class Waits:
             return None
         try:
             address = self._lock_address(task, kind)
-        except _ERRORS:
+        except READ_ERRORS:
             return None
         return self._lock(kind, address) if address else None
 
@@ -169,7 +176,7 @@ class Waits:
             else:
                 holder = rwsem_owner(drgn.Object(self.prog, "struct rw_semaphore *", address))
             owner = task_value(holder) if holder.value_() else None
-        except _ERRORS:
+        except READ_ERRORS:
             pass
         return LockWait(kind, address, self._name(address), owner)
 
@@ -181,7 +188,7 @@ class Waits:
                 variable = self.prog[name]
                 member = _member_at(variable.type_, address - variable.address_)
                 return f"{name}.{member}" if member else name
-            except _ERRORS:
+            except READ_ERRORS:
                 pass
         found = symbol or memory.describe(self.prog, address)
         symbols = self.kernel.debuginfo.module_symbols

@@ -6,10 +6,9 @@ from collections.abc import Callable
 
 import drgn
 
+from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.diagnosis.model import MemoryFacts
 from kdumpy.kernel import Kernel
-
-_ERRORS = (drgn.FaultError, LookupError, ValueError, AttributeError, TypeError)
 
 
 def memory_usage(kernel: Kernel) -> MemoryFacts:
@@ -20,7 +19,7 @@ def memory_usage(kernel: Kernel) -> MemoryFacts:
     prog = kernel.prog
     try:
         page = int(prog["PAGE_SIZE"].value_())
-    except _ERRORS:
+    except READ_ERRORS:
         page = 4096
 
     def counter(array: str, *names: str) -> int | None:
@@ -28,7 +27,7 @@ def memory_usage(kernel: Kernel) -> MemoryFacts:
             try:
                 value = prog[array][prog.constant(name)].counter.value_()
                 return max(0, int(value)) * page
-            except _ERRORS:
+            except READ_ERRORS:
                 continue
         return None
 
@@ -51,7 +50,7 @@ def largest_slabs(kernel: Kernel) -> list[tuple[str, int]]:
     def read(action: Callable[[], int]) -> int:
         try:
             return action()
-        except _ERRORS:
+        except READ_ERRORS:
             return 0
 
     try:
@@ -63,7 +62,7 @@ def largest_slabs(kernel: Kernel) -> list[tuple[str, int]]:
                         for node in _nodes(cache))
             pages = read(lambda cache=cache: int(slab_cache_pages_per_slab(cache)))  # type: ignore[misc]
             found.append((cache.name.string_().decode("utf-8", "backslashreplace"), slabs * pages * page))
-    except _ERRORS:
+    except READ_ERRORS:
         pass
     return sorted(found, key=lambda row: -row[1])
 
