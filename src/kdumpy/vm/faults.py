@@ -88,7 +88,11 @@ _ALL = (
     _driver("use-after-free-call", "use-after-free", "A function pointer inside a freed client is called.",
             "flaky_release_client", boot="slub_debug=PU", symptoms=("general protection fault",)),
     _driver("double-free", "double-free", "A client is freed twice in a row.",
-            "flaky_free_client", symptoms=("kernel BUG at mm/slub.c",)),
+            "flaky_free_client", symptoms=("kernel BUG at mm/slub.c",),
+            kernels=("5.10", "6.1", "6.12")),      # 7.x keeps freed objects in sheaves and does not notice
+    _driver("double-free-debug", "double-free", "A client is freed twice; the slab's own checks are on.",
+            "flaky_free_client", trigger="echo double-free >/proc/flaky", boot="slub_debug=F",
+            sysctls={"kernel.panic_on_warn": "1"}, kernels=("newest",), symptoms=("Object already free",)),
     _driver("list-corruption", "list-corruption", "A sample is taken off its list twice.",
             "flaky_expire_sample", symptoms=("list_del corruption",)),
     _driver("refcount", "refcount", "A client is put once more than it was got.",
