@@ -12,6 +12,7 @@ from prompt_toolkit import PromptSession
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
 from prompt_toolkit.history import FileHistory
+from prompt_toolkit.shortcuts import CompleteStyle
 
 from kdumpy.crash import registry
 from kdumpy.crash.session import Session
@@ -45,7 +46,8 @@ def converse(shell: Shell) -> None:
         print(f"kdumpy: the history is not kept: {error}", file=sys.stderr)
         history = None
     prompt: PromptSession[str] = PromptSession(history=history, completer=ShellCompleter(shell.session),
-                                               complete_while_typing=False, enable_open_in_editor=True)
+                                               complete_while_typing=False, enable_open_in_editor=True,
+                                               complete_style=CompleteStyle.READLINE_LIKE)
     while True:
         try:
             line = prompt.prompt("crash> ")

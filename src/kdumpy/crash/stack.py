@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -48,23 +49,20 @@ def frames_of(session: Session, task: drgn.Object) -> tuple[tuple[StackFrame, ..
         ValueError, LookupError, drgn.FaultError: the stack cannot be unwound at all.
     """
     stacks = session.kernel.stacks
-    walked = stacks.walk(stacks.trace(task))
-    running = any(frame.interrupted for frame in walked[1:]) or bool(walked and walked[0].interrupted)
-    kinds = _kinds(task) if running else {}
+    trace = stacks.trace(task)
+    walked, stack = stacks.walk(trace), stacks.frames(trace)
+    kinds = _kinds(task) if any(value.interrupted for value in stack.frames) else {}
     found = []
-    for frame in walked:
-        value = stacks.frame(frame)
+    for frame, value in zip(walked, stack.frames, strict=False):    # the values may be cut
         sp = _stack_pointer(frame)
         kind = StackKind.USER if value.user else kinds.get((value.pc, sp), StackKind.TASK)
         registers = {}
-        if frame.interrupted and not frame.is_inline:
-            try:
+        if value.interrupted and not value.inline:
+            with contextlib.suppress(LookupError, ValueError):
                 registers = frame.registers()
-            except (LookupError, ValueError):
-                registers = {}
         found.append(StackFrame(value.pc, sp, value.symbol, value.offset, value.module, value.source, value.inline,
                                 kind.name, registers))
-    return tuple(found), stacks.frames(stacks.trace(task)).problem if not found or found[-1].function is None else ""
+    return tuple(found), stack.problem
 
 
 def _kinds(task: drgn.Object) -> dict[tuple[int, int], StackKind]:
