@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
+import drgn
 import pytest
 
 import kdumpy
 import lab
+from kdumpy.diagnosis import locks
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.locks import Waits
+from kdumpy.diagnosis.verdict import judge
+from kdumpy.kernel.tasks import task_objects
 
 KERNELS = sorted({kernel for kernel, _ in lab.panics("deadlock", "hung-task")})
 
@@ -70,3 +75,31 @@ def test_a_kernel_at_rest_has_none_that_wait_for_a_lock() -> None:
     for waits in waits_of("6.1", "live"):
         assert [item for item in waits.blocked if item.waits_for] == []
         assert waits.circles == ()
+
+
+def test_a_broken_list_of_tasks_leaves_the_deadlock_unjudged(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(prog: drgn.Program) -> Iterator[drgn.Object]:
+        yield from islice(task_objects(prog), 3)
+        raise drgn.FaultError("excluded page", 0x1234)
+
+    monkeypatch.setattr(locks, "task_objects", broken)
+    with kdumpy.open(lab.dump("6.1", "deadlock").path) as kernel:
+        judgement = judge(Crash(kernel.path, kernel, kernel.log))
+    assert judgement is not None
+    assert judgement.cause == "hung-task"
+    assert [item.cause for item in judgement.not_judged] == ["deadlock"]
+    assert "excluded page" in judgement.not_judged[0].why
+
+
+def test_the_two_ways_to_the_lock_agree(deadlock: Waits) -> None:
+    """Since 7.1 a lock points to its first waiter: the words of the stack lead to it as task->blocked_on does."""
+    lock = deadlock.prog.type("struct mutex")
+    if not lock.has_member("first_waiter"):
+        return
+    for item in deadlock.blocked:
+        if item.waits_for:
+            task = deadlock.kernel.task_object(item.task.address)
+            begin, words = deadlock._stack_words(task)
+            offset = drgn.offsetof(deadlock.prog.type("struct mutex_waiter"), "task")
+            waiters = {begin + 8 * number - offset for number, word in enumerate(words) if word == item.task.address}
+            assert deadlock._lock_of_waiters(lock, waiters, words) == item.waits_for.address

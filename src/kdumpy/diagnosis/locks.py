@@ -248,8 +248,11 @@ class Waits:
         """Yield the nodes of a list, from the one behind `address`; ends where it is damaged."""
         node, seen = address, {address}
         for _ in range(MOST_WAITERS):
-            following = self.prog.read_u64(node)
-            if self.prog.read_u64(following + 8) != node or following in seen:
+            try:
+                following = self.prog.read_u64(node)
+                if self.prog.read_u64(following + 8) != node or following in seen:
+                    return
+            except drgn.FaultError:             # no list: the word on the stack was something else's
                 return
             yield following
             seen.add(following)
@@ -257,13 +260,7 @@ class Waits:
 
     def _list_head(self, address: int, task_offset: int) -> int:
         """Follow a waiter's list to the one node that is not on the stack of its own task; 0 if there is none."""
-        try:
-            for node in self._ring(address):
-                if not self._is_waiter(node, task_offset):
-                    return node
-        except drgn.FaultError:
-            pass
-        return 0
+        return next((node for node in self._ring(address) if not self._is_waiter(node, task_offset)), 0)
 
     def _is_waiter(self, node: int, task_offset: int) -> bool:
         try:

@@ -15,6 +15,7 @@ KERNEL_BEGIN = 0xFFFF800000000000
 """x86-64 with four levels of page tables; with five, 0xff00000000000000."""
 MOST_ERRNO = 4095
 _FAR_FIELD = 0x1000
+_MARKS = ("__start_", "__stop_")
 
 
 class Meaning(StrEnum):
@@ -103,10 +104,14 @@ def describe(prog: drgn.Program, address: int) -> str:
 
 
 def symbol_at(prog: drgn.Program, address: int) -> str:
-    """Return `symbol+offset` of a kernel's or a module's symbol; empty where there is none."""
-    try:
-        symbol = prog.symbol(address)
-    except LookupError:
+    """Return `symbol+offset` of a kernel's or a module's symbol; empty where there is none.
+
+    The linker's marks of where a section begins and ends lie on variables, and are passed over.
+    """
+    found = prog.symbols(address)
+    if not found:
         return ""
+    symbol = min(found, key=lambda item: (item.name.startswith(_MARKS), item.kind == drgn.SymbolKind.UNKNOWN,
+                                          address - item.address))
     offset = address - symbol.address
     return f"{symbol.name}+{offset:#x}" if offset else symbol.name

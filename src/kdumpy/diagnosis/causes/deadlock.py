@@ -25,7 +25,8 @@ class Deadlock(Cause):
             return Unjudged("only the log could be read, and who waits for whom stands in the dump")
         circle = next(iter(crash.waits.circles), None)
         if circle is None:
-            return Unjudged(f"not every task could be looked at: {crash.waits.problem}") if crash.waits.problem else None
+            problem = crash.waits.problem
+            return Unjudged(f"not every task could be looked at: {problem}") if problem else None
         # Turned so that the same deadlock is told the same way, whichever task was noticed first.
         circle = _turned(circle)
         choices = [culprit.choose(crash.with_tail_calls(item.stack.frames)) for item in circle]
