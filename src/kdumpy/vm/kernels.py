@@ -183,7 +183,7 @@ def debug_vmlinux(name: str) -> Path:
     """
     kernel = get(name)
     root = laboratory_home() / "debug" / kernel.release / kernel.version.replace(":", "_")
-    vmlinux = root / f"usr/lib/debug/boot/vmlinux-{kernel.release}"
+    vmlinux = _debug_file(kernel, root)
     with locked("debug"):
         if not (root / "complete").exists():
             shutil.rmtree(root, ignore_errors=True)
@@ -191,6 +191,10 @@ def debug_vmlinux(name: str) -> Path:
     if not vmlinux.exists():
         raise LaboratoryError("the debug package lacks vmlinux", where=str(root))
     return vmlinux
+
+
+def _debug_file(kernel: Kernel, root: Path) -> Path:
+    return root / f"usr/lib/debug/boot/vmlinux-{kernel.release}"
 
 
 def debug_modules(name: str) -> Path:
@@ -207,10 +211,12 @@ def _fetch_debug(kernel: Kernel, root: Path) -> None:
 
     def wanted(path: str) -> bool:
         name = path.rsplit("/", 1)[-1]
-        return path.endswith(f"boot/vmlinux-{kernel.release}") or (
+        # One of the two is a link to the other; which one changed with 7.x.
+        return path.endswith((f"/boot/vmlinux-{kernel.release}", f"/modules/{kernel.release}/vmlinux")) or (
             "/kernel/" in path and ".ko" in name and name.split(".ko")[0] in stems)
 
     for package in suite.download([f"linux-image-{kernel.release}-dbg"]):
         unpack(package, root, wanted)
     suite.discard_downloads()
-    (root / "complete").touch()
+    if _debug_file(kernel, root).exists():
+        (root / "complete").touch()
