@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from kdumpy.diagnosis import operands
@@ -50,7 +51,9 @@ class CrashEvidence:
         """Return a stack in a line; the one that crashed, from the fault on, where none is given."""
         frames = frames or (self.crash.below_fault if self.crash.faulted else self.crash.below_panic)
         end = next((number for number, frame in enumerate(frames) if frame == self.crash.own_frame), 0)
-        names = [str(frame.function) for frame in frames if frame.symbol and not frame.user][: max(6, end + 3)]
+        runs = groupby(str(frame.function) for frame in frames if frame.symbol and not frame.user)
+        counted = [(name, len(list(times))) for name, times in runs]
+        names = [f"{name} ({times} times)" if times > 1 else name for name, times in counted[: max(6, end + 3)]]
         return [Evidence(what, " ← ".join(names), self.command("bt"))] if names else []
 
     def instruction(self) -> list[Evidence]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
+from itertools import groupby
 
 from kdumpy.diagnosis.model import BlockedFacts, Confidence, Diagnosis, Health, TaskFacts
 from kdumpy.report.layout import Page, Style
@@ -103,7 +104,9 @@ def _trace(page: Page, diagnosis: Diagnosis) -> None:
         return
     whose = f" of {_task(diagnosis.trace_task)}" if diagnosis.trace_task and diagnosis.trace_task.pid else ""
     page.heading(f"Stack{whose}, innermost first" + (" (from the log)" if diagnosis.trace_source == "log" else ""))
-    for frame in diagnosis.trace[:_FRAMES]:
+    runs = [list(run) for _, run in groupby(diagnosis.trace, lambda frame: (frame.pc, frame.symbol, frame.offset))]
+    for run in runs[:_FRAMES]:
+        frame = next((item for item in run if item.culprit), run[0])
         name = frame.symbol or f"{frame.pc:#x} (no code there)"
         if frame.symbol and frame.offset is not None and not frame.inline:
             name += f"+{frame.offset:#x}"
@@ -113,9 +116,10 @@ def _trace(page: Page, diagnosis: Diagnosis) -> None:
         if frame.symbol and frame.offset is None and not frame.symbol.startswith("("):
             name += " (inlined)" if frame.inline else " (tail call)"
         mark, style = ("→ ", Style.CULPRIT) if frame.culprit else ("  ", Style.PLAIN)
+        name += f"   ({len(run)} times)" if len(run) > 1 else ""
         page.pieces((mark, style), (name, style), (f"   {frame.source}" if frame.source else "", Style.QUIET), indent=2)
-    if len(diagnosis.trace) > _FRAMES:
-        page.line(f"… and {len(diagnosis.trace) - _FRAMES} more", Style.QUIET, indent=4)
+    if len(runs) > _FRAMES:
+        page.line(f"… and {len(runs) - _FRAMES} more", Style.QUIET, indent=4)
 
 
 def _blocked(page: Page, diagnosis: Diagnosis) -> None:

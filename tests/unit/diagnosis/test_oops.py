@@ -200,3 +200,15 @@ def test_no_text_raises(lines: list[str]) -> None:
         for name in ("address", "access", "error_code", "place", "nowhere", "cpu", "task", "work", "taint", "bug_at",
                      "seconds_stuck", "registers", "trace", "fatal"):
             getattr(event, name)
+
+
+@pytest.mark.parametrize(("name", "place"), [("6.1-warn", "/build/flaky_control.c:"), ("newest-warn", "flaky_control.c:")])
+def test_a_warning_in_the_old_and_the_new_wording(name: str, place: str) -> None:
+    event = kernel_logs.stored_crash(name).event
+    assert event is not None
+    assert Kind.WARN in event.kinds
+    assert event.before == "flaky: rate 5 Hz is too low"
+    assert event.bug_at is not None
+    assert event.bug_at.startswith(place)
+    assert event.place is not None
+    assert event.place.symbol.startswith("flaky_check_rate")

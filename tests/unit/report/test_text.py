@@ -123,3 +123,12 @@ def test_any_text_is_rendered(words: str, width: int) -> None:
     shown = text.render(diagnosis(words), width=width)
     assert "\x1b" not in shown
     json.loads(report_json.render(diagnosis(words)))
+
+
+def test_recursion_is_said_once_with_its_count() -> None:
+    from dataclasses import replace
+
+    frame = FrameFacts(1, "walk", 2, "drv", None, False, False)
+    shown = text.render(replace(diagnosis(), trace=(frame,) * 90))
+    assert shown.count("walk+0x2 [drv]") == 1
+    assert "(90 times)" in shown

@@ -10,6 +10,8 @@ from kdumpy.diagnosis.locks import BlockedTask
 from kdumpy.diagnosis.model import Evidence
 from kdumpy.diagnosis.oops import Kind
 
+_COUNTS = {2: "Two", 3: "Three", 4: "Four"}
+
 
 class Deadlock(Cause):
     """Tasks hold locks that each other waits for: none can ever go on."""
@@ -42,7 +44,8 @@ class Deadlock(Cause):
             title=f"Deadlock between {title}" if len(circle) > 1 else f"Deadlock of {title} with itself",
             confidence=CERTAIN,
             explanation=" ".join((
-                f"{len(circle)} tasks wait for each other in a circle, and none can ever go on: {told}."
+                f"{_COUNTS.get(len(circle), str(len(circle)))} tasks wait for each other in a circle, and none "
+                f"can ever go on: {told}."
                 if len(circle) > 1 else f"A task waits for a lock that it holds itself: {told}.",
                 "They take the same locks in different order." if len(circle) > 1 else "",
                 "The kernel would have gone on without them, but it is set to panic when tasks hang "
