@@ -32,7 +32,7 @@ from kdumpy.dumpfile.kdump import KdumpDump
 from kdumpy.dumpfile.paging import KernelMemory
 
 CASES = int(os.environ.get("KDUMPY_DAMAGE_CASES", "2000"))
-BUDGET = 240
+BUDGET = 150
 """Seconds for the random corruptions, on two CPUs."""
 SECONDS = 20
 """A damaged dump may take no longer than this; an intact one takes 0.5 s."""
@@ -60,28 +60,34 @@ def stream() -> Buffered:
     return Buffered(io.BytesIO(), encoding="utf-8", write_through=True)
 
 
+def _answer(words: tuple[str, ...], writing: int) -> None:
+    """Run the command line and write its exit code, output and errors into a pipe, NUL between them."""
+    out, err = stream(), stream()
+    try:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                code = main(words)
+            except SystemExit as ended:
+                code = ended.code if isinstance(ended.code, int) else 1
+    except BaseException:
+        err.write(traceback.format_exc())
+        code = 99
+    texts = (text.buffer.getvalue().replace(b"\0", b"") for text in (out, err))
+    with os.fdopen(writing, "wb") as pipe:
+        pipe.write(b"\0".join((str(code).encode(), *texts)))
+
+
 def run(*words: str, seconds: float = SECONDS) -> Outcome:
     """Run the command line in a child: everything is imported already, so a run costs what the command costs."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        os.close(reading)
-        signal.alarm(0)
-        out, err = stream(), stream()
         try:
-            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-                try:
-                    code = main(words)
-                except SystemExit as ended:
-                    code = ended.code if isinstance(ended.code, int) else 1
-        except BaseException:
-            err.write(traceback.format_exc())
-            code = 99
-        texts = (text.buffer.getvalue().replace(b"\0", b"") for text in (out, err))
-        with os.fdopen(writing, "wb") as pipe:
-            pipe.write(b"\0".join((str(code).encode(), *texts)))
-        os._exit(0)
+            os.close(reading)
+            _answer(words, writing)
+        finally:
+            os._exit(0)             # whatever happens: a child must not go on as its parent
     os.close(writing)
     body, deadline = b"", time.monotonic() + seconds
     with os.fdopen(reading, "rb", buffering=0) as pipe:
