@@ -202,7 +202,8 @@ def test_no_text_raises(lines: list[str]) -> None:
             getattr(event, name)
 
 
-@pytest.mark.parametrize(("name", "place"), [("6.1-warn", "/build/flaky_control.c:"), ("newest-warn", "flaky_control.c:")])
+@pytest.mark.parametrize(("name", "place"), [("6.1-warn", "/build/flaky_control.c:"),
+                                             ("newest-warn", "flaky_control.c:")])
 def test_a_warning_in_the_old_and_the_new_wording(name: str, place: str) -> None:
     event = kernel_logs.stored_crash(name).event
     assert event is not None
