@@ -138,8 +138,9 @@ def _candidates(name: str, refresh: bool) -> list[Kernel]:
     """Return the kernels of a line that the lists name, newest first."""
     line = LINES[name]
     suite = Suite(line.suite)
-    suite.refresh(force=refresh)
-    versions = suite.versions
+    with suite.busy():
+        suite.refresh(force=refresh)
+        versions = suite.versions
     pattern = re.compile(rf"linux-image-({line.release}-{FLAVOUR})(?:-unsigned)?")
     releases = {match[1] for package in versions if (match := pattern.fullmatch(package))}
     # Images, headers and debug symbols reach the archive at different times.
@@ -164,10 +165,11 @@ def _install(kernel: Kernel) -> None:
     partial = kernel.root.with_name(kernel.root.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     shutil.rmtree(kernel.root, ignore_errors=True)
-    *packages, _headers = suite.download([*kernel.packages, f"linux-headers-{kernel.release}"])
-    for package in packages:
-        unpack(package, partial)
-    suite.discard_downloads()
+    with suite.busy():
+        *packages, _headers = suite.download([*kernel.packages, f"linux-headers-{kernel.release}"])
+        for package in packages:
+            unpack(package, partial)
+        suite.discard_downloads()
     # depmod looks below lib/modules; newer packages have usr/lib/modules only.
     if not (partial / "lib").exists():
         (partial / "lib").symlink_to("usr/lib")
@@ -215,8 +217,9 @@ def _fetch_debug(kernel: Kernel, root: Path) -> None:
         return path.endswith((f"/boot/vmlinux-{kernel.release}", f"/modules/{kernel.release}/vmlinux")) or (
             "/kernel/" in path and ".ko" in name and name.split(".ko")[0] in stems)
 
-    for package in suite.download([f"linux-image-{kernel.release}-dbg"]):
-        unpack(package, root, wanted)
-    suite.discard_downloads()
+    with suite.busy():
+        for package in suite.download([f"linux-image-{kernel.release}-dbg"]):
+            unpack(package, root, wanted)
+        suite.discard_downloads()
     if _debug_file(kernel, root).exists():
         (root / "complete").touch()

@@ -13,11 +13,12 @@ import subprocess
 import tarfile
 import time
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 
 from kdumpy.errors import LaboratoryError
-from kdumpy.vm.paths import laboratory_home
+from kdumpy.vm.paths import laboratory_home, locked
 from kdumpy.vm.sources import debian_archive
 
 LISTS_AGE_S = 7 * 86400
@@ -30,6 +31,10 @@ class Suite:
     def __init__(self, name: str, home: Path | None = None) -> None:
         self.name = name
         self.home = (home or laboratory_home()) / "apt" / name
+
+    def busy(self) -> AbstractContextManager[None]:
+        """Return a lock to hold from downloading to unpacking: apt runs once at a time, files are shared."""
+        return locked(f"apt-{self.name}")
 
     def refresh(self, force: bool = False) -> None:
         """Fetch the package lists when there are none, or old ones, or `force` is given.

@@ -82,10 +82,11 @@ def _toolchain(kernel: Kernel) -> Path:
     for directory in ("build", "dev", "tmp"):
         (root / directory).mkdir(exist_ok=True)
     suite = Suite(kernel.suite)
-    for package in suite.download_closure([headers, *BUILD_PROGRAMS]):
-        if not package.name.startswith(UNWANTED):
-            unpack(package, root)
-    suite.discard_downloads()
+    with suite.busy():
+        for package in suite.download_closure([headers, *BUILD_PROGRAMS]):
+            if not package.name.startswith(UNWANTED):
+                unpack(package, root)
+        suite.discard_downloads()
     # What the packages' own scripts would have made.
     for name, target in (("awk", "mawk"), ("sh", "dash")):
         if not os.path.lexists(root / "usr/bin" / name):
