@@ -17,6 +17,7 @@ import argparse
 import sys
 import traceback
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from types import CodeType
 from typing import TYPE_CHECKING, Any
@@ -85,14 +86,12 @@ def _without_options(arguments: argparse.Namespace) -> list[str]:
 
 
 def names_for(kernel: Kernel) -> dict[str, Any]:
-    """Return the names that code finds: drgn's own, `prog`, `kernel` and `kdumpy`."""
+    """Return the names that code finds: drgn's own, `prog` and `kernel`."""
     import drgn
     from drgn.cli import default_globals
 
-    import kdumpy
-
     drgn.set_default_prog(kernel.prog)
-    return {**default_globals(kernel.prog), "kernel": kernel, "kdumpy": kdumpy}
+    return {**default_globals(kernel.prog), "kernel": kernel}
 
 
 def execute(source: str, filename: str, names: dict[str, Any], argv: list[str]) -> int:
@@ -142,8 +141,8 @@ def converse(kernel: Kernel, names: dict[str, Any]) -> int:
 
 def _ipython() -> Callable[..., None] | None:
     try:
-        from IPython import start_ipython  # type: ignore[import-not-found]
+        module = import_module("IPython")       # a convenience of this machine, never a requirement
     except ImportError:
         return None
-    starter: Callable[..., None] = start_ipython
+    starter: Callable[..., None] = module.start_ipython
     return starter

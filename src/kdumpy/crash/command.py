@@ -6,17 +6,13 @@ import argparse
 import dataclasses
 import inspect
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar
+from typing import Any, ClassVar, Generic, NoReturn, TypeVar
 
 from kdumpy.crash.session import Session
 from kdumpy.errors import UsageError
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
-    Row = TypeVar("Row", bound=DataclassInstance)
-else:
-    Row = TypeVar("Row")
+Row = TypeVar("Row")
+"""A frozen dataclass."""
 
 Options = argparse.Namespace
 """The arguments of one call, by name."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -40,6 +41,8 @@ def history_file() -> Path:
 
 def converse(shell: Shell) -> None:
     """Read lines and run them until the user leaves."""
+    # A script's background job inherits an ignored SIGINT; whoever sits at a prompt wants Ctrl-C to work.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         history = FileHistory(history_file())
     except OSError as error:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import drgn
 
+from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.errors import NotInDump, UsageError
 from kdumpy.kernel.kernel import Kernel
 
@@ -62,6 +63,16 @@ class Session:
 
         for cpu in for_each_online_cpu(self.prog):
             yield cpu_curr(self.prog, cpu)
+
+    def active(self) -> set[int]:
+        """Return the addresses of the tasks on the CPUs; those that cannot be read are left out."""
+        found: set[int] = set()
+        try:
+            for task in self.tasks_running():
+                found.add(task.value_())
+        except READ_ERRORS:
+            pass
+        return found
 
     def task(self, text: str) -> drgn.Object:
         """Return the task of a process id (decimal) or of the address of a task_struct (hexadecimal).

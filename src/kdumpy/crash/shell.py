@@ -7,6 +7,7 @@ import io
 import json
 import re
 import subprocess
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, TextIO
@@ -17,7 +18,7 @@ from kdumpy.crash.failures import explain
 from kdumpy.crash.output import SafeOutput, destination, find_pager
 from kdumpy.crash.parser import ParsedLine, parse
 from kdumpy.crash.session import Session
-from kdumpy.errors import KdumpyError, UsageError
+from kdumpy.errors import KdumpyError, NotInDump, UsageError
 from kdumpy.kernel.kernel import Kernel
 
 _DEEPEST = 16
@@ -99,10 +100,18 @@ class Shell:
             print("^C", file=self.errors)
             return False
         except Exception as error:      # of drgn, of the dump's data, of ours: the session goes on
-            self._tell(explain(error, line.name))
+            self._tell(self._with_cause(explain(error, line.name)))
             return False
         finally:
             self._depth -= 1
+
+    def _with_cause(self, error: KdumpyError) -> KdumpyError:
+        """Say why nothing is known of a name, where the dump lost its symbols or types altogether."""
+        missing = self.session.kernel.debuginfo.missing
+        part = next((part for part in ("symbols", "types") if part in missing), None)
+        if part is None or not isinstance(error, NotInDump | UsageError) or error.where == "sys":
+            return error
+        return type(error)(error.what, where=error.where, why=f"this dump has no {part}: {missing[part]}")
 
     def _tell(self, error: KdumpyError) -> None:
         self.out.flush()
@@ -157,13 +166,15 @@ class Shell:
             return
         options = command.parse(name, words)
         options.command = name
-        rows = command.rows(self.session, options)
+        rows = _Partial(command.rows(self.session, options))
         if options.json:
             _write_json(as_json(rows), target)
-            return
-        output = SafeOutput(target)
-        for text in command.render(rows, self.session, options):
-            output.write(f"{text}\n")
+        else:
+            output = SafeOutput(target)
+            for text in command.render(rows, self.session, options):
+                output.write(f"{text}\n")
+        if rows.failure is not None:
+            raise rows.failure
 
     def _find(self, line: ParsedLine) -> Command[Any] | None:
         """Return our command of a line; None where it is drgn's.
@@ -205,6 +216,27 @@ class Shell:
             warnings = self.session.engine.run(re.sub(r"\s--json(?=\s|$)", "", line.text), answer)
             _write_json(as_json(Line(text) for text in answer.getvalue().splitlines()), target)
         SafeOutput(self.errors).write(warnings)
+
+
+class _Partial:
+    """Rows of which what can be read is given; an error after the first is kept for the end."""
+
+    def __init__(self, rows: Iterator[Any]) -> None:
+        self._rows = rows
+        self.failure: Exception | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        given = False
+        try:
+            for row in self._rows:
+                yield row
+                given = True
+        except GeneratorExit:
+            raise
+        except Exception as error:      # of whatever kind: what was read stands
+            if not given:
+                raise
+            self.failure = error
 
 
 def _write_json(value: object, target: IO[str]) -> None:

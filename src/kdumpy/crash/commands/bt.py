@@ -12,7 +12,7 @@ from drgn.helpers.linux.sched import cpu_curr, idle_task, task_cpu
 from kdumpy.crash.command import Arg, Command, Options
 from kdumpy.crash.session import Session
 from kdumpy.crash.stack import REGISTER_SAVERS, RawStack, StackFrame, frames_of, register_lines
-from kdumpy.errors import KdumpyError
+from kdumpy.errors import KdumpyError, NotInDump
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,9 @@ class Bt(Command[Backtrace]):
 
     def rows(self, session: Session, options: Options) -> Iterator[Backtrace]:
         """Yield a backtrace a task."""
+        if session.kernel.debuginfo.types is None and not session.kernel.debuginfo.dwarf:
+            yield panic_alone(session)
+            return
         for task in self._tasks(session, options):
             idle = task.pid.value_() == 0
             if options.without and idle:
@@ -141,6 +144,21 @@ def backtrace(session: Session, task: drgn.Object) -> Backtrace:
         problem = f"the stack cannot be unwound: {error}"
     return Backtrace(task.pid.value_(), task.value_(), task_cpu(task),
                      task.comm.string_().decode("utf-8", "backslashreplace"), frames, problem)
+
+
+def panic_alone(session: Session) -> Backtrace:
+    """Return the panic's stack of a dump that has lost its types, so that no task can be read.
+
+    Raises:
+        NotInDump: there is none.
+    """
+    panic = session.kernel.panic
+    if panic is None or not panic.stack.frames:
+        raise NotInDump("no stack can be read", why=session.kernel.problems.get("panic", ""))
+    frames = tuple(StackFrame(frame.pc, 0, frame.symbol, frame.offset, frame.module, frame.source, frame.inline, "TASK",
+                              dict(panic.registers) if frame is panic.stack.frames[0] else {})
+                   for frame in panic.stack.frames)
+    return Backtrace(-1, 0, panic.cpu, "?", frames, panic.stack.problem)
 
 
 def _frames(session: Session, trace: Backtrace, options: Options) -> Iterator[str]:

@@ -11,6 +11,7 @@ from drgn.helpers.linux.sched import task_state_to_char
 from kdumpy.crash.command import Arg, Line, Options, TextCommand
 from kdumpy.crash.commands.ps import STATES
 from kdumpy.crash.session import Session
+from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.errors import UsageError
 from kdumpy.kernel.tasks import task_objects
 
@@ -60,7 +61,7 @@ class Foreach(TextCommand):
             raise UsageError("no task is like this", where=" ".join(chosen))
 
     def _tasks(self, session: Session, chosen: list[str]) -> Iterator[drgn.Object]:
-        active = {task.value_() for task in session.tasks_running()}
+        active = session.active()
         kinds = {"user", "kernel", "gleader", "active"}
         states = {word for word in chosen if word in STATES.values()}
         names = [word for word in chosen if word not in kinds and word not in states]
@@ -74,7 +75,7 @@ class Foreach(TextCommand):
                     continue
                 if names and not any(_is_named(task, name) for name in names):
                     continue
-            except (drgn.FaultError, LookupError):
+            except READ_ERRORS:
                 continue
             yield task
 

@@ -15,6 +15,7 @@ from drgn.helpers.linux.vmstat import global_node_page_state, nr_free_pages
 
 from kdumpy.crash.command import Arg, Command, Options
 from kdumpy.crash.session import Session
+from kdumpy.errors import NotInDump
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,8 @@ class Kmem(Command[UsageRow]):
 
     def rows(self, session: Session, options: Options) -> Iterator[UsageRow]:
         """Yield the uses, each total before its parts."""
+        if session.kernel.debuginfo.types is None and not session.kernel.debuginfo.dwarf:
+            raise NotInDump("the kernel's counters cannot be read")
         page = int(session.prog["PAGE_SIZE"])
         totals: dict[str, int] = {}
         for name, of, read in _COUNTS:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from kdumpy.crash.command import Arg, Command, Options
 from kdumpy.crash.session import Session
+from kdumpy.errors import NotInDump
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,10 @@ class Log(Command[LogRow]):
 
     def rows(self, session: Session, options: Options) -> Iterator[LogRow]:
         """Yield the records, oldest first."""
-        for record in session.kernel.log:
+        records = session.kernel.log
+        if not records:
+            raise NotInDump("the log cannot be read", why=session.kernel.problems.get("log", "it is empty"))
+        for record in records:
             yield LogRow(record.ts_ns / 1e9 if record.ts_ns >= 0 else -1.0, record.level, record.caller, record.text,
                          record.device)
 

@@ -55,7 +55,10 @@ class Mod(Command[ModuleRow]):
         """Yield the modules, newest first."""
         files = {module.name: module.debug_file_path or "" for module in session.prog.modules()}
         found = False
-        for module in session.kernel.modules:
+        modules = session.kernel.modules
+        if "modules" in session.kernel.problems or (not modules and session.kernel.debuginfo.missing):
+            raise NotInDump("the list of modules cannot be read", why=session.kernel.problems.get("modules", ""))
+        for module in modules:
             if options.which and module.name not in options.which:
                 continue
             if options.taints and not module.taints:

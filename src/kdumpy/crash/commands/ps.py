@@ -12,6 +12,7 @@ from drgn.helpers.linux.mm import task_rss, task_vsize, totalram_pages
 
 from kdumpy.crash.command import Arg, Command, Options, columns
 from kdumpy.crash.session import Session
+from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.errors import NotInDump
 from kdumpy.kernel.tasks import task_objects, task_value
 
@@ -78,14 +79,14 @@ class Ps(Command[TaskRow]):
     def rows(self, session: Session, options: Options) -> Iterator[TaskRow]:
         """Yield the tasks, the idle ones first."""
         total_kb = _total_kb(session)
-        running = {task.value_() for task in session.tasks_running()}
+        running = session.active()
         wanted = [_Selector(text) for text in options.which]
         state = STATES.get(options.state, options.state)
         unread = 0
         for task in _all_tasks(session):
             try:
                 row = _row(session, task, running, total_kb)
-            except (drgn.FaultError, LookupError, AttributeError):
+            except READ_ERRORS:
                 unread += 1
                 continue
             if wanted and not any(selector.takes(row) for selector in wanted):
@@ -133,7 +134,7 @@ def _all_tasks(session: Session) -> Iterator[drgn.Object]:
     for cpu in session.cpus("a"):
         try:
             yield idle_task(session.prog, cpu)
-        except (LookupError, drgn.FaultError):
+        except READ_ERRORS:
             continue
     yield from task_objects(session.prog)
 
@@ -141,7 +142,7 @@ def _all_tasks(session: Session) -> Iterator[drgn.Object]:
 def _total_kb(session: Session) -> int:
     try:
         return int(totalram_pages(session.prog)) * int(session.prog["PAGE_SIZE"]) // 1024
-    except (LookupError, drgn.FaultError):
+    except READ_ERRORS:
         return 0
 
 
@@ -152,7 +153,7 @@ def _row(session: Session, task: drgn.Object, running: set[int], total_kb: int) 
     if not kernel_thread:
         page_kb = int(session.prog["PAGE_SIZE"]) // 1024
         # A task that exits has no memory any more.
-        with contextlib.suppress(drgn.FaultError, AttributeError, LookupError):
+        with contextlib.suppress(*READ_ERRORS):
             vsz, rss = task_vsize(task) // 1024, task_rss(task).total * page_kb
     return TaskRow(value.pid, value.parent, value.cpu, value.address, STATES.get(value.state, value.state),
                    100 * rss / total_kb if total_kb else 0.0, vsz, rss, value.comm, value.address in running,

@@ -92,7 +92,9 @@ def facts(session: Session) -> Iterator[Fact]:
         yield Fact("UPTIME", f"{days} days, {clock}" if days else clock)
     if system.load:
         yield Fact("LOAD AVERAGE", ", ".join(f"{value:.2f}" for value in system.load))
-    yield Fact("TASKS", str(sum(1 for _ in kernel.tasks()) + (system.cpus or 0)))
+    tasks = sum(1 for _ in kernel.tasks()) + (system.cpus or 0)
+    if "tasks" not in kernel.problems:
+        yield Fact("TASKS", str(tasks))
     if system.hostname is not None:
         yield Fact("NODENAME", system.hostname)
     yield Fact("RELEASE", system.release)
@@ -168,7 +170,7 @@ def context_facts(session: Session, task: drgn.Object) -> Iterator[Fact]:
     mark = ""
     if panicked and panicked.task and panicked.task.address == address:
         mark = " (PANIC)"
-    elif address in {running.value_() for running in session.tasks_running()}:
+    elif address in session.active():
         mark = " (ACTIVE)"
     yield Fact("STATE", f"{state}{mark}")
 

@@ -1,0 +1,54 @@
+"""The crash shell for tests: run a line, look at the answer."""
+
+from __future__ import annotations
+
+import io
+import json
+from functools import cache
+from typing import Any
+
+import kdumpy
+import lab
+from kdumpy.crash.shell import Shell
+from kdumpy.kernel import Kernel
+
+
+@cache
+def kernel_of(kernel: str, fault: str) -> Kernel:
+    return kdumpy.open(lab.dump(kernel, fault).path)
+
+
+class Console:
+    """A shell and what it answered."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.out, self.errors = io.StringIO(), io.StringIO()
+        self.kernel = kernel
+        self.prog = kernel.prog
+        self.shell = Shell(kernel, self.out, self.errors)
+
+    def __call__(self, line: str) -> str:
+        """Run a line that must work; return its output."""
+        good, text, errors = self.attempt(line)
+        assert good, errors
+        assert errors == ""
+        return text
+
+    def fails(self, line: str) -> str:
+        """Run a line that must fail; return the one line that says why."""
+        good, _, errors = self.attempt(line)
+        assert not good
+        assert errors.startswith("kdumpy: ")
+        assert errors.count("\n") == 1
+        return errors
+
+    def attempt(self, line: str) -> tuple[bool, str, str]:
+        for stream in (self.out, self.errors):
+            stream.seek(0)
+            stream.truncate()
+        good = self.shell.run(line)
+        return good, self.out.getvalue(), self.errors.getvalue()
+
+    def json(self, line: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(self(line))
+        return found

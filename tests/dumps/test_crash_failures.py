@@ -1,0 +1,76 @@
+"""What the shell says of what cannot be done, and of damaged dumps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import drgn
+import pytest
+
+import kdumpy
+import lab
+from console import Console, kernel_of
+from kdumpy.crash import registry
+
+NAMES = sorted(registry.COMMANDS)
+
+
+@pytest.fixture
+def old() -> Console:
+    return Console(kernel_of("6.1", "null-workqueue"))
+
+
+@pytest.fixture(params=(20, 50, 80, 99))
+def cut(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Console]:
+    """A dump of which only so many hundredths are left."""
+    whole = lab.dump("6.1", "null-workqueue").path
+    part = tmp_path / "vmcore"
+    part.write_bytes(whole.read_bytes()[: whole.stat().st_size * request.param // 100])
+    with kdumpy.open(part) as kernel:
+        yield Console(kernel)
+
+
+def test_a_cut_dump_answers_what_it_can_and_says_what_it_cannot(cut: Console) -> None:
+    assert "RELEASE: 6.1" in cut("sys")
+    lost = cut.kernel.debuginfo.missing
+    for name in NAMES:
+        good, _, errors = cut.attempt(registry.command(name).example)
+        assert good or "kdumpy: " in errors, name
+        assert "Traceback" not in errors
+        assert "internal" not in errors
+        if "symbols" in lost and name in ("ps", "vm", "files", "sym", "struct", "p"):
+            assert not good
+            assert "this dump has no symbols" in errors, errors
+    assert not cut.attempt("mod -t")[1].startswith("no tainted modules")
+
+
+def test_rows_before_a_page_that_is_missing_are_shown(old: Console) -> None:
+    begin = old.prog.symbol("linux_banner").address & ~0xFFF
+    start = next(address for address in range(begin, begin + (64 << 20), 4096) if not _readable(old, address))
+    good, text, errors = old.attempt(f"rd {start - 32:x} 8")
+    assert not good
+    assert text.splitlines()[0].startswith(f"{start - 32:016x}:  ")
+    assert errors.startswith(("kdumpy: page ", "kdumpy: no memory at "))
+
+
+def _readable(console: Console, address: int) -> bool:
+    try:
+        return bool(console.prog.read(address, 1))
+    except drgn.FaultError:
+        return False
+
+
+@pytest.mark.parametrize("line", [
+    "nothing", "bt 99999", "bt zz", "bt -c 99", "bt --no-such-option", "dis", "dis nothing", "dis 123", "rd",
+    "rd zz", "ps --bogus", "task 99999", "vm zz", "files 99999", "sym", "p", "p 1 +", "struct", "log -q", "kmem -Q",
+    "help nothing", "mod -Z", "< /no/such/file", "log > /no/such/folder/file", "log | /no/such/program", "'",
+    "exec", "waitq 12", "list 0", "kmem zz",
+])
+def test_what_cannot_be_done_is_one_line_and_the_session_lives(old: Console, line: str) -> None:
+    good, _, errors = old.attempt(line)
+    assert not good
+    lines = [text for text in errors.splitlines() if text.startswith("kdumpy: ")]
+    assert len(lines) == 1
+    assert "Traceback" not in errors
+    assert old("sym schedule")

@@ -1,0 +1,106 @@
+"""The prompt: completion, history, and Ctrl-C, on a pseudo-terminal."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import stat
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import kdumpy
+import lab
+from kdumpy.crash.prompt import ShellCompleter, history_file
+from kdumpy.crash.session import Session
+
+ROOT = Path(__file__).parents[2]
+_WHERE_IS_THE_CURSOR = b"\x1b[6n"
+
+
+@pytest.fixture(scope="module")
+def completer() -> Iterator[ShellCompleter]:
+    with kdumpy.open(lab.dump("6.1", "null-workqueue").path) as kernel:
+        yield ShellCompleter(Session(kernel))
+
+
+@pytest.mark.parametrize(("before", "word", "expected"), [
+    ([], "sy", {"sym", "sys"}), ([], "runq", {"runq"}), ([], "zzz", set()), (["bt"], "-a", {"-a"}),
+    (["help"], "ru", {"runq"}), (["runq"], "-m", {"-m"}), (["struct"], "list_hea", {"list_head"}),
+    (["dis"], "flaky_poll_w", {"flaky_poll_work"}), (["sym"], "sc", set()), (["nothing"], "-x", set()),
+])
+def test_completion(completer: ShellCompleter, before: list[str], word: str, expected: set[str]) -> None:
+    assert set(completer.names(before, word)) == expected
+
+
+def test_the_history_is_the_users_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    path = history_file()
+    assert path == tmp_path / "state/kdumpy/crash_history"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    path.chmod(0o644)
+    assert stat.S_IMODE(history_file().stat().st_mode) == 0o600
+
+
+class Terminal:
+    """A session on a pseudo-terminal."""
+
+    def __init__(self, dump: Path, state: Path) -> None:
+        self.pid, self.descriptor = pty.fork()
+        if self.pid == 0:
+            os.environ.update(TERM="xterm", XDG_STATE_HOME=str(state),
+                              PYTHONPATH=os.pathsep.join([str(ROOT / "src"), *sys.path]))
+            os.execv(sys.executable, [sys.executable, "-m", "kdumpy", "crash", str(dump)])
+        self.seen = b""
+
+    def until(self, wanted: bytes) -> None:
+        """Read until `wanted` was printed; answer where the cursor is, as a terminal does."""
+        end = time.monotonic() + 30
+        while wanted not in self.seen:
+            assert time.monotonic() < end, self.seen[-500:]
+            if select.select([self.descriptor], [], [], 0.1)[0]:
+                data = os.read(self.descriptor, 65536)
+                self.seen += data
+                if _WHERE_IS_THE_CURSOR in data:
+                    os.write(self.descriptor, b"\x1b[1;1R")
+
+    def prompt(self) -> None:
+        """Wait until the prompt takes keys."""
+        self.until(b"crash>")
+        time.sleep(0.3)
+
+    def type(self, text: bytes, wanted: bytes) -> None:
+        """Type, and wait for an answer."""
+        self.seen = b""
+        os.write(self.descriptor, text)
+        self.until(wanted)
+
+
+def test_ctrl_c_stops_a_command_and_not_the_session(tmp_path: Path) -> None:
+    terminal = Terminal(lab.dump("6.1", "null-workqueue").path, tmp_path)
+    terminal.until(b"PANIC: ")
+    terminal.prompt()
+    terminal.type(b"set scroll off\r", b"scroll: off")
+    terminal.prompt()
+    # The command says that it runs: a key that comes earlier is the prompt's.
+    terminal.type(b"drgn exec('print(98 + 1, flush=True)\\nwhile True: pass')\r", b"99\r\n")
+    terminal.type(b"\x03", b"KeyboardInterrupt")        # drgn tells it of the user's code
+    terminal.prompt()
+    terminal.type(b"sym schedule\r", b"(T) schedule")
+    terminal.prompt()
+    os.write(terminal.descriptor, b"exit\r")
+    end = time.monotonic() + 20
+    found, code = 0, -1
+    while not found and time.monotonic() < end:
+        if select.select([terminal.descriptor], [], [], 0.1)[0]:
+            try:
+                os.read(terminal.descriptor, 65536)
+            except OSError:             # the other side has closed the terminal
+                time.sleep(0.1)
+        found, code = os.waitpid(terminal.pid, os.WNOHANG)
+    assert (found, code) == (terminal.pid, 0)
+    assert "sym schedule" in (tmp_path / "kdumpy/crash_history").read_text()
