@@ -115,8 +115,7 @@ class Crash:
     @cached_property
     def message(self) -> str | None:
         """The line that tells of the crash."""
-        event = self.event or self.closing
-        return event.text if event else None
+        return event.text if (event := self.event or self.closing) else None
 
     @cached_property
     def closing_words(self) -> str:
@@ -187,8 +186,7 @@ class Crash:
     @cached_property
     def own(self) -> culprit.Choice:
         """The frame to blame: of the faulting code, or of the code that called panic()."""
-        frames = self.below_fault if self.faulted else self.below_panic
-        return culprit.choose(frames)
+        return culprit.choose(self.below_fault if self.faulted else self.below_panic)
 
     @property
     def own_frame(self) -> Frame | None:
