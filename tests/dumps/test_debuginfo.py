@@ -82,7 +82,17 @@ def test_all_frames_of_all_tasks_equal_those_with_dwarf(kernel: str, fault: str)
     assert wrong == {}
     crashed, expected = ours.crashed_thread(), theirs.crashed_thread()
     assert frames(ours, crashed.object) == frames(theirs, expected.object)
-    assert len(frames(ours, crashed.object)) > 1
+    # After a jump to an address without code drgn knows one frame; kdumpy goes on (test_kernel.py).
+    innermost = frames(ours, crashed.object)[0]
+    assert isinstance(innermost, int)
+    assert len(frames(ours, crashed.object)) > 1 or not is_code(ours, innermost)
+
+
+def is_code(prog: drgn.Program, address: int) -> bool:
+    try:
+        return bool(prog.symbol(address).kind == drgn.SymbolKind.FUNC)
+    except LookupError:
+        return False
 
 
 def members(made: drgn.Type) -> Iterator[tuple[str | None, int, int | None]]:
@@ -169,14 +179,19 @@ def test_an_address_that_is_a_per_cpu_offset_names_no_symbol() -> None:
 
 
 @pytest.mark.parametrize("kernel", lab.KERNELS)
-def test_a_module_without_btf_still_has_its_symbols(kernel: str) -> None:
+def test_a_module_has_its_symbols_with_btf_or_without(kernel: str) -> None:
     ours, info = alone(kernel, "null-workqueue")
-    names = [frame.symbol().name for frame in list(ours.crashed_thread().stack_trace())[:2]]
+    names = [frame.symbol().name.split(".")[0] for frame in list(ours.crashed_thread().stack_trace())[:2]]
     assert names == ["flaky_poll_channel", "flaky_poll_work"]
     assert info.module_symbols is not None
     assert info.module_symbols.module_at(ours.symbol("flaky_poll_work").address) == "flaky"
     assert info.types is not None
-    assert "flaky" not in info.types.modules
+    if kernel in ("5.10", "6.1"):       # the headers of the later kernels bring what gives the driver BTF
+        assert "flaky" not in info.types.modules
+        with pytest.raises(LookupError):
+            ours.type("struct flaky_channel")
+    else:
+        assert ours.type("struct flaky_channel").has_member("rate_hz")
 
 
 @pytest.mark.parametrize("kernel", ["6.1", "6.12", "newest"])

@@ -53,7 +53,10 @@ def attach(prog: drgn.Program, saved: Sequence[Mapping[str, int]] = ()) -> Debug
     info = DebugInfo()
     if not prog.flags & ProgramFlags.IS_LINUX_KERNEL:
         return info
-    prog.config["kdumpy"] = info
+    attached = prog.config.get(_NAME)
+    if isinstance(attached, DebugInfo):         # the plugin has done it, or the caller twice
+        return attached
+    prog.config[_NAME] = info
     _attach(prog, info, saved)
     if info.missing:
         info.mend = how_to_get(prog)

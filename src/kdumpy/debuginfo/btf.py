@@ -101,6 +101,8 @@ class BtfIndex(NamedTuple):
     """For each kind that types are looked up by, the id of the first type of each name."""
     functions: bytes
     """Type ids of the FUNCs as 32-bit words: 40,000 names that few look up are made when one is."""
+    nameless: bytes
+    """Type ids of the STRUCTs without a name as 32-bit words: some variables are of such a type."""
     enumerators: dict[str, int]
     """The id of the enum that has the enumerator of each name."""
     percpu: dict[str, int]
@@ -170,11 +172,6 @@ class Btf:
         return BtfType(type_id, self.name(name_off), Kind(info >> 24 & 0x1F), info & 0xFFFF, bool(info >> 31),
                        size_or_type, offset + _TYPE.size)
 
-    def kind_and_count(self, type_id: int) -> tuple[int, int]:
-        """Return (kind, vlen) of a type id of this blob, without the cost of a whole record."""
-        (info,) = struct.unpack_from("<I", self.data, self.index.offsets[type_id - self.first_id] + 4)
-        return info >> 24 & 0x1F, info & 0xFFFF
-
     def _owner(self, record: BtfType) -> Btf:
         return self.base._owner(record) if self.base and record.id < self.first_id else self
 
@@ -229,7 +226,7 @@ class Btf:
         named: list[list[tuple[int, int]]] = [[] for _ in range(_KINDS)]
         offsets = array("I")
         append = offsets.append
-        type_id = self.first_id
+        type_id, structs, nameless = self.first_id, int(Kind.STRUCT), array("I")
         while position + header <= end:
             name_off, info, _ = unpack(data, position)
             kind = info >> 24 & 0x1F
@@ -238,15 +235,17 @@ class Btf:
                                   why=f"kind {kind}")
             if name_off:
                 named[kind].append((name_off, type_id))
+            elif kind == structs:
+                nameless.append(type_id)
             append(position)
             position += fixed[kind] + each[kind] * (info & 0xFFFF)
             type_id += 1
         if position != end:
             raise DamagedDump("BTF's last record does not end where its types end",
                               where=f"type id {type_id - 1}")
-        return self._names(offsets, named)
+        return self._names(offsets, named, nameless)
 
-    def _names(self, offsets: array[int], named: list[list[tuple[int, int]]]) -> BtfIndex:
+    def _names(self, offsets: array[int], named: list[list[tuple[int, int]]], nameless: array[int]) -> BtfIndex:
         names: dict[int, dict[str, int]] = {}
         for kind in (Kind.INT, Kind.STRUCT, Kind.UNION, Kind.ENUM, Kind.TYPEDEF, Kind.FLOAT, Kind.ENUM64, Kind.VAR):
             table = names[int(kind)] = {}
@@ -256,7 +255,7 @@ class Btf:
         enums = [bits for bits in enums if bits & 0x1F in (Kind.ENUM, Kind.ENUM64)]
         signs = any(bits >> 7 for bits in enums)
         functions = array("I", [type_id for _, type_id in named[Kind.FUNC]])
-        index = BtfIndex(offsets, names, functions.tobytes(), {}, names.pop(int(Kind.VAR)), signs)
+        index = BtfIndex(offsets, names, functions.tobytes(), nameless.tobytes(), {}, names.pop(int(Kind.VAR)), signs)
         self.index = index
         for position, offset in enumerate(offsets):
             kind_bits = self.data[offset + 7] & 0x1F            # the top byte of info holds the kind

@@ -18,7 +18,7 @@ from pathlib import Path
 from kdumpy.debuginfo.btf import Btf, BtfIndex
 from kdumpy.errors import DamagedDump
 
-_FORMAT = 2
+_FORMAT = 3
 """Part of an entry's name: rises when what an entry holds changes."""
 
 

@@ -100,7 +100,8 @@ def symbols_of(module: drgn.Object) -> list[Symbol]:
             continue
         end = strings.find(b"\0", name_at)
         name = strings[name_at : end if end >= 0 else len(strings)].decode("ascii", "replace")
-        if name and value:
+        # The linker's bounds of a section lie at the address of its first variable, or of the next section's.
+        if name and value and not name.startswith(("__start_", "__stop_")):
             found.append(Symbol(name, value, size, _BINDINGS.get(info >> 4, SymbolBinding.UNKNOWN),
                                 _TYPES.get(info & 0xF, SymbolKind.UNKNOWN)))
     return _sized(found, ranges_of(module))

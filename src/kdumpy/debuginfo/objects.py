@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import re
+from array import array
 
 import drgn
 from drgn import FindObjectFlags
 
-from kdumpy.debuginfo.btf import Kind
 from kdumpy.debuginfo.types import BtfTypes
 from kdumpy.debuginfo.variables import DECLARATIONS
 from kdumpy.errors import DamagedDump
@@ -71,9 +71,10 @@ class Objects:
         if percpu is not None:
             return drgn.Object(self.prog, percpu, address=symbol.address)
         fitting = [made for made in map(self.declared_type, declared or ()) if made and self._fits(made, symbol)]
+        lengths = all(made.kind == drgn.TypeKind.ARRAY for made in fitting)
         for made in fitting:
-            # The room of an array may be longer than the array: then the padding behind it is zero.
-            if made is fitting[-1] or not self._ends_in_zeros(made, symbol.address):
+            # Where several lengths fit, one that is too long takes in the padding behind the array, which is zero.
+            if not lengths or made is fitting[-1] or not self._ends_in_zeros(made, symbol.address):
                 return drgn.Object(self.prog, made, address=symbol.address)
         return None
 
@@ -101,6 +102,9 @@ class Objects:
     def declared_type(self, declaration: str) -> drgn.Type | None:
         """Return the type of a declaration of `variables.py`, or None where the kernel lacks it."""
         try:
+            declaration, _, condition = declaration.partition(" if ")
+            if condition and not self._has_member(condition):
+                return None
             if declaration.startswith("{"):
                 return self._anonymous(tuple(declaration.strip("{}").split(", ")))
             length = _LENGTH.search(declaration)
@@ -113,16 +117,19 @@ class Objects:
         except LookupError:
             return None
 
+    def _has_member(self, condition: str) -> bool:
+        """Whether a kernel's type has a member: `struct file_system_type.list`."""
+        name, _, member = condition.partition(".")
+        return bool(self.prog.type(name).has_member(member))
+
     def _anonymous(self, members: tuple[str, ...]) -> drgn.Type | None:
         """Return the anonymous struct that has exactly these members."""
         if self.types is None:
             return None
         blob = self.types.btf
-        for type_id in range(blob.first_id, blob.end_id):
-            if blob.kind_and_count(type_id) != (Kind.STRUCT, len(members)):
-                continue
+        for type_id in array("I", blob.index.nameless):
             record = blob.type(type_id)
-            if not record.name and tuple(member.name for member in blob.members(record)) == members:
+            if record.vlen == len(members) and tuple(member.name for member in blob.members(record)) == members:
                 return self.types.type(blob, type_id)
         return None
 

@@ -6,9 +6,9 @@ and our own analysis ask for. Kernels differ: alternatives stand newest first, a
 type the dump's BTF knows, and whose size fits the symbol, is taken. A test compares every entry
 with DWARF, kernel by kernel.
 
-`[NAME]` takes an array's length from the enumerator of that name; `{a, b}` stands for an
-anonymous struct that has these members; of several lengths of an array, the first whose last element
-is not zero; a function's type comes from BTF.
+`TYPE if STRUCT.MEMBER` holds where the struct has the member; `[NAME]` takes an array's length from
+the enumerator of that name; of several lengths of an array, the first whose last element is not zero
+holds; `{a, b}` stands for an anonymous struct that has these members; a function's type comes from BTF.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ DECLARATIONS: dict[str, tuple[str, ...]] = {
     "nr_swapper_spaces": ("unsigned int [27]",),        # MAX_SWAPFILES with device-private memory
     # Files and devices
     "super_blocks": ("struct list_head",),
-    "file_systems": ("struct file_system_type *",),
+    "file_systems": ("struct hlist_head if struct file_system_type.list", "struct file_system_type *"),
     "blockdev_superblock": ("struct super_block *",),
     "chrdevs": ("struct char_device_struct *[255]",),
     "cdev_map": ("struct kobj_map *",),
