@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import drgn
@@ -41,12 +40,12 @@ class DebugInfo:
     """Files with DWARF that are in use."""
 
 
-def attach(prog: drgn.Program, saved: Sequence[Mapping[str, int]] = ()) -> DebugInfo:
+def attach(prog: drgn.Program, saved: orc.SavedRegisters = lambda prog: None) -> DebugInfo:
     """Attach what the dump knows of itself, behind DWARF where DWARF is already loaded.
 
     Args:
         prog: the program of a kernel dump.
-        saved: the registers of each CPU, by which a kernel without types can still be unwound.
+        saved: gives the panic CPU's registers, by which a kernel without types can still be unwound.
 
     Never raises for what the dump lacks: that goes into `DebugInfo.missing`.
     """
@@ -63,7 +62,7 @@ def attach(prog: drgn.Program, saved: Sequence[Mapping[str, int]] = ()) -> Debug
     return info
 
 
-def _attach(prog: drgn.Program, info: DebugInfo, saved: Sequence[Mapping[str, int]]) -> None:
+def _attach(prog: drgn.Program, info: DebugInfo, saved: orc.SavedRegisters) -> None:
     try:
         info.symbols = kallsyms.load(prog)
     except KdumpyError as error:

@@ -10,9 +10,9 @@ Source: arch/x86/include/asm/orc_types.h, arch/x86/kernel/unwind_orc.c, tools/ob
 
 from __future__ import annotations
 
-import re
 import struct
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import drgn
@@ -23,8 +23,17 @@ from kdumpy.debuginfo.reading import READ_ERRORS
 _ENTRY = struct.Struct("<hhH")
 """struct orc_entry: sp_offset, bp_offset (bytes), flags (sp_reg:4, bp_reg:4, type)."""
 _LONGEST_PROLOGUE = 64
-_MOST_CPUS = 8192
-_RENUMBERED = bytes.fromhex("137c36ad7627c4dd55932176bb0ecdbd5041fc82")
+_SAMPLE = 4096
+_PREVIOUS_SP = {5: 1, 3: 8}
+"""ORC_REG_PREV_SP by ORC_REG_SP: before the renumbering of 7.1, and since."""
+
+_SKIPPED = {b"\xf3\x0f\x1e\xfa": 4, b"\x48\x89\xe5": 3, b"\x48\x83\xe4": 4}
+"""endbr64; mov rbp, rsp; and rsp, imm8."""
+_AFTER_PUSHES = {0x48, 0x49, 0x4C, 0x4D, 0x65, 0x80, 0x81, 0x83, 0x84, 0x85, 0x88, 0x89, 0x8A, 0x8B, 0x39, 0x3B, 0xF0}
+"""First bytes of sub rsp, mov, cmp, test and lock: what a function does once it has pushed what it pushes."""
+
+SavedRegisters = Callable[[drgn.Program], Mapping[str, int] | None]
+"""Gives the panic CPU's registers, named as in a core's notes, without types; None where no CPU panicked."""
 
 
 class _Encoding(NamedTuple):
@@ -36,13 +45,6 @@ class _Encoding(NamedTuple):
     """ORC_TYPE_CALL, in place within flags."""
 
 
-# 1735858caa4b "objtool/x86: Reorder ORC register numbering" (7.1), known by its .orc_header.
-_ORC_7_1 = _Encoding(3, 8, 2 << 8)
-# fb799447ae29 "x86,objtool: Split UNWIND_HINT_EMPTY in two" (6.4).
-_ORC_6_4 = _Encoding(5, 1, 2 << 8)
-_ORC_4_14 = _Encoding(5, 1, 0)
-
-
 class Restart(NamedTuple):
     """The frame that was mended: an UNDEFINED entry of the table, written over in drgn's view."""
 
@@ -50,14 +52,16 @@ class Restart(NamedTuple):
     entry_address: int
     frame_bytes: int
     """From the stack pointer to the caller's."""
+    caller: int
+    """The return address."""
 
 
-def attach(prog: drgn.Program, saved: Sequence[Mapping[str, int]] = ()) -> Restart | None:
+def attach(prog: drgn.Program, saved: SavedRegisters = lambda prog: None) -> Restart | None:
     """Let drgn unwind the kernel with the tables in memory; return the frame that had to be mended.
 
     Args:
         prog: a program with symbols, and best with types.
-        saved: the registers of each CPU, for a program without types.
+        saved: gives the panic CPU's registers where types are missing.
 
     Raises:
         LookupError, drgn.FaultError: the kernel's symbols or tables are missing.
@@ -75,34 +79,32 @@ def attach(prog: drgn.Program, saved: Sequence[Mapping[str, int]] = ()) -> Resta
         restart = _mend_first_frame(prog, saved)
     start, end = prog.symbol("_stext").address, prog.symbol("_end").address
     main.address_ranges = [(start, end)]
+    if restart is not None and not _was_mended(prog, restart):
+        return None
     return restart
 
 
-def crashing_cpu(prog: drgn.Program) -> int | None:
-    """Return the CPU that panicked, by the symbol alone: it needs no types. None before a panic.
-
-    Source: arch/x86/kernel/reboot.c, crashing_cpu; -1 until nmi_shootdown_cpus().
-    """
+def _was_mended(prog: drgn.Program, restart: Restart) -> bool:
+    """Whether drgn now finds the caller where the stack says it is."""
     try:
-        cpu: int = prog.read_u32(prog.symbol("crashing_cpu").address)
-    except (LookupError, drgn.FaultError):
-        return None
-    return cpu if cpu < _MOST_CPUS else None
+        return bool(prog.crashed_thread().stack_trace()[1].pc == restart.caller)
+    except READ_ERRORS:
+        return True                             # without types drgn cannot be asked
 
 
-def _first_frame(prog: drgn.Program, saved: Sequence[Mapping[str, int]]) -> tuple[int, int]:
+def _first_frame(prog: drgn.Program, saved: SavedRegisters) -> tuple[int, int]:
     """Return pc and sp of the panic CPU."""
     try:
         frame = prog.crashed_thread().stack_trace()[0]
         return frame.pc, frame.register("rsp")
     except READ_ERRORS:
-        cpu = crashing_cpu(prog)
-        if cpu is None:
+        registers = saved(prog)
+        if registers is None:
             raise LookupError("no CPU panicked") from None
-        return saved[cpu]["rip"], saved[cpu]["rsp"]
+        return registers["rip"], registers["rsp"]
 
 
-def _mend_first_frame(prog: drgn.Program, saved: Sequence[Mapping[str, int]]) -> Restart | None:
+def _mend_first_frame(prog: drgn.Program, saved: SavedRegisters) -> Restart | None:
     """Write over the UNDEFINED entry of the function that saved the panic CPU's registers.
 
     This must come before anything is unwound, because drgn keeps the table once it has read it.
@@ -115,7 +117,7 @@ def _mend_first_frame(prog: drgn.Program, saved: Sequence[Mapping[str, int]]) ->
         found = _undefined_entry(prog, pc)
         if found is None:
             return None
-        pushed, at = _frame_above(prog, symbol, sp)
+        pushed, at, caller = _frame_above(prog, symbol, sp)
     except READ_ERRORS:
         return None                             # no panic, or nothing to go by: nothing to mend
     entry_address, encoding = found
@@ -131,7 +133,7 @@ def _mend_first_frame(prog: drgn.Program, saved: Sequence[Mapping[str, int]]) ->
         return entry[offset : offset + count]
 
     prog.add_memory_segment(entry_address, _ENTRY.size, read)
-    return Restart(symbol.name, entry_address, frame_bytes)
+    return Restart(symbol.name, entry_address, frame_bytes, caller)
 
 
 def _undefined_entry(prog: drgn.Program, pc: int) -> tuple[int, _Encoding] | None:
@@ -151,28 +153,36 @@ def _undefined_entry(prog: drgn.Program, pc: int) -> tuple[int, _Encoding] | Non
     flags = _ENTRY.unpack(prog.read(address, _ENTRY.size))[2]
     # In every version sp_reg 0 is ORC_REG_UNDEFINED; a function's end of stack has it too, but
     # no function that ends the stack is called.
-    return (address, _encoding(prog)) if flags & 0xF == 0 else None
+    if flags & 0xF:
+        return None
+    return address, _encoding(prog, address, entries, entries + _ENTRY.size * ((stop - start) // 4))
 
 
-def _encoding(prog: drgn.Program) -> _Encoding:
-    try:
-        if prog.read(prog.symbol("__start_orc_header").address, len(_RENUMBERED)) == _RENUMBERED:
-            return _ORC_7_1
-    except (LookupError, drgn.FaultError):
-        pass
-    # ORC_TYPE_CALL is not zero since 6.4; the end of stack then has a type of its own.
-    release = prog["UTS_RELEASE"].string_().decode("ascii", "replace")
-    major, minor = (int(part) for part in re.findall(r"\d+", release + ".0")[:2])
-    return _ORC_6_4 if (major, minor) >= (6, 4) else _ORC_4_14
+def _encoding(prog: drgn.Program, entry: int, first: int, last: int) -> _Encoding:
+    """Tell the version of the format by what most entries say: SP plus an offset, after a call.
+
+    Version and header do not tell it (RHEL 9 has the format of 6.4 in its 5.14): the registers were
+    renumbered by 1735858caa4b "objtool/x86: Reorder ORC register numbering" (7.1), and CALL is not
+    zero since fb799447ae29 "x86,objtool: Split UNWIND_HINT_EMPTY in two" (6.4).
+    """
+    half = _ENTRY.size * _SAMPLE // 2
+    begin = max(first, entry - half)
+    end = min(last, entry + half)
+    flags = [item[2] for item in _ENTRY.iter_unpack(prog.read(begin, (end - begin) // _ENTRY.size * _ENTRY.size))]
+    (register_sp, _), = Counter(item & 0xF for item in flags if item & 0xF).most_common(1)
+    (kind, _), = Counter(item & 0x700 for item in flags if item & 0xF == register_sp).most_common(1)
+    if register_sp not in _PREVIOUS_SP:
+        raise LookupError(f"an unknown format of ORC: most frames are based on register {register_sp}")
+    return _Encoding(register_sp, _PREVIOUS_SP[register_sp], kind)
 
 
-def _frame_above(prog: drgn.Program, function: drgn.Symbol, sp: int) -> tuple[int | None, int]:
-    """Return (how far below the caller's stack pointer RBP is saved or None, place of the return address)."""
+def _frame_above(prog: drgn.Program, function: drgn.Symbol, sp: int) -> tuple[int | None, int, int]:
+    """Return how far below the caller's stack pointer RBP is saved (or None), the return address's place, and it."""
     stack = _stack_above(prog, sp)
     for offset in range(0, len(stack) - 7, 8):
         (word,) = struct.unpack_from("<Q", stack, offset)
         if _calls(prog, word, function.address):
-            return _saved_rbp(prog.read(function.address, _LONGEST_PROLOGUE)), sp + offset
+            return _saved_rbp(prog.read(function.address, _LONGEST_PROLOGUE)), sp + offset, word
     raise LookupError("no return address of a call of this function")
 
 
@@ -198,16 +208,36 @@ def _calls(prog: drgn.Program, return_address: int, function: int) -> bool:
     return code[0] == 0xE8 and (return_address + relative) % (1 << 64) == function
 
 
+def _nop_length(code: bytes) -> int:
+    """Return the length of the nop that `code` begins with, 0 if it is none.
+
+    Nops stand where the kernel has patched endbr64 or a call of __fentry__ away.
+    """
+    at = 0
+    while code[at] in (0x66, 0x2E):             # prefixes
+        at += 1
+    if code[at] == 0x90:
+        return at + 1
+    if code[at : at + 2] != b"\x0f\x1f":
+        return 0
+    mode, base = code[at + 2] >> 6, code[at + 2] & 7
+    displacement = {0: 4 if base == 5 else 0, 1: 1, 2: 4, 3: 0}[mode]
+    return at + 3 + (base == 4 and mode != 3) + displacement
+
+
 def _saved_rbp(code: bytes) -> int | None:
-    """Return how far below the caller's stack pointer a function's prologue saves RBP, or None.
+    """Return how far below the caller's stack pointer a function's prologue saves RBP; None if it does not.
 
     Follows the few instructions that compilers put before and between the pushes.
+
+    Raises:
+        LookupError: an instruction is not understood before the prologue is at its end.
     """
     at, below = 0, 8                            # the return address lies at 8 below
-    skipped = {b"\xf3\x0f\x1e\xfa": 4, b"\x0f\x1f\x44\x00": 5, b"\x48\x89\xe5": 3, b"\x48\x83\xe4": 4}
-    while at < len(code) - 8:
+    while at < len(code) - 16:
+        at += _nop_length(code[at : at + 8])
         first = code[at]
-        if first == 0x55:
+        if first == 0x55:                       # push rbp
             return below + 8
         if 0x50 <= first <= 0x57:
             below, at = below + 8, at + 1
@@ -217,9 +247,13 @@ def _saved_rbp(code: bytes) -> int | None:
             at += 5
         elif first in (0x31, 0x33):             # xor r32, r32
             at += 2
+        elif first == 0xE8 and at <= 4:         # call __fentry__
+            at += 5
         else:
-            length = next((n for prefix, n in skipped.items() if code[at:].startswith(prefix)), None)
+            length = next((n for prefix, n in _SKIPPED.items() if code[at:].startswith(prefix)), None)
             if length is None:
-                return None
+                if first in _AFTER_PUSHES:
+                    return None
+                raise LookupError(f"the prologue holds {code[at : at + 4].hex()}, which is not understood")
             at += length
     return None

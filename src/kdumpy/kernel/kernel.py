@@ -68,7 +68,7 @@ class Kernel:
     @cached_property
     def panic(self) -> Panic | None:
         """What took the kernel down; None for a dump of a kernel that did not panic."""
-        return read_panic(self.prog, self.stacks, self.dump.prstatus, self.problems)
+        return read_panic(self.prog, self.stacks, self.problems)
 
     def tasks(self) -> Iterator[Task]:
         """Yield every thread but the idle tasks. A task that cannot be read is left out and counted."""

@@ -30,6 +30,7 @@ def open_kernel(path: str | os.PathLike[str], *, vmlinux: Sequence[str | os.Path
     from kdumpy.dumpfile import open_dump
     from kdumpy.dumpfile.health import check_for_engine
     from kdumpy.kernel.engine import open_program
+    from kdumpy.kernel.registers import saved_registers
 
     place = Path(path)
     check_for_engine(place)
@@ -37,7 +38,7 @@ def open_kernel(path: str | os.PathLike[str], *, vmlinux: Sequence[str | os.Path
     prog, refusal = open_program(place, dump)
     info = dump.vmcoreinfo
     files = dwarf_files.load(prog, info.osrelease or "", info.build_id, [Path(file) for file in vmlinux], dwarf)
-    attached = attach.attach(prog, [status.registers for status in dump.prstatus])
+    attached = attach.attach(prog, saved_registers)
     attached.dwarf = files
     kernel = Kernel(place, dump, prog, attached)
     if refusal:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
 from dataclasses import replace
 
 import drgn
 from drgn.helpers.linux.sched import cpu_curr
 
-from kdumpy.debuginfo.orc import crashing_cpu
 from kdumpy.debuginfo.reading import READ_ERRORS
-from kdumpy.dumpfile.notes import PrStatus
+from kdumpy.kernel.registers import crashing_cpu, saved_registers
 from kdumpy.kernel.stacks import Stacks
 from kdumpy.kernel.tasks import task_value
 from kdumpy.kernel.values import Frame, Panic, Stack
@@ -20,13 +18,12 @@ _SAVERS = {"__crash_kexec", "crash_setup_regs", "crash_kexec", "panic", "vpanic"
 """Functions in which the registers were saved, where no exception was the cause."""
 
 
-def read_panic(prog: drgn.Program, stacks: Stacks, prstatus: Sequence[PrStatus],
-               problems: dict[str, str]) -> Panic | None:
+def read_panic(prog: drgn.Program, stacks: Stacks, problems: dict[str, str]) -> Panic | None:
     """Return the panic, or None with the reason in `problems` where the kernel did not panic."""
     try:
         thread = prog.crashed_thread()
     except READ_ERRORS as error:
-        found = _from_notes(prog, stacks, prstatus)
+        found = _from_notes(prog, stacks)
         if found is None:
             problems["panic"] = f"no panicked CPU is named in the dump: {error}"
         return found
@@ -42,15 +39,15 @@ def read_panic(prog: drgn.Program, stacks: Stacks, prstatus: Sequence[PrStatus],
         return Panic(cpu=task.cpu if task else -1, task=task, stack=Stack((), str(error)))
 
 
-def _from_notes(prog: drgn.Program, stacks: Stacks, prstatus: Sequence[PrStatus]) -> Panic | None:
-    """The symbol table names the CPU, the notes have its registers, and ORC needs no types to unwind."""
-    cpu = crashing_cpu(prog)
-    if cpu is None or cpu >= len(prstatus):
+def _from_notes(prog: drgn.Program, stacks: Stacks) -> Panic | None:
+    """The symbol table names the CPU, its note in memory has its registers, and ORC needs no types to unwind."""
+    cpu, registers = crashing_cpu(prog), saved_registers(prog)
+    if cpu is None or registers is None:
         return None
     try:
-        trace = stacks.from_registers(prstatus[cpu].registers)
+        trace = stacks.from_registers(registers)
     except READ_ERRORS as error:
-        return Panic(cpu, None, Stack((), str(error)), dict(prstatus[cpu].registers))
+        return Panic(cpu, None, Stack((), str(error)), registers)
     task = None
     with contextlib.suppress(*READ_ERRORS):
         task = task_value(cpu_curr(prog, cpu))
