@@ -235,11 +235,12 @@ def _saved_rbp(code: bytes) -> int | None:
     """
     at, below = 0, 8                            # the return address lies at 8 below
     while at < len(code) - 16:
-        at += _nop_length(code[at : at + 8])
-        first = code[at]
-        if first == 0x55:                       # push rbp
+        nop, first = _nop_length(code[at : at + 8]), code[at]
+        if nop:
+            at += nop
+        elif first == 0x55:                     # push rbp
             return below + 8
-        if 0x50 <= first <= 0x57:
+        elif 0x50 <= first <= 0x57:
             below, at = below + 8, at + 1
         elif first == 0x41 and 0x50 <= code[at + 1] <= 0x57:
             below, at = below + 8, at + 2
@@ -247,7 +248,7 @@ def _saved_rbp(code: bytes) -> int | None:
             at += 5
         elif first in (0x31, 0x33):             # xor r32, r32
             at += 2
-        elif first == 0xE8 and at <= 4:         # call __fentry__
+        elif first == 0xE8 and at <= 8:         # call __fentry__
             at += 5
         else:
             length = next((n for prefix, n in _SKIPPED.items() if code[at:].startswith(prefix)), None)
