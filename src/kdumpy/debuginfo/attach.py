@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import drgn
-from drgn import ProgramFlags
+from drgn import ProgramFlags, TypeKind
 
 from kdumpy.debuginfo import kallsyms, orc
 from kdumpy.debuginfo.btf import Btf
@@ -14,11 +14,14 @@ from kdumpy.debuginfo.dwarf import how_to_get
 from kdumpy.debuginfo.modules import ModuleSymbols, add_module_types
 from kdumpy.debuginfo.objects import Objects
 from kdumpy.debuginfo.reading import READ_ERRORS
+from kdumpy.debuginfo.text import Text
 from kdumpy.debuginfo.types import BtfTypes
 from kdumpy.errors import DamagedDump, KdumpyError, NotInDump
 
 _NAME = "kdumpy"
 _LARGEST_BTF = 256 << 20
+_OF_MODULES = {TypeKind.STRUCT, TypeKind.UNION, TypeKind.ENUM, TypeKind.TYPEDEF}
+"""Kinds of types that a module may bring; the integers are the kernel's."""
 _HALF = "this kernel was built without CONFIG_DEBUG_INFO_BTF, or its pages are missing"
 
 
@@ -31,13 +34,21 @@ class DebugInfo:
     types: BtfTypes | None = None
     objects: Objects | None = None
     panic_frame: orc.Restart | None = None
+    text: Text | None = None
+    """Which addresses hold code; None without symbols."""
     missing: dict[str, str] = field(default_factory=dict)
-    """Why a part is not there, by part: symbols, types, module types, unwind tables."""
-    mend: str = ""
-    """Where the DWARF comes from that would fill a gap in `missing`; empty where there is none to fill."""
-
+    """Why a part is not there, by part: symbols, types, module types, unwind tables, modules."""
+    how_to_get: str = ""
+    """Where this kernel's DWARF comes from: which package, which build id."""
+    kernel_types_only: bool = False
+    """While True, a type that the kernel lacks is not looked for in its modules."""
     dwarf: list[str] = field(default_factory=list)
     """Files with DWARF that are in use."""
+
+    @property
+    def mend(self) -> str:
+        """What would fill a gap in `missing`; empty where there is none to fill."""
+        return f"its debug symbols fill the gap: {self.how_to_get}" if self.missing and not self.dwarf else ""
 
 
 def attach(prog: drgn.Program, saved: orc.SavedRegisters = lambda prog: None) -> DebugInfo:
@@ -56,9 +67,8 @@ def attach(prog: drgn.Program, saved: orc.SavedRegisters = lambda prog: None) ->
     if isinstance(attached, DebugInfo):         # the plugin has done it, or the caller twice
         return attached
     prog.config[_NAME] = info
+    info.how_to_get = how_to_get(prog)
     _attach(prog, info, saved)
-    if info.missing:
-        info.mend = how_to_get(prog)
     return info
 
 
@@ -73,10 +83,11 @@ def _attach(prog: drgn.Program, info: DebugInfo, saved: orc.SavedRegisters) -> N
         info.types = BtfTypes(prog, _kernel_btf(prog))
     except KdumpyError as error:
         info.missing["types"] = str(error)
-    info.objects = Objects(prog, info.types)
+    info.objects = Objects(prog, info)
     prog.register_object_finder(_NAME, info.objects, enable_index=-1)
     if info.types is not None:
         _attach_types(prog, info, info.types)
+    info.text = Text(prog, info.module_symbols)
     try:
         info.panic_frame = orc.attach(prog, saved)
     except READ_ERRORS as error:
@@ -91,15 +102,19 @@ def _attach_types(prog: drgn.Program, info: DebugInfo, types: BtfTypes) -> None:
         if filename is not None:                # BTF knows no files
             return None
         key = (kinds, name)
-        if key not in found:
-            found[key] = None
-            try:
-                found[key] = types.find(kinds, name)
-                if found[key] is None and _module_types():
-                    found[key] = types.find(kinds, name)
-            except DamagedDump as error:
-                info.missing[f"type {name}"] = str(error)
-        return found[key]
+        if key in found:
+            return found[key]
+        made = None
+        try:
+            made = types.find(kinds, name)
+            if made is None and (info.kernel_types_only or not _OF_MODULES & set(kinds)):
+                return None             # asked for on every start: not worth to read the modules' types for
+            if made is None and _module_types():
+                made = types.find(kinds, name)
+        except DamagedDump as error:
+            info.missing[f"type {name}"] = str(error)
+        found[key] = made
+        return made
 
     def _module_types() -> bool:
         """Read the modules' BTF when a name is first missed in the kernel's; True once they are there."""
@@ -114,7 +129,7 @@ def _attach_types(prog: drgn.Program, info: DebugInfo, types: BtfTypes) -> None:
         return bool(types.modules)
 
     prog.register_type_finder(_NAME, find, enable_index=-1)
-    info.module_symbols = ModuleSymbols(prog)
+    info.module_symbols = ModuleSymbols(prog, info.missing)
     prog.register_symbol_finder(f"{_NAME}-modules", info.module_symbols, enable_index=-1)
 
 

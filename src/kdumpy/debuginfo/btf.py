@@ -4,34 +4,41 @@ Source: Documentation/bpf/btf.rst and include/uapi/linux/btf.h. A kernel's own B
 `__start_BTF` and `__stop_BTF`; a module's ("split BTF") continues the type ids and the string
 table of the kernel's. The bytes come out of a dump and are not trusted: every offset is checked
 against the blob before it is used, and a type that breaks the rules raises `DamagedDump`.
+
+Kinds of types that are newer than this file are passed over where the blob says how long their
+records are: 222edc843c15 "btf: Add BTF kind layout encoding to UAPI" (7.1).
 """
 
 from __future__ import annotations
 
 import enum
 import struct
+import sys
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from typing import NamedTuple
 
-from kdumpy.errors import DamagedDump
+from kdumpy.errors import DamagedDump, NotInDump
 
 MAGIC = 0xEB9F
 _HEADER = struct.Struct("<HBBIIIII")
 """magic, version, flags, hdr_len, type_off, type_len, str_off, str_len; offsets from the header's end."""
+_LAYOUT_SECTION = struct.Struct("<II")
+"""layout_off, layout_len: in the header after str_len, where hdr_len says that they are there."""
+_LAYOUT = struct.Struct("<BBH")
+"""struct btf_layout, one for each kind from 0 on: info_sz, elem_sz (bytes after the record), flags."""
 _TYPE = struct.Struct("<III")
 """struct btf_type: name_off, info, size or type."""
 _MEMBER = struct.Struct("<III")
 _ARRAY = struct.Struct("<III")
 _PARAM = struct.Struct("<II")
-_ENUM_UNSIGNED = struct.Struct("<II")
-_ENUM_SIGNED = struct.Struct("<Ii")
+_ENUM = struct.Struct("<II")
 _ENUM64 = struct.Struct("<III")
 
 
 class Kind(enum.IntEnum):
-    """BTF_KIND_*: what a type record describes."""
+    """BTF_KIND_*: what a type record describes. A newer kernel may have more."""
 
     VOID = 0
     INT = 1
@@ -56,14 +63,42 @@ class Kind(enum.IntEnum):
 
 
 # Bytes that follow struct btf_type: a constant, and so many for each of the record's vlen items.
-_TAIL = {
+_TAIL: dict[int, tuple[int, int]] = {
     Kind.INT: (4, 0), Kind.PTR: (0, 0), Kind.ARRAY: (12, 0), Kind.STRUCT: (0, 12), Kind.UNION: (0, 12),
     Kind.ENUM: (0, 8), Kind.FWD: (0, 0), Kind.TYPEDEF: (0, 0), Kind.VOLATILE: (0, 0), Kind.CONST: (0, 0),
     Kind.RESTRICT: (0, 0), Kind.FUNC: (0, 0), Kind.FUNC_PROTO: (0, 8), Kind.VAR: (4, 0),
     Kind.DATASEC: (0, 12), Kind.FLOAT: (0, 0), Kind.DECL_TAG: (4, 0), Kind.TYPE_TAG: (0, 0),
     Kind.ENUM64: (0, 12),
 }  # fmt: skip
-_KINDS = len(Kind)
+_MOST_KINDS = 128
+_ENUMS = (Kind.ENUM, Kind.ENUM64)
+_LOOKED_UP = (Kind.INT, Kind.STRUCT, Kind.UNION, Kind.ENUM, Kind.TYPEDEF, Kind.FLOAT, Kind.ENUM64)
+_LEAST_NEGATIVE = -65536
+"""No enum of the kernel goes as far down; constants with the top bit set that are no negative numbers lie below."""
+
+
+def _decode(info: int) -> tuple[int, int, bool]:
+    """Return (kind, vlen, kind_flag) of a record's `info`.
+
+    Before 7.2 kind had 5 bits and vlen 16, and the bits between were 0: f7a6b9eaff3e "bpf: Extend
+    BTF UAPI vlen, kinds to use unused bits".
+    """
+    return info >> 24 & 0x7F, info & 0xFFFFFF, bool(info >> 31)
+
+
+def _is_truncated(kind: int, size: int) -> bool:
+    """Whether an enum's values are cut to 32 bits: before ENUM64 (6.0) pahole wrote the wide ones as ENUM."""
+    return kind == Kind.ENUM and size > 4
+
+
+def _look_negative(values: Iterable[int]) -> bool:
+    """Guess whether 32-bit values with the top bit set, of one enum, are negative numbers.
+
+    Before 6.0 BTF did not say. In the kernel negative enumerators are small numbers (-22), and
+    unsigned ones with the top bit set are masks and ranges (0x80000000, 0xefffffff). A guess: an
+    enum of nothing but 0xffffffff beside small numbers is taken for one with -1.
+    """
+    return all(value - (1 << 32) >= _LEAST_NEGATIVE for value in values if value >> 31)
 
 
 class BtfType(NamedTuple):
@@ -71,7 +106,8 @@ class BtfType(NamedTuple):
 
     id: int
     name: str
-    kind: Kind
+    kind: int
+    """A `Kind`, or the number of a newer one, of which nothing but the record's length is known."""
     vlen: int
     """Number of members, enumerators, parameters or variables."""
     flag: bool
@@ -95,8 +131,8 @@ class BtfMember(NamedTuple):
 class BtfIndex(NamedTuple):
     """What one pass over the records finds; plain values, so that a cache can hold it."""
 
-    offsets: array[int]
-    """Offset in the blob of each record, by type id minus the first id."""
+    records: array[int]
+    """Where each record begins, in 32-bit words after the first record, by type id minus the first id."""
     names: dict[int, dict[str, int]]
     """For each kind that types are looked up by, the id of the first type of each name."""
     functions: bytes
@@ -104,7 +140,7 @@ class BtfIndex(NamedTuple):
     nameless: bytes
     """Type ids of the STRUCTs without a name as 32-bit words: some variables are of such a type."""
     enumerators: dict[str, int]
-    """The id of the enum that has the enumerator of each name."""
+    """The id of the first enum that has the enumerator of each name."""
     percpu: dict[str, int]
     """Type id of each per-CPU variable (the VARs of BTF)."""
     signs: bool
@@ -116,6 +152,7 @@ class Btf:
 
     Raises:
         DamagedDump: the header or a record does not fit the blob.
+        NotInDump: a record is of a newer kind, of which the blob does not say how long it is.
     """
 
     def __init__(self, data: bytes, *, base: Btf | None = None, index: BtfIndex | None = None) -> None:
@@ -127,6 +164,8 @@ class Btf:
         magic, version, _, hdr_len, type_off, type_len, str_off, str_len = _HEADER.unpack_from(data)
         if magic != MAGIC or version != 1:
             raise DamagedDump("no BTF here", why=f"magic {magic:#x}, version {version}")
+        if type_len % 4:
+            raise DamagedDump("BTF's types do not end at a word", why=f"they have {type_len} bytes")
         self._types = hdr_len + type_off
         self._types_end = self._types + type_len
         self._strings = hdr_len + str_off
@@ -135,21 +174,37 @@ class Btf:
             raise DamagedDump("BTF is cut short", why=f"its header claims more than its {len(data)} bytes")
         self.strings_base: int = base.strings_size if base else 0
         self.strings_size: int = self.strings_base + str_len
+        self._tails = {**(base._tails if base else {}), **self._layout(hdr_len), **_TAIL}
+        """Bytes after a record of each kind; split BTF has no layout section where its base has one."""
         self.index = index if index is not None else self._scan()
+        self.signs: bool = self.index.signs or (base is not None and base.signs)
+        """Whether enums say if they are signed; a module's few enums may all be unsigned."""
+
+    def _layout(self, hdr_len: int) -> dict[int, tuple[int, int]]:
+        """Read the layout section: the bytes after a record of each kind, as in _TAIL."""
+        if hdr_len < _HEADER.size + _LAYOUT_SECTION.size or len(self.data) < hdr_len:
+            return {}
+        offset, length = _LAYOUT_SECTION.unpack_from(self.data, _HEADER.size)
+        start = hdr_len + offset
+        if start + length > len(self.data):
+            raise DamagedDump("BTF is cut short", where="its layout section",
+                              why=f"its header claims more than its {len(self.data)} bytes")
+        records = _LAYOUT.iter_unpack(self.data[start : start + length // _LAYOUT.size * _LAYOUT.size])
+        return {kind: (fixed, each) for kind, (fixed, each, _) in enumerate(records) if not (fixed | each) % 4}
 
     @cached_property
     def functions(self) -> dict[str, int]:
         """The type id of the FUNC of each name, the first of equal names."""
         table: dict[str, int] = {}
         for type_id in reversed(array("I", self.index.functions)):
-            (name_off,) = struct.unpack_from("<I", self.data, self.index.offsets[type_id - self.first_id])
+            (name_off,) = struct.unpack_from("<I", self.data, self._record(type_id))
             table[self.name(name_off)] = type_id
         return table
 
     @property
     def end_id(self) -> int:
         """The first type id after the last of this blob."""
-        return self.first_id + len(self.index.offsets)
+        return self.first_id + len(self.index.records)
 
     def name(self, offset: int) -> str:
         """Return the string at `offset` of the string table (which the base's precedes)."""
@@ -167,10 +222,12 @@ class Btf:
             return self.base.type(type_id)
         if not self.first_id <= type_id < self.end_id:
             raise DamagedDump("BTF refers to a type that it does not have", where=f"type id {type_id}")
-        offset = self.index.offsets[type_id - self.first_id]
+        offset = self._record(type_id)
         name_off, info, size_or_type = _TYPE.unpack_from(self.data, offset)
-        return BtfType(type_id, self.name(name_off), Kind(info >> 24 & 0x1F), info & 0xFFFF, bool(info >> 31),
-                       size_or_type, offset + _TYPE.size)
+        return BtfType(type_id, self.name(name_off), *_decode(info), size_or_type, offset + _TYPE.size)
+
+    def _record(self, type_id: int) -> int:
+        return self._types + 4 * self.index.records[type_id - self.first_id]
 
     def _owner(self, record: BtfType) -> Btf:
         return self.base._owner(record) if self.base and record.id < self.first_id else self
@@ -185,17 +242,17 @@ class Btf:
                 yield BtfMember(owner.name(name_off), type_id, offset, 0)
 
     def enumerator_values(self, record: BtfType) -> Iterator[tuple[str, int]]:
-        """Yield the (name, value) pairs of an enum."""
+        """Yield the (name, value) pairs of an enum; none where BTF holds but the lower half of each value."""
         owner = self._owner(record)
-        if record.kind == Kind.ENUM64:
-            for name_off, low, high in self._items(owner, record, _ENUM64):
-                value = high << 32 | low
-                yield owner.name(name_off), value - (1 << 64) if record.flag and high >> 31 else value
+        if _is_truncated(record.kind, record.size_or_type):
             return
-        # An older blob does not say whether its enums are signed; negative values are the common case.
-        plain = _ENUM_SIGNED if record.flag or not self.index.signs else _ENUM_UNSIGNED
-        for name_off, value in self._items(owner, record, plain):
-            yield owner.name(name_off), value
+        if record.kind == Kind.ENUM64:
+            bits, pairs = 64, [(name, high << 32 | low) for name, low, high in self._items(owner, record, _ENUM64)]
+        else:
+            bits, pairs = 32, [(name, value) for name, value in self._items(owner, record, _ENUM)]
+        signed = record.flag if owner.signs else _look_negative(value for _, value in pairs)
+        for name_off, value in pairs:
+            yield owner.name(name_off), value - (1 << bits) if signed and value >> bits - 1 else value
 
     def parameters(self, record: BtfType) -> Iterator[tuple[str, int]]:
         """Yield the (name, type id) pairs of a FUNC_PROTO; the last is ("", 0) when variadic."""
@@ -218,50 +275,61 @@ class Btf:
         return item.iter_unpack(owner.data[record.tail : record.tail + record.vlen * item.size])
 
     def _scan(self) -> BtfIndex:
-        """One pass over all records: where each is, and which names there are."""
-        data, position, end = self.data, self._types, self._types_end
-        unpack, header = _TYPE.unpack_from, _TYPE.size
-        fixed = [_TAIL.get(Kind(k), (0, 0))[0] + header for k in range(_KINDS)]
-        each = [_TAIL.get(Kind(k), (0, 0))[1] for k in range(_KINDS)]
-        named: list[list[tuple[int, int]]] = [[] for _ in range(_KINDS)]
-        offsets = array("I")
-        append = offsets.append
-        type_id, structs, nameless = self.first_id, int(Kind.STRUCT), array("I")
-        while position + header <= end:
-            name_off, info, _ = unpack(data, position)
-            kind = info >> 24 & 0x1F
-            if not 0 < kind < _KINDS:
-                raise DamagedDump("BTF holds a record of an unknown kind", where=f"type id {type_id}",
-                                  why=f"kind {kind}")
-            if name_off:
-                named[kind].append((name_off, type_id))
-            elif kind == structs:
-                nameless.append(type_id)
+        """One pass over all records: where each is, and which ids each kind has."""
+        words = array("I", self.data[self._types : self._types_end])
+        if sys.byteorder == "big":
+            words.byteswap()
+        ids: list[list[int]] = [[] for _ in range(_MOST_KINDS)]
+        # 100,000 records have 2,000 different `info`s: what one means is worked out once.
+        shapes: dict[int, tuple[Callable[[int], None], int]] = {}
+        records: list[int] = []
+        append = records.append
+        position, type_id, last = 0, self.first_id, len(words) - _TYPE.size // 4
+        while position <= last:
+            info = words[position + 1]
+            shape = shapes.get(info)
+            if shape is None:
+                shape = shapes[info] = self._shape(info, ids, type_id)
+            collect, length = shape
+            collect(type_id)
             append(position)
-            position += fixed[kind] + each[kind] * (info & 0xFFFF)
+            position += length
             type_id += 1
-        if position != end:
+        if position != len(words):
             raise DamagedDump("BTF's last record does not end where its types end",
                               where=f"type id {type_id - 1}")
-        return self._names(offsets, named, nameless)
+        signs = any(flag and kind in _ENUMS for kind, _, flag in map(_decode, shapes))
+        return self._names(words, array("I", records), ids, signs)
 
-    def _names(self, offsets: array[int], named: list[list[tuple[int, int]]], nameless: array[int]) -> BtfIndex:
+    def _shape(self, info: int, ids: list[list[int]], type_id: int) -> tuple[Callable[[int], None], int]:
+        """Return what takes the ids of records with this `info`, and how many words such a record has."""
+        kind, vlen, _ = _decode(info)
+        if kind == Kind.VOID:
+            raise DamagedDump("BTF holds a record of no kind", where=f"type id {type_id}")
+        if kind not in self._tails:
+            raise NotInDump("the BTF holds a kind of type that is newer than this kdumpy knows",
+                            where=f"type id {type_id}", why=f"kind {kind}", mend="a newer kdumpy may know it")
+        fixed, each = self._tails[kind]
+        return ids[kind].append, (_TYPE.size + fixed + each * vlen) // 4
+
+    def _names(self, words: array[int], records: array[int], ids: list[list[int]], signs: bool) -> BtfIndex:
+        first = self.first_id
         names: dict[int, dict[str, int]] = {}
-        for kind in (Kind.INT, Kind.STRUCT, Kind.UNION, Kind.ENUM, Kind.TYPEDEF, Kind.FLOAT, Kind.ENUM64, Kind.VAR):
+        for kind in (*_LOOKED_UP, Kind.VAR):
             table = names[int(kind)] = {}
-            for name_off, type_id in reversed(named[kind]):     # the first of equal names stays
-                table[self.name(name_off)] = type_id
-        enums = [self.data[offset + 7] for offset in offsets]
-        enums = [bits for bits in enums if bits & 0x1F in (Kind.ENUM, Kind.ENUM64)]
-        signs = any(bits >> 7 for bits in enums)
-        functions = array("I", [type_id for _, type_id in named[Kind.FUNC]])
-        index = BtfIndex(offsets, names, functions.tobytes(), nameless.tobytes(), {}, names.pop(int(Kind.VAR)), signs)
-        self.index = index
-        for position, offset in enumerate(offsets):
-            kind_bits = self.data[offset + 7] & 0x1F            # the top byte of info holds the kind
-            if kind_bits in (Kind.ENUM, Kind.ENUM64):
-                record = self.type(self.first_id + position)
-                item = _ENUM_UNSIGNED if kind_bits == Kind.ENUM else _ENUM64
-                for values in self._items(self, record, item):
-                    index.enumerators.setdefault(self.name(values[0]), record.id)
-        return index
+            for type_id in reversed(ids[kind]):                 # the first of equal names stays
+                table[self.name(words[records[type_id - first]])] = type_id
+            table.pop("", None)
+        enumerators: dict[str, int] = {}
+        for type_id in sorted(ids[Kind.ENUM] + ids[Kind.ENUM64], reverse=True):
+            start = records[type_id - first]
+            kind_number, vlen, _ = _decode(words[start + 1])
+            if _is_truncated(kind_number, words[start + 2]):
+                continue
+            step = _TAIL[kind_number][1] // 4
+            for name_off in words[start + 3 : start + 3 + step * vlen : step]:
+                enumerators[self.name(name_off)] = type_id
+        functions = array("I", [type_id for type_id in ids[Kind.FUNC] if words[records[type_id - first]]])
+        nameless = array("I", [type_id for type_id in ids[Kind.STRUCT] if not words[records[type_id - first]]])
+        return BtfIndex(records, names, functions.tobytes(), nameless.tobytes(), enumerators,
+                        names.pop(int(Kind.VAR)), signs)

@@ -18,7 +18,7 @@ from pathlib import Path
 from kdumpy.debuginfo.btf import Btf, BtfIndex
 from kdumpy.errors import DamagedDump
 
-_FORMAT = 3
+_FORMAT = 4
 """Part of an entry's name: rises when what an entry holds changes."""
 
 
@@ -59,14 +59,14 @@ def _read(path: Path) -> BtfIndex | None:
         digest, body = stored[:16], stored[16:]
         if hashlib.blake2b(body, digest_size=16).digest() != digest:
             return None
-        offsets, *rest = marshal.loads(body)
-        return BtfIndex(array("I", offsets), *rest)
+        records, *rest = marshal.loads(body)
+        return BtfIndex(array("I", records), *rest)
     except (OSError, ValueError, EOFError, TypeError):
         return None
 
 
 def _write(path: Path, index: BtfIndex) -> None:
-    body = marshal.dumps((index.offsets.tobytes(), *index[1:]))
+    body = marshal.dumps((index.records.tobytes(), *index[1:]))
     with contextlib.suppress(OSError):      # a full or read-only disk costs time, not the answer
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent)

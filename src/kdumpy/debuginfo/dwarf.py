@@ -82,7 +82,7 @@ def how_to_get(prog: drgn.Program) -> str:
     release = prog["UTS_RELEASE"].string_().decode("ascii", "replace")
     found = re.search(rb"^BUILD-ID=([0-9a-f]+)$", prog["VMCOREINFO"].string_(), re.M)
     build_id = f", build id {found[1].decode()}" if found else ""
-    return (f"its debug symbols fill the gap: install {_package_of(release)}{build_id}, or give --vmlinux FILE; "
+    return (f"install {_package_of(release)}{build_id}, or give --vmlinux FILE; "
             "where DEBUGINFOD_URLS names servers, --dwarf fetch gets them")
 
 

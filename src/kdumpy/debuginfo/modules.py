@@ -39,22 +39,39 @@ class ModuleRange(NamedTuple):
 
 
 def module_list(prog: drgn.Program) -> Iterator[drgn.Object]:
-    """Yield each `struct module *` on the kernel's list; ends where the list is damaged."""
+    """Yield each `struct module *` on the kernel's list.
+
+    Raises:
+        DamagedDump: after the modules that can be reached, where the list breaks off or runs in a circle.
+    """
     head = prog["modules"]
     end = head.address_
     entry = head.next.value_()
     offset = drgn.offsetof(prog.type("struct module"), "list")
     made = prog.pointer_type(prog.type("struct module"))
     seen: set[int] = set()
-    while entry != end and entry not in seen and len(seen) < MOST_MODULES:
+    while entry != end:
+        if entry in seen or len(seen) >= MOST_MODULES:
+            raise DamagedDump("the list of modules runs in a circle", where=f"address {entry:#x}")
         seen.add(entry)
         module = drgn.Object(prog, made, value=entry - offset)
-        try:
-            following = module.list.next.value_()
-        except drgn.FaultError:
-            return
         yield module
-        entry = following
+        try:
+            entry = module.list.next.value_()
+        except drgn.FaultError as error:
+            raise DamagedDump("the list of modules breaks off", where=f"address {entry:#x}", why=str(error)) from error
+
+
+def text_of(module: drgn.Object) -> list[tuple[int, int]]:
+    """Return the (start, end) addresses of a module's code."""
+    prog = module.prog_
+    try:
+        parts = [module.mem[prog.constant(name)] for name in ("MOD_TEXT", "MOD_INIT_TEXT")]
+        found = [(part.base.value_(), part.size.value_()) for part in parts]
+    except (AttributeError, LookupError):
+        layouts = [module.core_layout, module.init_layout]
+        found = [(layout.base.value_(), layout.text_size.value_()) for layout in layouts]
+    return [(base, base + size) for base, size in found if base and size]
 
 
 def ranges_of(module: drgn.Object) -> list[tuple[int, int]]:
@@ -123,13 +140,14 @@ def _sized(symbols: list[Symbol], ranges: list[tuple[int, int]]) -> list[Symbol]
 class ModuleSymbols:
     """A drgn symbol finder over all modules; each module's table is read when it is first needed."""
 
-    def __init__(self, prog: drgn.Program) -> None:
+    def __init__(self, prog: drgn.Program, missing: dict[str, str]) -> None:
+        """`missing` is told which module's symbols cannot be had, and why."""
         self.prog = prog
+        self._missing = missing
+        self._text: list[tuple[int, int]] = []
         self._modules: dict[str, drgn.Object] | None = None
         self._ranges: list[ModuleRange] = []
         self._indexes: dict[str, SymbolIndex] = {}
-        self.unreadable: dict[str, str] = {}
-        """Why a module's symbols cannot be had, by module name."""
 
     def _load(self) -> dict[str, drgn.Object]:
         if self._modules is None:
@@ -138,11 +156,15 @@ class ModuleSymbols:
             found = {}
             try:
                 for module in module_list(self.prog):
-                    name = module.name.string_().decode("ascii", "replace")
-                    found[name] = module
-                    self._ranges += [ModuleRange(start, end, name) for start, end in ranges_of(module)]
+                    try:
+                        name = module.name.string_().decode("ascii", "replace")
+                        self._ranges += [ModuleRange(start, end, name) for start, end in ranges_of(module)]
+                        self._text += text_of(module)
+                        found[name] = module
+                    except READ_ERRORS as error:
+                        self._missing[f"the module at {module.value_():#x}"] = str(error)
             except READ_ERRORS as error:
-                self.unreadable["*"] = str(error)
+                self._missing["modules"] = str(error)
             self._modules = found
             self._ranges.sort()
         return self._modules
@@ -152,10 +174,15 @@ class ModuleSymbols:
             try:
                 symbols = symbols_of(self._load()[name])
             except READ_ERRORS as error:
-                self.unreadable[name] = str(error)
+                self._missing[f"symbols of module {name}"] = str(error)
                 symbols = []
             self._indexes[name] = SymbolIndex(symbols)
         return self._indexes[name]
+
+    def is_text(self, address: int) -> bool:
+        """Whether an address lies in the code of a module."""
+        self._load()
+        return any(start <= address < end for start, end in self._text)
 
     def module_at(self, address: int) -> str | None:
         """Return the name of the module that holds an address."""
@@ -207,4 +234,7 @@ def add_module_types(types: BtfTypes) -> dict[str, str]:
             failures[name] = str(error)
             if isinstance(error, drgn.FaultError) and name.startswith("the one"):
                 break
+    else:
+        if entry != end:
+            failures["the list"] = f"it runs in a circle at {entry - offset:#x}"
     return failures

@@ -5,13 +5,17 @@ from __future__ import annotations
 import contextlib
 import re
 from array import array
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import drgn
 from drgn import FindObjectFlags
 
-from kdumpy.debuginfo.types import BtfTypes
 from kdumpy.debuginfo.variables import DECLARATIONS
 from kdumpy.errors import DamagedDump
+
+if TYPE_CHECKING:
+    from kdumpy.debuginfo.attach import DebugInfo
 
 _LENGTH = re.compile(r"\[([A-Z_]+)\]$")
 
@@ -19,9 +23,10 @@ _LENGTH = re.compile(r"\[([A-Z_]+)\]$")
 class Objects:
     """A drgn object finder over kallsyms and BTF; answers are kept, misses too."""
 
-    def __init__(self, prog: drgn.Program, types: BtfTypes | None) -> None:
+    def __init__(self, prog: drgn.Program, info: DebugInfo) -> None:
         self.prog = prog
-        self.types = types
+        self.types = info.types
+        self._info = info
         self._known: dict[tuple[str, int], drgn.Object | None] = {}
 
     def __call__(self, prog: drgn.Program, name: str, flags: FindObjectFlags,
@@ -55,10 +60,9 @@ class Objects:
         return None
 
     def _symbol(self, name: str) -> drgn.Symbol | None:
-        try:
-            return self.prog.symbol(name)
-        except LookupError:
-            return None
+        """Return the kernel's own symbol: a module's of the same name is another thing."""
+        found = self._info.symbols(self.prog, name, None, True) if self._info.symbols else []
+        return found[0] if found else None
 
     def _variable(self, name: str) -> drgn.Object | None:
         percpu = self.types.percpu(name) if self.types else None
@@ -101,7 +105,7 @@ class Objects:
 
     def declared_type(self, declaration: str) -> drgn.Type | None:
         """Return the type of a declaration of `variables.py`, or None where the kernel lacks it."""
-        try:
+        with self._kernel_types(), contextlib.suppress(LookupError):
             declaration, _, condition = declaration.partition(" if ")
             if condition and not self._has_member(condition):
                 return None
@@ -114,8 +118,16 @@ class Objects:
                     return None
                 declaration = declaration[: length.start()] + f"[{count.value_()}]"
             return self.prog.type(declaration)
-        except LookupError:
-            return None
+        return None
+
+    @contextlib.contextmanager
+    def _kernel_types(self) -> Iterator[None]:
+        """The types of the kernel's own variables are its own: modules are not asked meanwhile."""
+        before, self._info.kernel_types_only = self._info.kernel_types_only, True
+        try:
+            yield
+        finally:
+            self._info.kernel_types_only = before
 
     def _has_member(self, condition: str) -> bool:
         """Whether a kernel's type has a member: `struct file_system_type.list`."""
@@ -135,7 +147,7 @@ class Objects:
 
     def _function(self, name: str) -> drgn.Object | None:
         symbol = self._symbol(name)
-        if symbol is None or symbol.kind != drgn.SymbolKind.FUNC:
+        if symbol is None or not self._info.text or symbol.address not in self._info.text:
             return None
         made = self.types.function(name) if self.types else None
         if made is None:

@@ -23,8 +23,8 @@ _KINDS = {
     TypeKind.BOOL: (Kind.INT,),
     TypeKind.FLOAT: (Kind.FLOAT,),
 }
-_QUALIFIERS = {Kind.CONST: Qualifiers.CONST, Kind.VOLATILE: Qualifiers.VOLATILE,
-               Kind.RESTRICT: Qualifiers.RESTRICT}
+_QUALIFIERS: dict[int, Qualifiers] = {Kind.CONST: Qualifiers.CONST, Kind.VOLATILE: Qualifiers.VOLATILE,
+                                      Kind.RESTRICT: Qualifiers.RESTRICT}
 _TRANSPARENT = (Kind.TYPE_TAG, Kind.DECL_TAG)
 _INT_SIGNED, _INT_BOOL = 1, 4
 _UNSIGNED_NAMES = {1: "unsigned char", 2: "unsigned short", 4: "unsigned int", 8: "unsigned long"}
@@ -152,8 +152,10 @@ class BtfTypes:
             return self.type(blob, target, depth)
         if kind == Kind.FLOAT:
             return prog.float_type(record.name, target)
+        if kind > max(Kind):        # newer than kdumpy: an incomplete type stands for it
+            return prog.struct_type(record.name or f"BTF kind {kind}")
         raise DamagedDump("BTF uses a record as a type that is none", where=f"type id {record.id}",
-                          why=kind.name)
+                          why=Kind(kind).name)
 
     def _integer(self, blob: Btf, record: BtfType) -> drgn.Type:
         encoding, _, bits = blob.integer(record)
@@ -167,7 +169,7 @@ class BtfTypes:
 
     def _enum(self, blob: Btf, record: BtfType) -> drgn.Type:
         values = list(blob.enumerator_values(record))
-        if not values:
+        if not record.vlen:
             return self.prog.enum_type(record.name or None)
         signed, size = any(value < 0 for _, value in values), record.size_or_type
         names = _SIGNED_NAMES if signed else _UNSIGNED_NAMES
@@ -179,11 +181,19 @@ class BtfTypes:
                                    [TypeEnumerator(name, value) for name, value in values])
 
     def _forward(self, blob: Btf, record: BtfType) -> drgn.Type:
-        kind = Kind.UNION if record.flag else Kind.STRUCT
-        for owner in (blob, *self._blobs()):
-            complete = owner.index.names[int(kind)].get(record.name)
-            if complete is not None:
-                return self.type(owner, complete)
+        """Return the type that a forward declaration of `blob` announces, or an incomplete one.
+
+        Its own blob and the kernel's know best. Modules have private structs of equal names, so
+        that another module's is taken only where no second one has it.
+        """
+        kind = int(Kind.UNION if record.flag else Kind.STRUCT)
+        own = [blob, blob.base or blob]
+        for owner in own:
+            if record.name in owner.index.names[kind]:
+                return self.type(owner, owner.index.names[kind][record.name])
+        others = [owner for owner in self._blobs() if owner not in own and record.name in owner.index.names[kind]]
+        if len(others) == 1:
+            return self.type(others[0], others[0].index.names[kind][record.name])
         return self.prog.union_type(record.name) if record.flag else self.prog.struct_type(record.name)
 
     def _prototype(self, blob: Btf, record: BtfType, depth: int) -> drgn.Type:

@@ -163,10 +163,12 @@ class Crash:
 
     @cached_property
     def fault(self) -> Frame | None:
-        """The frame that an exception hit; None when the kernel gave up by itself."""
+        """The frame that an exception hit, or a watchdog found; None when the kernel gave up by itself."""
+        event = self.event
         if self.from_dump and self.panic and self.panic.fault:
             return self.panic.fault
-        event = self.event
+        if self.from_dump and self.panic and event and event.kinds & {Kind.SOFT_LOCKUP, Kind.HARD_LOCKUP}:
+            return self.panic.interrupted
         if event is None or not (event.place or event.nowhere is not None):
             return None
         return self.log_stack[0]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kdumpy.diagnosis.crash import Crash
@@ -50,7 +51,7 @@ def diagnose(kernel: Kernel) -> Diagnosis:
     judgement = judge(crash)
     frames = _trace(crash, judgement)
     return Diagnosis(
-        schema=SCHEMA, system=_system(kernel), panic=_panic(crash), verdict=_verdict(crash, judgement),
+        schema=SCHEMA, system=_system(kernel), panic=_panic(crash), verdict=_verdict(crash, judgement, kernel.dump, missing_log),
         signature=_signature(crash, judgement, frames), trace=_frames(frames, judgement),
         trace_source=("dump" if any(frame.pc for frame in frames) else "log") if frames else "",
         trace_task=_trace_task(crash, judgement),
@@ -86,7 +87,7 @@ def diagnose_log(path: Path, dump: Dump, reason: str) -> Diagnosis:
         panic_time=dump.crash_time, cmdline=None, taints=(), load=())
     return Diagnosis(
         schema=SCHEMA, dump=_dump(path, dump, missing, ()), system=system, panic=_panic(crash),
-        verdict=_verdict(crash, judgement), signature=_signature(crash, judgement, frames),
+        verdict=_verdict(crash, judgement, dump, missing), signature=_signature(crash, judgement, frames),
         trace=_frames(frames, judgement), trace_source="log" if frames else "",
         trace_task=_trace_task(crash, judgement), cpus=(), blocked=Blocked(0, (), ()),
         memory=MemoryFacts(None, None, None, None, None, None), modules=(), log_tail=_log_tail(crash, log.records))
@@ -141,7 +142,9 @@ def _trace_task(crash: Crash, judgement: Judgement | None) -> TaskFacts | None:
     return _task(finding.trace_task) if finding.trace else _crashed_task(crash)
 
 
-def _verdict(crash: Crash, judgement: Judgement | None) -> Verdict:
+def _verdict(crash: Crash, judgement: Judgement | None, dump: Dump, missing: Mapping[str, str]) -> Verdict:
+    if judgement is None and ("log" in missing or dump.vmcoreinfo.crash_time is not None):
+        return _untold(crash.path, dump)
     if judgement is None:
         return Verdict(
             cause="none", title="The kernel did not crash", confidence=Confidence.CERTAIN, culprit=None,
@@ -156,6 +159,21 @@ def _verdict(crash: Crash, judgement: Judgement | None) -> Verdict:
         explanation=finding.explanation + (_LATER if crash.ended_later else ""),
         evidence=(*finding.evidence, *crash.evidence.ending()), symptoms=judgement.symptoms,
         next=(*finding.next, *_general_advice(crash, culprit)), not_judged=judgement.not_judged)
+
+
+def _untold(path: Path, dump: Dump) -> Verdict:
+    """Return the verdict on a dump that shows no crash but has lost what would show one."""
+    crashed = dump.vmcoreinfo.crash_time is not None        # only a kernel that panics writes CRASHTIME
+    return Verdict(
+        cause="unknown", title="The kernel crashed, but this dump has lost what would tell why" if crashed else
+        "This dump has lost what would tell whether the kernel crashed", confidence=Confidence.POSSIBLE, culprit=None,
+        explanation="Neither a panicked CPU nor the line of the log that tells of a fault can be read from it."
+                    + (" That it crashed is certain: it noted the time of its crash." if crashed else ""),
+        evidence=(), symptoms=(), not_judged=(),
+        next=("Compare the file's size with the one where it was captured, and copy it again.",
+              f"See what is there: kdumpy info --deep {shlex.quote(str(path))}",
+              "Look for the kernel's last words elsewhere: in a vmcore-dmesg.txt or dmesg.* beside the dump, on a serial "
+              "console, in /sys/fs/pstore or /var/lib/systemd/pstore."))
 
 
 def crash_look(crash: Crash) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from kdumpy.diagnosis import operands
 from kdumpy.diagnosis.model import Evidence
 from kdumpy.diagnosis.oops import Event
-from kdumpy.kernel.values import Frame
+from kdumpy.kernel.values import Cpu, Frame
 from kdumpy.units import human_seconds
 
 if TYPE_CHECKING:
@@ -47,14 +47,21 @@ class CrashEvidence:
             after = " ← ".join(str(frame.function) for frame in panic.stack.frames[:6] if frame.symbol)
         return [Evidence("the kernel went on, and ended", after, self.command("bt"))]
 
-    def stack(self, what: str = "the stack", frames: Sequence[Frame] = ()) -> list[Evidence]:
-        """Return a stack in a line; the one that crashed, from the fault on, where none is given."""
+    def stack(self, what: str = "the stack", frames: Sequence[Frame] = (), cpu: Cpu | None = None) -> list[Evidence]:
+        """Return a stack in a line; the one that crashed, from the fault on, where none is given.
+
+        Args:
+            what: what it is the stack of, in words.
+            frames: innermost first.
+            cpu: the CPU that it is of, if not of the one that panicked.
+        """
         frames = frames or (self.crash.below_fault if self.crash.faulted else self.crash.below_panic)
         end = next((number for number, frame in enumerate(frames) if frame == self.crash.own_frame), 0)
         runs = groupby(str(frame.function) for frame in frames if frame.symbol and not frame.user)
         counted = [(name, len(list(times))) for name, times in runs]
         names = [f"{name} ({times} times)" if times > 1 else name for name, times in counted[: max(6, end + 3)]]
-        return [Evidence(what, " ← ".join(names), self.command("bt"))] if names else []
+        return [Evidence(what, " ← ".join(names), self.command("bt" if cpu is None or cpu.panicked else f"bt -c {cpu.number}"))] \
+            if names else []
 
     def instruction(self) -> list[Evidence]:
         """Return the faulting instruction, its operand, and where the pointer came from."""

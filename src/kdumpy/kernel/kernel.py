@@ -82,7 +82,7 @@ class Kernel:
         except READ_ERRORS as error:
             self.problems["tasks"] = f"the list of tasks cannot be followed to its end: {error}"
         if unread:
-            self.problems["tasks"] = f"{unread} tasks are not in the dump"
+            self.problems["tasks not read"] = f"{unread} tasks are not in the dump"
 
     def task_object(self, address: int) -> drgn.Object:
         """Return the `struct task_struct *` at an address."""
@@ -106,7 +106,7 @@ class Kernel:
     def modules(self) -> tuple[Module, ...]:
         """The loaded modules, newest first."""
         try:
-            return tuple(modules.modules(self.prog))
+            return tuple(modules.modules(self.prog, self.problems))
         except READ_ERRORS as error:
             self.problems["modules"] = str(error)
             return ()

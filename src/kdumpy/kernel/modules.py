@@ -6,22 +6,29 @@ from collections.abc import Iterator
 
 import drgn
 
-from kdumpy.debuginfo.modules import MOST_MODULES, module_list, ranges_of
+from kdumpy.debuginfo.modules import module_list, ranges_of
 from kdumpy.debuginfo.reading import READ_ERRORS
-from kdumpy.kernel.system import TAINTS
+from kdumpy.errors import DamagedDump
+from kdumpy.kernel.system import taint_letters
 from kdumpy.kernel.values import Module
 
 _STATES = {0: "live", 1: "loading", 2: "unloading", 3: "unformed"}
 """enum module_state (include/linux/module.h)."""
 
 
-def modules(prog: drgn.Program) -> Iterator[Module]:
-    """Yield the loaded modules, newest first as lsmod does; ends where the list is damaged."""
-    for module in module_list(prog):
-        try:
-            yield _module(module)
-        except READ_ERRORS:
-            continue
+def modules(prog: drgn.Program, problems: dict[str, str]) -> Iterator[Module]:
+    """Yield the loaded modules, newest first as lsmod does; what cannot be read is told to `problems`."""
+    unread = 0
+    try:
+        for module in module_list(prog):
+            try:
+                yield _module(module)
+            except READ_ERRORS:
+                unread += 1
+    except DamagedDump as error:
+        problems["modules"] = str(error)
+    if unread:
+        problems["modules not read"] = f"{unread} modules are not in the dump"
 
 
 def _module(module: drgn.Object) -> Module:
@@ -35,7 +42,7 @@ def _module(module: drgn.Object) -> Module:
         address=module.value_(),
         base=ranges[0][0] if ranges else 0,
         size=sum(end - start for start, end in ranges),
-        taints="".join(letter for bit, (letter, _) in TAINTS.items() if taints >> bit & 1),
+        taints=taint_letters(taints),
         used_by=tuple(_users(module)),
         version=version,
         state=_STATES.get(module.state.value_(), "unknown"),
@@ -50,9 +57,9 @@ def _users(module: drgn.Object) -> Iterator[str]:
     made = prog.type("struct module_use")
     entry, end = module.source_list.next.value_(), module.source_list.address_of_().value_()
     offset = drgn.offsetof(made, "source_list")
-    for _ in range(MOST_MODULES):
-        if entry == end:
-            return
+    seen: set[int] = set()
+    while entry != end and entry not in seen:
+        seen.add(entry)
         use = drgn.Object(prog, made, address=entry - offset)
         yield use.source.name.string_().decode("utf-8", "replace")
         entry = use.source_list.next.value_()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import replace
+from itertools import pairwise
 
 import drgn
 from drgn.helpers.linux.sched import cpu_curr
@@ -16,6 +17,14 @@ from kdumpy.kernel.values import Frame, Panic, Stack
 
 _SAVERS = {"__crash_kexec", "crash_setup_regs", "crash_kexec", "panic", "vpanic"}
 """Functions in which the registers were saved, where no exception was the cause."""
+
+
+_NOT_FAULTS = {"asm_exc_nmi", "asm_exc_machine_check", "asm_exc_debug", "asm_exc_int3"}
+"""Entries that say nothing about the code that they interrupt."""
+_OTHER_EXCEPTIONS = {"page_fault", "async_page_fault", "general_protection", "invalid_op", "divide_error",
+                     "double_fault", "stack_segment", "segment_not_present", "bounds", "alignment_check",
+                     "el1h_64_sync", "el1_sync", "el1h_64_sync_handler"}
+"""x86-64 before 5.8 (9d4b4bd5f6a5 and its series named them asm_exc_), and arm64."""
 
 
 def read_panic(prog: drgn.Program, stacks: Stacks, problems: dict[str, str]) -> Panic | None:
@@ -63,7 +72,8 @@ def _panic(stacks: Stacks, trace: drgn.StackTrace, cpu: int) -> Panic:
         if fault is not None:
             registers = next(frame.registers() for frame in trace
                              if frame.interrupted and not frame.is_inline and frame.pc == fault.pc)
-    return Panic(cpu=cpu, task=None, stack=stack, registers=registers, fault=fault)
+    interrupted = fault or next((frame for frame in stack.frames[1:] if frame.interrupted and not frame.user), None)
+    return Panic(cpu, None, stack, registers, fault, interrupted)
 
 
 def _fault(stack: Stack) -> Frame | None:
@@ -73,4 +83,14 @@ def _fault(stack: Stack) -> Frame | None:
         return None
     if first.interrupted and first.function not in _SAVERS:
         return first
-    return next((frame for frame in stack.frames[1:] if frame.interrupted and not frame.user), None)
+    return next((frame for handler, frame in pairwise(stack.frames)
+                 if frame.interrupted and not frame.user and _is_exception(handler)), None)
+
+
+def _is_exception(frame: Frame) -> bool:
+    """Whether a frame is the entry of an exception, and not of an interrupt, which hits innocent code.
+
+    Source: arch/x86/entry/entry_64.S, DECLARE_IDTENTRY; arch/arm64/kernel/entry.S.
+    """
+    name = frame.function or ""
+    return (name.startswith("asm_exc_") and name not in _NOT_FAULTS) or name in _OTHER_EXCEPTIONS

@@ -28,14 +28,18 @@ def _returning(frames: list[Frame]) -> list[Frame]:
 
 
 def _believed(frames: list[Frame]) -> Stack:
-    """Cut a stack where it leaves known code: what follows is a guess of the unwinder's.
+    """Cut a stack where it leaves known code for good: what follows is a guess of the unwinder's.
 
-    The innermost frame may be anywhere (a jump to nowhere); user space follows upon known code only.
+    The innermost frame may be anywhere (a jump to nowhere), code that has no symbol (a BPF program, a
+    kprobe's copy) stands between known frames, and user space follows upon known code only.
     """
-    for number, (caller, callee) in enumerate(zip(frames[1:], frames, strict=False), 1):
-        if caller.symbol is None and not (caller.user and callee.symbol is not None):
-            return Stack(tuple(frames[:number]), f"it cannot be followed beyond {callee}: no code is known at "
-                                                 f"{caller.pc:#x}, which would be its caller")
+    known = max((number for number, frame in enumerate(frames) if frame.symbol or frame.module), default=0)
+    end = known + 1
+    if end < len(frames) and frames[end].user and (frames[known].symbol or frames[known].module):
+        end += 1
+    if end < len(frames):
+        return Stack(tuple(frames[:end]), f"it cannot be followed beyond {frames[end - 1]}: no code is known at "
+                                          f"{frames[end].pc:#x}, which would be its caller")
     return Stack(tuple(frames), f"cut after {_MOST_FRAMES} frames" if len(frames) >= _MOST_FRAMES else "")
 
 
@@ -74,11 +78,13 @@ class Stacks:
         return _believed(frames)
 
     def has_code(self, pc: int) -> bool:
-        """Whether an address lies in the text of the kernel or of a module."""
-        try:
-            return self.prog.symbol(pc).kind in (drgn.SymbolKind.FUNC, drgn.SymbolKind.UNKNOWN)
-        except LookupError:
-            return bool(self.info.module_symbols and self.info.module_symbols.module_at(pc))
+        """Whether an address lies in the text of the kernel or of a module.
+
+        Without types the modules are not known: then all of the area in which they lie counts.
+        """
+        if self.info.text is None or (self.info.types is None and pc >> 31 == 0x1FFFFFFFF):
+            return True
+        return pc in self.info.text
 
     def _caller_of_nowhere(self, frame: drgn.StackFrame) -> drgn.StackTrace | None:
         """A call pushed its return address and found no code: unwind from there."""

@@ -44,7 +44,15 @@ TAINTS = {
 
 def taint_words(mask: int) -> tuple[str, ...]:
     """Return the set taint flags in words, each with its letter."""
-    return tuple(f"{letter}: {words}" for bit, (letter, words) in TAINTS.items() if mask >> bit & 1)
+    found = [f"{letter}: {words}" for bit, (letter, words) in TAINTS.items() if mask >> bit & 1]
+    found += [f"?: bit {bit}, which upstream kernels do not have" for bit in range(64)
+              if mask >> bit & 1 and bit not in TAINTS]
+    return tuple(found)
+
+
+def taint_letters(mask: int) -> str:
+    """Return the letters of the set taint flags, `?` for one that upstream kernels do not have."""
+    return "".join(TAINTS.get(bit, ("?", ""))[0] for bit in range(64) if mask >> bit & 1)
 
 
 def read_system(prog: drgn.Program, dump: Dump, problems: dict[str, str]) -> System:

@@ -11,6 +11,7 @@ from drgn.helpers.linux.pid import for_each_task
 from drgn.helpers.linux.sched import cpu_curr, task_cpu, task_on_cpu, task_state_to_char
 
 from kdumpy.debuginfo.reading import READ_ERRORS
+from kdumpy.errors import DamagedDump
 from kdumpy.kernel.stacks import Stacks
 from kdumpy.kernel.values import Cpu, Stack, Task
 
@@ -28,7 +29,7 @@ def task_objects(prog: drgn.Program) -> Iterator[drgn.Object]:
     for task in for_each_task(prog):
         address = task.value_()
         if address in seen or len(seen) >= MOST_TASKS:
-            return
+            raise DamagedDump("the list of tasks runs in a circle", where=f"address {address:#x}")
         seen.add(address)
         yield task
 

@@ -136,6 +136,9 @@ class Panic:
     task: Task | None
     stack: Stack
     registers: dict[str, int] = field(default_factory=dict)
-    """Registers of the innermost frame that was interrupted by a fault; of the panic call where there was none."""
+    """Registers at the fault; where there was none, those with which the kernel called panic()."""
     fault: Frame | None = None
     """The frame in which an exception was raised; None when the kernel called panic() by itself."""
+    interrupted: Frame | None = None
+    """The frame that was interrupted on the way to the panic, by an exception or by an interrupt that came by
+    chance (a timer's, a watchdog's): then it says where the CPU was, and not that the code there is at fault."""

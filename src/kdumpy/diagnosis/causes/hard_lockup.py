@@ -32,6 +32,6 @@ class HardLockup(Cause):
                 ("A CPU" if number is None else f"CPU {number}")
                 + f" ran in {words.name} with interrupts off for so long that the watchdog took it for dead.",
                 "It loops there, or waits for a spinlock that is never released.", words.blame),
-            evidence=[*crash.evidence.log(), *crash.evidence.stack("where the CPU was", frames)],
+            evidence=[*crash.evidence.log(), *crash.evidence.stack("where the CPU was", frames, stuck)],
             culprit=choice.frame, decisions=choice.decisions, trace=frames,
             trace_task=stuck.task if stuck else None, key=culprit.above_anchor(frames).frame)

@@ -42,7 +42,7 @@ class RcuStall(Cause):
                 "It loops there, with interrupts or preemption off, or was starved by something else.",
                 "The kernel is set to panic then (kernel.panic_on_rcu_stall)." if "RCU" in crash.closing_words else "",
                 words.blame),
-            evidence=[*crash.evidence.log(), *crash.evidence.stack("where the CPU was", frames)],
+            evidence=[*crash.evidence.log(), *crash.evidence.stack("where the CPU was", frames, cpu)],
             culprit=choice.frame, decisions=choice.decisions, trace=frames,
             trace_task=cpu.task if cpu else None, key=culprit.above_anchor(frames).frame)
 
