@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -17,7 +18,15 @@ from kdumpy.debuginfo import attach as attaching
 from kdumpy.debuginfo.dwarf import Dwarf
 from kdumpy.errors import NotInDump, UsageError
 from kdumpy.kernel import Kernel, engine, open_kernel
+from kdumpy.kernel.system import taint_letters, taint_words
 from kdumpy.vm import kernels
+
+CALLED_PANIC = {"sysrq", "driver-panic", "hung-task", "deadlock", "soft-lockup", "rcu-stall", "nmi", "init-exit",
+                "memory-leak", "stack-corruption"}
+"""Faults of the laboratory in which no exception was raised: the kernel called panic() by itself.
+
+Memory ran out in a page fault that the kernel took for a process, which is an exception, too.
+"""
 
 
 @pytest.fixture(params=lab.KERNELS)
@@ -59,6 +68,21 @@ def test_a_panic_that_the_kernel_called_for_has_no_fault(sysrq: Kernel) -> None:
     assert panic.stack.frames[-1].user
 
 
+@pytest.mark.parametrize(("kernel", "fault"), lab.panics())
+def test_a_fault_is_an_exception_and_no_chance_interrupt(kernel: str, fault: str) -> None:
+    with kdumpy.open(lab.dump(kernel, fault).path) as opened:
+        panic = opened.panic
+        assert panic is not None
+        assert panic.task is not None
+        if panic.fault is None:
+            assert fault in CALLED_PANIC
+            return
+        assert fault not in CALLED_PANIC
+        place = panic.stack.frames.index(panic.fault)
+        assert place == 0 or (panic.stack.frames[place - 1].function or "").startswith("asm_exc_")
+        assert panic.interrupted == panic.fault
+
+
 def test_exactly_one_cpu_panicked_and_each_says_what_it_did(null: Kernel) -> None:
     assert [cpu.number for cpu in null.cpus] == [0, 1]
     assert sum(cpu.panicked for cpu in null.cpus) == 1
@@ -95,7 +119,7 @@ def test_the_log_ends_with_the_oops(null: Kernel) -> None:
     lines = [record.text for record in null.log]
     assert any("NULL pointer dereference" in line for line in lines[-80:])
     assert "Linux version" in lines[0]
-    assert all(later.ts_ns >= 0 for later in null.log)
+    assert all(record.ts_ns >= 0 for record in null.log)
 
 
 def test_modules_have_their_taints_and_users(null: Kernel) -> None:
@@ -166,6 +190,47 @@ def test_without_types_the_log_and_the_panic_s_stack_remain(kernel: str, monkeyp
         assert any("sysrq" in record.text for record in bare.log)
         assert bare.system.hostname == "laboratory"
         assert "tasks" in bare.problems or list(bare.tasks()) == []
+
+
+def test_a_module_list_that_breaks_off_is_told() -> None:
+    with kdumpy.open(lab.dump("6.12", "null-workqueue").path) as kernel:
+        third = kernel.modules[2].address + drgn.offsetof(kernel.prog.type("struct module"), "list")
+        whole = len(kernel.modules)
+    with kdumpy.open(lab.dump("6.12", "null-workqueue").path) as kernel:
+        kernel.prog.add_memory_segment(third, 8, lambda *what: third.to_bytes(8, "little"))     # its next is itself
+        assert len(kernel.modules) == 3 < whole
+        assert "circle" in kernel.problems["modules"]
+
+    def gone(address: int, count: int, offset: int, physical: bool) -> bytes:
+        raise drgn.FaultError("gone", address)
+
+    with kdumpy.open(lab.dump("6.12", "null-workqueue").path) as kernel:
+        kernel.prog.add_memory_segment(third, 8, gone)
+        assert len(kernel.modules) == 3
+        assert "breaks off" in kernel.problems["modules"]
+
+
+@pytest.mark.parametrize("kernel", lab.KERNELS)
+def test_a_variable_that_is_not_declared_is_no_function(kernel: str) -> None:
+    with kdumpy.open(lab.dump(kernel, "sysrq").path) as opened:
+        with pytest.raises(LookupError):
+            opened.prog["system_state"]
+        assert not opened.stacks.has_code(opened.prog["init_task"].address_ + 8)
+        assert opened.stacks.has_code(opened.prog.symbol("panic").address)
+        assert opened.prog["panic"].type_.kind == drgn.TypeKind.FUNCTION
+
+
+def test_taint_bits_that_only_a_distribution_has_are_shown() -> None:
+    assert taint_words(1 << 26 | 1 << 12)[1].startswith("?: bit 26")
+    assert taint_letters(1 << 26 | 1 << 12) == "O?"
+
+
+def test_a_user_s_own_choice_of_plugins_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DRGN_DISABLE_PLUGINS", "something")
+    with kdumpy.open(lab.dump("6.1", "sysrq").path) as kernel:
+        assert kernel.panic is not None
+        assert attaching.attach(kernel.prog) is kernel.debuginfo
+    assert os.environ["DRGN_DISABLE_PLUGINS"] == "something"
 
 
 class _Refusing:

@@ -17,7 +17,8 @@ from types import ModuleType
 from typing import NoReturn
 
 from kdumpy import __version__
-from kdumpy.errors import KdumpyError
+from kdumpy.errors import KdumpyError, UsageError
+from kdumpy.units import printable
 
 COMMANDS = {
     "report": "say why the kernel crashed: cause, culprit, evidence, what to do next",
@@ -116,12 +117,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _tell(error: KdumpyError, *, as_json: bool) -> int:
     if as_json:
         print(json.dumps(error.as_json(), indent=2))
-    print(f"kdumpy: {error}".replace("\n", " "), file=sys.stderr)
+    print(printable(f"kdumpy: {error}".replace("\n", " ")), file=sys.stderr)   # it may quote the dump
     return error.exit_code
 
 
 def _limit_memory() -> None:
-    limit = int(os.environ.get("KDUMPY_MEMORY_LIMIT", MEMORY_LIMIT))
+    limit = MEMORY_LIMIT
+    asked = os.environ.get("KDUMPY_MEMORY_LIMIT", "")
+    if asked:
+        number, unit = asked.rstrip("KMGkmg"), asked[-1].upper()
+        if not number.isdecimal() or len(number) < len(asked) - 1:
+            raise UsageError("not a size", where="KDUMPY_MEMORY_LIMIT", why=asked,
+                             mend="give bytes, or a number with K, M or G")
+        limit = int(number) << {"K": 10, "M": 20, "G": 30}.get(unit, 0)
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     if hard == resource.RLIM_INFINITY or limit < hard:
         resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))

@@ -41,24 +41,27 @@ def load(prog: drgn.Program, release: str, build_id: str | None, files: Sequence
     """Load DWARF and return the files that are in use; nothing found is an empty list.
 
     Raises:
-        UsageError: a file given by hand does not exist.
+        UsageError: a file given by hand does not exist, or no server is named to fetch from.
         NotInDump: a file given by hand does not belong to this kernel, or has no DWARF.
     """
     for file in files:
         if not file.is_file():
             raise UsageError("no such file", where=str(file), mend="give a vmlinux with debug symbols")
-    if files:
+    mend = f"it must be of {release}, build id {build_id or 'unknown'}, and have debug symbols"
+    for file in files:
         try:
-            prog.load_debug_info([str(file) for file in files])
+            prog.load_debug_info([str(file)])
         except Exception as error:      # drgn raises a bare Exception for an ELF file that it cannot read
-            if _loaded(prog):
-                return _loaded(prog)
-            raise NotInDump("this vmlinux cannot be used", where=str(files[0]), why=str(error).splitlines()[0],
-                            mend=f"it must be the one of {release}, build id {build_id or 'unknown'}") from error
-        if not _loaded(prog):
-            raise NotInDump("this vmlinux does not belong to the dump, or has no debug symbols", where=str(files[0]),
-                            mend=f"it must be the one of {release}, build id {build_id or 'unknown'}")
+            if str(file.resolve()) not in _loaded(prog):
+                raise NotInDump("this file of debug symbols cannot be used", where=str(file),
+                                why=str(error).splitlines()[0], mend=mend) from error
+        if str(file.resolve()) not in _loaded(prog):
+            raise NotInDump("this file does not belong to the dump, or has no debug symbols", where=str(file),
+                            mend=mend)
+    if files:
         return _loaded(prog)
+    if where is Dwarf.FETCH and not os.environ.get("DEBUGINFOD_URLS"):
+        raise UsageError("there is no server to fetch debug symbols from", mend="set DEBUGINFOD_URLS")
     if where is Dwarf.NO:
         return []
     at_standard = any(path.is_file() for path in _standard_paths(release)) or (
@@ -87,7 +90,7 @@ def how_to_get(prog: drgn.Program) -> str:
 
 
 def _package_of(release: str) -> str:
-    if "deb" in release or release.endswith(("-amd64", "-arm64")):
+    if re.search(r"\+deb\d|-(amd64|arm64)$", release):
         return f"linux-image-{release}-dbg"
     if release.endswith(("-generic", "-lowlatency", "-aws", "-azure", "-gcp")):
         return f"linux-image-unsigned-{release}-dbgsym"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from kdumpy.debuginfo.dwarf import Dwarf
@@ -24,7 +25,6 @@ def open_kernel(path: str | os.PathLike[str], *, vmlinux: Sequence[str | os.Path
         DamagedDump: the file is a dump, too damaged to be opened.
         UsageError, NotInDump: a file in `vmlinux` is missing or of another kernel.
     """
-    os.environ.setdefault("DRGN_DISABLE_PLUGINS", "kdumpy")     # attached below, once, and after DWARF
     from kdumpy.debuginfo import attach
     from kdumpy.debuginfo import dwarf as dwarf_files
     from kdumpy.dumpfile import open_dump
@@ -35,12 +35,32 @@ def open_kernel(path: str | os.PathLike[str], *, vmlinux: Sequence[str | os.Path
     place = Path(path)
     check_for_engine(place)
     dump = open_dump(place)
-    prog, refusal = open_program(place, dump)
-    info = dump.vmcoreinfo
-    files = dwarf_files.load(prog, info.osrelease or "", info.build_id, [Path(file) for file in vmlinux], dwarf)
+    try:
+        with _without_our_plugin():             # attached below, once, and after DWARF
+            prog, refusal = open_program(place, dump)
+        info = dump.vmcoreinfo
+        files = dwarf_files.load(prog, info.osrelease or "", info.build_id, [Path(file) for file in vmlinux], dwarf)
+    except BaseException:
+        dump.close()
+        raise
     attached = attach.attach(prog, saved_registers)
     attached.dwarf = files
     kernel = Kernel(place, dump, prog, attached)
     if refusal:
         kernel.problems["engine"] = f"read by kdumpy's own reader, slower: {refusal}"
     return kernel
+
+
+@contextlib.contextmanager
+def _without_our_plugin() -> Iterator[None]:
+    """Keep drgn from loading our plugin, which would attach before DWARF is there; other plugins load."""
+    name = "DRGN_DISABLE_PLUGINS"
+    before = os.environ.get(name)
+    os.environ[name] = f"{before},kdumpy" if before else "kdumpy"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before

@@ -1,0 +1,30 @@
+"""The command line's frame: limits, exit codes, messages."""
+
+from __future__ import annotations
+
+import pytest
+
+from kdumpy.cli.main import main
+from kdumpy.errors import DamagedDump
+
+
+@pytest.mark.parametrize("asked", ["2X", "much", "-1", "1.5G", "G"])
+def test_a_memory_limit_that_is_no_size_is_wrong_usage(asked: str, monkeypatch: pytest.MonkeyPatch,
+                                                       capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("KDUMPY_MEMORY_LIMIT", asked)
+    assert main(("log", "/nonexistent")) == 2
+    assert "KDUMPY_MEMORY_LIMIT" in capsys.readouterr().err
+
+
+def test_an_error_cannot_command_the_terminal(monkeypatch: pytest.MonkeyPatch,
+                                              capsys: pytest.CaptureFixture[str]) -> None:
+    def run(arguments: object) -> int:
+        raise DamagedDump("bad \x1b]0;pwned\x07\x1b[31m name", where="vmcore")
+
+    monkeypatch.setenv("KDUMPY_MEMORY_LIMIT", "8G")
+    monkeypatch.setattr("kdumpy.cli.info.run", run)
+    assert main(("info", "vmcore")) == 1
+    error = capsys.readouterr().err
+    assert "\x1b" not in error
+    assert "\x07" not in error
+    assert len(error.splitlines()) == 1
