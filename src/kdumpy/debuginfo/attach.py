@@ -40,8 +40,6 @@ class DebugInfo:
     """Why a part is not there, by part: symbols, types, module types, unwind tables, modules."""
     how_to_get: str = ""
     """Where this kernel's DWARF comes from: which package, which build id."""
-    kernel_types_only: bool = False
-    """While True, a type that the kernel lacks is not looked for in its modules."""
     dwarf: list[str] = field(default_factory=list)
     """Files with DWARF that are in use."""
 
@@ -81,20 +79,22 @@ def _attach(prog: drgn.Program, info: DebugInfo, saved: orc.SavedRegisters) -> N
     prog.register_symbol_finder(_NAME, info.symbols, enable_index=-1)
     try:
         info.types = BtfTypes(prog, _kernel_btf(prog))
+        info.module_symbols = ModuleSymbols(prog, info.missing)
     except KdumpyError as error:
         info.missing["types"] = str(error)
-    info.objects = Objects(prog, info)
-    prog.register_object_finder(_NAME, info.objects, enable_index=-1)
-    if info.types is not None:
-        _attach_types(prog, info, info.types)
     info.text = Text(prog, info.module_symbols)
+    info.objects = Objects(prog, info.types, info.symbols, info.text)
+    prog.register_object_finder(_NAME, info.objects, enable_index=-1)
+    if info.types is not None and info.module_symbols is not None:
+        _attach_types(prog, info.missing, info.types, info.objects)
+        prog.register_symbol_finder(f"{_NAME}-modules", info.module_symbols, enable_index=-1)
     try:
         info.panic_frame = orc.attach(prog, saved)
     except READ_ERRORS as error:
         info.missing["unwind tables"] = str(error)
 
 
-def _attach_types(prog: drgn.Program, info: DebugInfo, types: BtfTypes) -> None:
+def _attach_types(prog: drgn.Program, missing: dict[str, str], types: BtfTypes, objects: Objects) -> None:
     found: dict[tuple[drgn.TypeKindSet, str], drgn.Type | None] = {}
     pending = True
 
@@ -107,12 +107,12 @@ def _attach_types(prog: drgn.Program, info: DebugInfo, types: BtfTypes) -> None:
         made = None
         try:
             made = types.find(kinds, name)
-            if made is None and (info.kernel_types_only or not _OF_MODULES & set(kinds)):
+            if made is None and (objects.kernel_types_only or not _OF_MODULES & set(kinds)):
                 return None             # asked for on every start: not worth to read the modules' types for
             if made is None and _module_types():
                 made = types.find(kinds, name)
         except DamagedDump as error:
-            info.missing[f"type {name}"] = str(error)
+            missing[f"type {name}"] = str(error)
         found[key] = made
         return made
 
@@ -123,14 +123,11 @@ def _attach_types(prog: drgn.Program, info: DebugInfo, types: BtfTypes) -> None:
             pending = False
             failures = add_module_types(types)
             if failures:
-                info.missing["module types"] = "; ".join(f"{name}: {why}" for name, why in failures.items())
-            if info.objects:
-                info.objects.forget()
+                missing["module types"] = "; ".join(f"{name}: {why}" for name, why in failures.items())
+            objects.forget()
         return bool(types.modules)
 
     prog.register_type_finder(_NAME, find, enable_index=-1)
-    info.module_symbols = ModuleSymbols(prog, info.missing)
-    prog.register_symbol_finder(f"{_NAME}-modules", info.module_symbols, enable_index=-1)
 
 
 def _kernel_btf(prog: drgn.Program) -> Btf:

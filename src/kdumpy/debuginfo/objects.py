@@ -6,16 +6,15 @@ import contextlib
 import re
 from array import array
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import drgn
 from drgn import FindObjectFlags
 
+from kdumpy.debuginfo.kallsyms import KernelSymbols
+from kdumpy.debuginfo.text import Text
+from kdumpy.debuginfo.types import BtfTypes
 from kdumpy.debuginfo.variables import DECLARATIONS
 from kdumpy.errors import DamagedDump
-
-if TYPE_CHECKING:
-    from kdumpy.debuginfo.attach import DebugInfo
 
 _LENGTH = re.compile(r"\[([A-Z_]+)\]$")
 
@@ -23,10 +22,13 @@ _LENGTH = re.compile(r"\[([A-Z_]+)\]$")
 class Objects:
     """A drgn object finder over kallsyms and BTF; answers are kept, misses too."""
 
-    def __init__(self, prog: drgn.Program, info: DebugInfo) -> None:
+    def __init__(self, prog: drgn.Program, types: BtfTypes | None, symbols: KernelSymbols, text: Text) -> None:
         self.prog = prog
-        self.types = info.types
-        self._info = info
+        self.types = types
+        self.symbols = symbols
+        self.text = text
+        self.kernel_types_only = False
+        """While True, a type that the kernel lacks is not to be looked for in its modules."""
         self._known: dict[tuple[str, int], drgn.Object | None] = {}
 
     def __call__(self, prog: drgn.Program, name: str, flags: FindObjectFlags,
@@ -61,7 +63,7 @@ class Objects:
 
     def _symbol(self, name: str) -> drgn.Symbol | None:
         """Return the kernel's own symbol: a module's of the same name is another thing."""
-        found = self._info.symbols(self.prog, name, None, True) if self._info.symbols else []
+        found = self.symbols(self.prog, name, None, True)
         return found[0] if found else None
 
     def _variable(self, name: str) -> drgn.Object | None:
@@ -123,11 +125,11 @@ class Objects:
     @contextlib.contextmanager
     def _kernel_types(self) -> Iterator[None]:
         """The types of the kernel's own variables are its own: modules are not asked meanwhile."""
-        before, self._info.kernel_types_only = self._info.kernel_types_only, True
+        before, self.kernel_types_only = self.kernel_types_only, True
         try:
             yield
         finally:
-            self._info.kernel_types_only = before
+            self.kernel_types_only = before
 
     def _has_member(self, condition: str) -> bool:
         """Whether a kernel's type has a member: `struct file_system_type.list`."""
@@ -147,7 +149,7 @@ class Objects:
 
     def _function(self, name: str) -> drgn.Object | None:
         symbol = self._symbol(name)
-        if symbol is None or not self._info.text or symbol.address not in self._info.text:
+        if symbol is None or symbol.address not in self.text:
             return None
         made = self.types.function(name) if self.types else None
         if made is None:
