@@ -56,7 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         sys.stdout.flush()
         sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace"))
-    return 1 if diagnosis.verdict.cause == "none" else 0
+    verdict = diagnosis.verdict
+    return 1 if verdict.cause == "none" or (verdict.cause == "unknown" and not verdict.evidence) else 0
 
 
 def _diagnose(arguments: argparse.Namespace) -> Diagnosis:

@@ -51,8 +51,9 @@ def diagnose(kernel: Kernel) -> Diagnosis:
     judgement = judge(crash)
     frames = _trace(crash, judgement)
     return Diagnosis(
-        schema=SCHEMA, system=_system(kernel), panic=_panic(crash), verdict=_verdict(crash, judgement, kernel.dump, missing_log),
-        signature=_signature(crash, judgement, frames), trace=_frames(frames, judgement),
+        schema=SCHEMA, system=_system(kernel), panic=_panic(crash),
+        verdict=_verdict(crash, judgement, kernel.dump, missing_log), signature=_signature(crash, judgement, frames),
+        trace=_frames(frames, judgement),
         trace_source=("dump" if any(frame.pc for frame in frames) else "log") if frames else "",
         trace_task=_trace_task(crash, judgement),
         cpus=tuple(CpuFacts(cpu.number, _task(cpu.task), cpu.panicked, cpu.doing, _words(cpu.stack))
@@ -172,8 +173,8 @@ def _untold(path: Path, dump: Dump) -> Verdict:
         evidence=(), symptoms=(), not_judged=(),
         next=("Compare the file's size with the one where it was captured, and copy it again.",
               f"See what is there: kdumpy info --deep {shlex.quote(str(path))}",
-              "Look for the kernel's last words elsewhere: in a vmcore-dmesg.txt or dmesg.* beside the dump, on a serial "
-              "console, in /sys/fs/pstore or /var/lib/systemd/pstore."))
+              "Look for the kernel's last words elsewhere: in a vmcore-dmesg.txt or dmesg.* beside the dump, on a "
+              "serial console, in /sys/fs/pstore or /var/lib/systemd/pstore."))
 
 
 def crash_look(crash: Crash) -> str:
