@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import subprocess
 import sys
 from functools import cache
@@ -13,6 +15,7 @@ import pytest
 
 import kdumpy
 import lab
+from console import Console, kernel_of
 from kdumpy.diagnosis import Diagnosis, as_json, diagnose
 from kdumpy.diagnosis.schema import json_schema
 from kdumpy.report import text
@@ -125,6 +128,17 @@ def test_the_command_writes_a_private_file(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "")
     assert place.stat().st_mode & 0o777 == 0o600
     assert json.loads(place.read_text())["verdict"]["cause"] == "null-dereference"
+
+
+@pytest.mark.parametrize(("kernel", "name"), lab.panics())
+def test_the_command_beside_a_stack_shows_that_stack(kernel: str, name: str) -> None:
+    console = Console(kernel_of(kernel, name))
+    for item in diagnosed(kernel, name).verdict.evidence:
+        words = shlex.split(item.command or "")
+        if " ← " in item.detail and "-e" in words:
+            shown = console(words[-1])
+            function = item.detail.split(" ← ")[0].split(" (")[0]
+            assert re.search(rf"\] {re.escape(function)}(\.[\w.]+)? at ", shown), f"{item}: {shown}"
 
 
 def test_the_command_says_that_nothing_crashed() -> None:

@@ -60,8 +60,8 @@ class CrashEvidence:
         runs = groupby(str(frame.function) for frame in frames if frame.symbol and not frame.user)
         counted = [(name, len(list(times))) for name, times in runs]
         names = [f"{name} ({times} times)" if times > 1 else name for name, times in counted[: max(6, end + 3)]]
-        return [Evidence(what, " ← ".join(names), self.command("bt" if cpu is None or cpu.panicked else f"bt -c {cpu.number}"))] \
-            if names else []
+        command = self.command("bt" if cpu is None or cpu.panicked else f"bt -c {cpu.number}")
+        return [Evidence(what, " ← ".join(names), command)] if names else []
 
     def instruction(self) -> list[Evidence]:
         """Return the faulting instruction, its operand, and where the pointer came from."""
