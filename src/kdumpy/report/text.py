@@ -17,6 +17,8 @@ _CONFIDENCE = {
 }
 _LONG_PATH = 32
 """A path that is longer than this is said once, and then as $VMCORE."""
+_NO_SYMBOL = "could not find "
+"""What drgn says of a name that it does not know."""
 _CPUS, _BLOCKED, _FRAMES, _WAIT_FRAMES, _LOG = 16, 8, 30, 12, 45
 """How many of each are shown; the JSON has all."""
 
@@ -61,15 +63,20 @@ def _verdict(page: Page, diagnosis: Diagnosis) -> None:
 def _trust(page: Page, diagnosis: Diagnosis) -> None:
     """Say what the dump lacks, so that nobody takes an absent answer for a good one."""
     dump, verdict = diagnosis.dump, diagnosis.verdict
-    missing = {what: why for what, why in dump.missing.items() if not (verdict.cause == "none" and what == "panic")}
+    missing = {what: why for what, why in dump.missing.items()
+               if what != "engine" and not (verdict.cause == "none" and what == "panic")}
     if dump.health == Health.COMPLETE and not missing and not verdict.not_judged:
         return
     page.heading("What this dump does not tell")
     if dump.health != Health.COMPLETE:
         page.paragraph(f"The dump is {dump.health}: " + ("; ".join(dump.health_details) or "no reason is known"),
                        Style.DOUBTFUL, indent=2, hanging=2, mark="-")
+    nameless = [what for what, why in missing.items() if "symbols" in missing and _NO_SYMBOL in why]
     for what, why in missing.items():
-        page.paragraph(f"{what}: {why}", indent=2, hanging=2, mark="-")
+        if what not in nameless:
+            page.paragraph(f"{what}: {why}", indent=2, hanging=2, mark="-")
+    if nameless:
+        page.paragraph("without symbols these cannot be found: " + ", ".join(nameless), indent=2, hanging=2, mark="-")
     for item in verdict.not_judged:
         page.paragraph(f"not judged, whether it is {item.cause}: {item.why}", indent=2, hanging=2, mark="-")
 
@@ -102,7 +109,8 @@ def _next(page: Page, diagnosis: Diagnosis) -> None:
 def _trace(page: Page, diagnosis: Diagnosis) -> None:
     if not diagnosis.trace:
         return
-    whose = f" of {_task(diagnosis.trace_task)}" if diagnosis.trace_task and diagnosis.trace_task.pid else ""
+    task = diagnosis.trace_task
+    whose = f" of {_task(task) if task.pid else 'the idle task'}" if task else ""
     page.heading(f"Stack{whose}, innermost first" + (" (from the log)" if diagnosis.trace_source == "log" else ""))
     runs = [list(run) for _, run in groupby(diagnosis.trace, lambda frame: (frame.pc, frame.symbol, frame.offset))]
     for run in runs[:_FRAMES]:
@@ -152,6 +160,8 @@ def _cpus(page: Page, diagnosis: Diagnosis) -> None:
     page.heading("CPUs")
     for cpu in diagnosis.cpus[:_CPUS]:
         task = f"  {_task(cpu.task)}" if cpu.task and cpu.task.pid else ""
+        if cpu.panicked and cpu.task and not cpu.task.pid:
+            task = "  the idle task, interrupted"
         page.pieces((f"CPU {cpu.number}".ljust(8), Style.QUIET),
                     (cpu.doing, Style.BAD if cpu.panicked else Style.PLAIN), (task, Style.PLAIN), indent=2)
     if len(diagnosis.cpus) > _CPUS:
@@ -168,8 +178,9 @@ def _system(page: Page, diagnosis: Diagnosis) -> None:
     page.facts((
         ("kernel", " ".join(part for part in (system.release, system.version, system.machine) if part)),
         ("host", system.hostname or ""),
-        ("crashed", _time(system.panic_time)),
-        ("uptime", human_seconds(system.uptime_s) if system.uptime_s is not None else ""),
+        ("taken" if diagnosis.verdict.cause == "none" else "crashed", _time(system.panic_time)),
+        # The kernel's own count is of whole seconds.
+        ("uptime", human_seconds(system.uptime_s).replace(".0 s", " s") if system.uptime_s is not None else ""),
         ("hardware", ", ".join(part for part in (
             f"{system.cpus} CPUs" if system.cpus else "",
             f"{human_bytes(system.memory_bytes)} memory" if system.memory_bytes else "") if part)),
@@ -179,7 +190,9 @@ def _system(page: Page, diagnosis: Diagnosis) -> None:
         ("modules", f"{len(diagnosis.modules)} loaded" if diagnosis.modules else ""),
         ("out-of-tree", ", ".join(out_of_tree)),
         ("command line", system.cmdline or ""),
-        ("dump", f"{dump.path} ({dump.format}, {human_bytes(dump.size)}, {dump.health})"),
+        ("dump", dump.path),
+        ("file", f"{dump.format}, {human_bytes(dump.size)}, {dump.health}"),
+        ("engine", dump.missing.get("engine", "")),
         ("symbols", ", ".join(dump.debug_files) if dump.debug_files else "from the dump itself"
          if "symbols" not in dump.missing and "everything but the log" not in dump.missing else ""),
     ))
@@ -190,8 +203,11 @@ def _log(page: Page, diagnosis: Diagnosis) -> None:
         return
     page.heading("Log" if diagnosis.verdict.cause == "none" else "Log, from just before the crash")
     lines = diagnosis.log_tail[-_LOG:] if diagnosis.verdict.cause == "none" else diagnosis.log_tail[:_LOG]
+    telling = diagnosis.panic.message if diagnosis.panic else None
     for line in lines:
-        page.line(line, Style.QUIET, indent=2)
+        tells = bool(telling) and line.endswith(str(telling))
+        page.line(line, Style.BAD if tells else Style.QUIET, indent=2)
+        telling = None if tells else telling
     if len(diagnosis.log_tail) > _LOG:
         page.line(f"… all of it: kdumpy log {diagnosis.dump.path}", Style.QUIET, indent=2)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,7 @@ from kdumpy.diagnosis.model import (
 )
 from kdumpy.report import json as report_json
 from kdumpy.report import text
+from kdumpy.report.layout import Style
 
 
 def diagnosis(words: str = "words", *, cause: str = "bug", health: Health = Health.COMPLETE,
@@ -99,9 +101,41 @@ def test_what_is_missing_is_said() -> None:
     assert "not judged, whether it is deadlock" in shown
 
 
+def test_what_lacks_only_its_name_is_said_in_one_row() -> None:
+    missing = {"symbols": "no kallsyms", "uptime": "could not find 'tk_core'", "load": "could not find 'avenrun'"}
+    shown = text.render(diagnosis(missing=missing))
+    assert "without symbols these cannot be found: uptime, load\n" in shown
+    assert "tk_core" not in shown
+
+
+def test_the_engine_is_a_fact_and_lacks_nothing() -> None:
+    shown = text.render(diagnosis(missing={"engine": "kdumpy's own reader"}))
+    assert "  - engine" not in shown
+    assert "\n  engine        kdumpy's own reader\n" in shown
+
+
 def test_a_kernel_that_did_not_crash() -> None:
     shown = text.render(diagnosis(cause="none"))
     assert "confidence" not in shown
+    assert "\n  taken " in shown
+    assert "\n  crashed " not in shown
+
+
+def test_the_idle_task_is_named_where_the_kernel_died_in_it() -> None:
+    idle = TaskFacts(0, "swapper/1", 1)
+    shown = text.render(replace(diagnosis(), trace_task=idle, cpus=(CpuFacts(1, idle, True, "panicked", ()),)))
+    assert "Stack of the idle task, innermost first\n" in shown
+    assert "CPU 1   panicked  the idle task, interrupted\n" in shown
+
+
+def test_the_line_that_tells_of_the_crash_stands_out() -> None:
+    log = ("[    1.0] before", "[    2.0] BUG: it", "[    3.0] BUG: it")
+    made = diagnosis()
+    assert made.panic is not None
+    shown = text.render(replace(made, panic=replace(made.panic, message="BUG: it"), log_tail=log), colour=True)
+    assert f"\x1b[{Style.BAD}m{log[1]}\x1b[0m" in shown
+    assert f"\x1b[{Style.QUIET}m{log[0]}\x1b[0m" in shown
+    assert f"\x1b[{Style.QUIET}m{log[2]}\x1b[0m" in shown
 
 
 def test_a_long_path_is_said_once() -> None:
