@@ -78,10 +78,23 @@ def test_info_and_log_of_a_cut_dump_say_so(old: Path, tmp_path: Path) -> None:
     assert answer.returncode == 1
     assert "damaged" in answer.stdout
     assert "cut short" in answer.stdout
+    (row,) = json.loads(run("list", cut, "--json").stdout)
+    assert row["state"] == "damaged"
+    assert "cut short" in row["problem"]
     log = run("log", cut)
     assert log.returncode == 1
     assert log.stderr.startswith("kdumpy: ")
     assert "Traceback" not in log.stderr
+
+
+def test_a_dump_that_lost_its_log_is_not_taken_for_that_of_a_healthy_kernel(old: Path, tmp_path: Path) -> None:
+    cut = tmp_path / "vmcore"
+    shutil.copy(old, cut)
+    os.truncate(cut, cut.stat().st_size // 2)
+    answer = run("report", cut)
+    assert answer.returncode == 1
+    assert answer.stdout.startswith("The kernel crashed, but this dump has lost what would tell why\n")
+    assert json.loads(run("report", "--json", cut).stdout)["verdict"]["cause"] == "unknown"
 
 
 def test_list_has_the_newest_first_with_the_cause(tmp_path: Path) -> None:

@@ -107,11 +107,13 @@ def _show(found: dict[str, object]) -> None:
     for name, value in lines.items():
         if value is not None:
             print(f"{name:>12}  {value if name == 'health' else printable(str(value))}")
+    lost = f"{health['pages_lost']} of {health['pages']} pages"
     for reason in health["reasons"]:
-        where = f" (at {reason['where']})" if reason["where"] else ""
-        print(f"{'':>12}  {printable(reason['what'] + where)}")
-    if health["pages_lost"]:
-        print(f"{'':>12}  {health['pages_lost']} of {health['pages']} pages cannot be had")
+        where = str(reason["where"])
+        offset = f" (at {where})" if where.startswith("0x") else f"; the first: {where}" if where else ""
+        print(f"{'':>12}  {printable(reason['what'] + offset)}")
+    if health["pages_lost"] and not any(lost in reason["what"] for reason in health["reasons"]):
+        print(f"{'':>12}  {lost} cannot be had")
 
 
 def _coloured(state: str) -> str:

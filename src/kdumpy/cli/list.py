@@ -49,7 +49,7 @@ class DumpRow:
     """Bytes of the file."""
     cause: str | None
     state: str
-    """complete, incomplete (its writer stopped early), or unreadable."""
+    """complete, incomplete (its writer stopped early), damaged, or unreadable."""
     problem: str
     """Why it is not complete, or empty."""
 
@@ -105,6 +105,7 @@ def _inside(folder: Path, depth: int) -> Iterator[Path]:
 def describe(path: Path) -> DumpRow:
     """Return what can be said of a dump without reading much of it."""
     from kdumpy.dumpfile import open_dump
+    from kdumpy.dumpfile.health import health
 
     status = path.stat()
     incomplete = "incomplete" in path.name
@@ -115,8 +116,10 @@ def describe(path: Path) -> DumpRow:
                 names = dump.utsname
             except KdumpyError:
                 names = None
-            state = "incomplete" if incomplete or dump.incomplete else "complete"
-            problem = "its writer stopped before the end" if state == "incomplete" else ""
+            found = health(dump)
+            state = "incomplete" if incomplete or dump.incomplete else found.state.value
+            problem = "its writer stopped before the end" if state == "incomplete" else \
+                "; ".join(reason.what for reason in found.reasons)
             lines = _log_beside(path) or _log_inside(path)
             return DumpRow(str(path), dump.crash_time or int(status.st_mtime),
                            info.osrelease or (names.release if names else None), names.nodename if names else None,
