@@ -92,6 +92,14 @@ def test_bt_a_has_a_stack_for_every_cpu(null: Console) -> None:
     assert len(null.json("bt -a -n idle --json")) == sum(row["pid"] != 0 for row in rows)
 
 
+def test_bt_marks_where_the_stack_of_an_interrupt_begins() -> None:
+    lines = Console(kernel_of("6.1", "null-timer"))("bt").splitlines()
+    mark = lines.index("--- <IRQ stack> ---")
+    assert re.match(r"#?\s*#?\d+ \[\w+\] sysvec_apic_timer_interrupt at ", lines[mark - 1].strip())
+    assert " asm_sysvec_apic_timer_interrupt at " in lines[mark + 1]       # on the task's own stack
+    assert "[exception RIP: " in lines[mark + 2]
+
+
 def test_bt_shows_raw_words_text_and_registers(null: Console) -> None:
     stack_words = null("bt -r").splitlines()[1:]
     assert len(stack_words) == null.prog["THREAD_SIZE"].value_() // 16

@@ -52,10 +52,13 @@ def frames_of(session: Session, task: drgn.Object) -> tuple[tuple[StackFrame, ..
     trace = stacks.trace(task)
     walked, stack = stacks.walk(trace), stacks.frames(trace)
     kinds = _kinds(task) if any(value.interrupted for value in stack.frames) else {}
+    base, size = (task.stack.value_(), session.prog["THREAD_SIZE"].value_()) if kinds else (0, 0)
     found = []
     for frame, value in zip(walked, stack.frames, strict=False):    # the values may be cut
         sp = _stack_pointer(frame)
         kind = StackKind.USER if value.user else kinds.get((value.pc, sp), StackKind.TASK)
+        if kind == StackKind.IRQ and base <= sp < base + size:
+            kind = StackKind.TASK       # the entry's first frame stands below the switch to the IRQ's stack
         registers = {}
         if value.interrupted and not value.inline:
             with contextlib.suppress(LookupError, ValueError):

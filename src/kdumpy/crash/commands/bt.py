@@ -14,6 +14,9 @@ from kdumpy.crash.session import Session
 from kdumpy.crash.stack import REGISTER_SAVERS, RawStack, StackFrame, frames_of, register_lines
 from kdumpy.errors import KdumpyError, NotInDump
 
+_STACKS = {"NMI": "NMI exception", "EXCEPTION": "exception"}
+"""What crash calls them."""
+
 
 @dataclass(frozen=True)
 class Backtrace:
@@ -166,7 +169,7 @@ def _frames(session: Session, trace: Backtrace, options: Options) -> Iterator[st
     kind, number = "", 0
     for frame in trace.frames:
         if kind and frame.stack != kind and kind not in ("TASK", "USER", "UNKNOWN"):
-            yield f"--- <{kind} stack> ---"
+            yield f"--- <{_STACKS.get(kind, kind)} stack> ---"
         kind = frame.stack
         if frame.registers and not (number == 0 and frame.function in REGISTER_SAVERS):
             if frame.stack != "USER":
