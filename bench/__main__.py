@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import shutil
 import statistics
 import subprocess
@@ -21,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kdumpy.vm import kernels, laboratory
+from kdumpy.vm.faults import FAULTS, Fault
 
 DRGN_BT = """\
 import sys, drgn
@@ -40,6 +42,8 @@ class Contender:
     command: Sequence[str]
     environment: dict[str, str] = field(default_factory=dict)
     standard_input: str = ""
+    shows: Sequence[str] = ()
+    """Regular expressions that its output must match: who exits 0 without having done the work is not fast."""
     seconds: list[float] = field(default_factory=list)
     memory_mb: list[float] = field(default_factory=list)
 
@@ -56,9 +60,12 @@ class Contender:
             process.returncode = os.waitstatus_to_exitcode(status)
             self.seconds.append(time.perf_counter() - started)
             self.memory_mb.append(usage.ru_maxrss / 1024)
-            if process.returncode:
-                output.seek(0)
-                sys.exit(f"{self.name} failed:\n{output.read().decode(errors='replace')}")
+            output.seek(0)
+            answer = output.read().decode(errors="replace")
+        if process.returncode:
+            sys.exit(f"{self.name} failed:\n{answer}")
+        if lacking := [words for words in self.shows if not re.search(words, answer)]:
+            sys.exit(f"{self.name} exited with 0, but its output lacks {', '.join(lacking)}:\n{answer}")
 
     @property
     def median(self) -> float:
@@ -66,21 +73,24 @@ class Contender:
         return statistics.median(self.seconds)
 
 
-def contenders(vmcore: Path, vmlinux: Path, scratch: Path) -> list[Contender]:
+def contenders(vmcore: Path, vmlinux: Path, scratch: Path, fault: Fault) -> list[Contender]:
     """Return what is timed; the first is the measure of the others."""
+    where = "|".join(fault.culprits)
+    verdict, trace = (f"cause +{re.escape(fault.cause)}", where), ("PID:", "#0 ", where)
     script = scratch / "bt.py"
     script.write_text(DRGN_BT)
     ours = (sys.executable, "-m", "kdumpy", "report", "--dwarf", "no", str(vmcore))
     found = [
-        Contender("kdumpy report, the dump alone", ours, {"KDUMPY_CACHE": str(scratch / "cache")}),
-        Contender("kdumpy report, first dump of its kernel", ours, {"KDUMPY_CACHE": ""}),
+        Contender("kdumpy report, the dump alone", ours, {"KDUMPY_CACHE": str(scratch / "cache")}, shows=verdict),
+        Contender("kdumpy report, first dump of its kernel", ours, {"KDUMPY_CACHE": ""}, shows=verdict),
         Contender("kdumpy crash -e bt", (sys.executable, "-m", "kdumpy", "crash", "--dwarf", "no", str(vmcore),
-                                         "-e", "bt"), {"KDUMPY_CACHE": str(scratch / "cache")}),
-        Contender("drgn with DWARF, bt only", (sys.executable, str(script), str(vmcore), str(vmlinux))),
+                                         "-e", "bt"), {"KDUMPY_CACHE": str(scratch / "cache")}, shows=trace),
+        Contender("drgn with DWARF, bt only", (sys.executable, str(script), str(vmcore), str(vmlinux)),
+                  shows=("#0 ", r"\.c:\d+")),          # vmlinux does not name the driver's functions
     ]
     if shutil.which("crash"):
         found.append(Contender("crash with vmlinux: bt, log, ps", ("crash", "-s", str(vmlinux), str(vmcore)),
-                               standard_input=CRASH_COMMANDS))
+                               standard_input=CRASH_COMMANDS, shows=(*trace, "Linux version", "swapper/0")))
     return found
 
 
@@ -100,7 +110,7 @@ def main() -> int:
     say("fetching the kernel's debug symbols for the peers…")
     vmlinux = kernels.debug_vmlinux(arguments.kernel)
     with tempfile.TemporaryDirectory(prefix="kdumpy-bench-") as scratch:
-        programs = contenders(dump.path, vmlinux, Path(scratch))
+        programs = contenders(dump.path, vmlinux, Path(scratch), FAULTS[arguments.fault])
         for program in programs:
             program.run()                   # fills the page cache and our own; not counted
             program.seconds.clear()
