@@ -74,3 +74,29 @@ def test_what_cannot_be_done_is_one_line_and_the_session_lives(old: Console, lin
     assert len(lines) == 1
     assert "Traceback" not in errors
     assert old("sym schedule")
+
+
+class _Interrupt:
+    """What a command meets when Ctrl-C is pressed, as such or in the middle of somebody's `finally`."""
+
+    def __init__(self, *, hidden: bool) -> None:
+        self.hidden, self.calls = hidden, 0
+
+    def __call__(self, *_: object) -> None:
+        self.calls += 1
+        try:
+            raise KeyboardInterrupt
+        finally:
+            if self.hidden:
+                raise AttributeError("half made")
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_an_interrupt_ends_the_whole_line_and_nothing_else(hidden: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    console = Console(kernel_of("6.1", "null-workqueue"))
+    press = _Interrupt(hidden=hidden)
+    with monkeypatch.context() as patched:
+        patched.setattr("kdumpy.crash.commands.bt.backtrace", press)
+        assert console.attempt("foreach bt; sys") == (False, "", "^C\n")
+    assert press.calls == 1
+    assert "KERNEL" in console("sys")

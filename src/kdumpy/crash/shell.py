@@ -55,8 +55,14 @@ class Shell:
             self._tell(error)
             return False
         good = True
-        for line in lines:
-            good = self._attempt(line) and good
+        try:
+            for line in lines:
+                good = self._attempt(line) and good
+        except KeyboardInterrupt:
+            if self._depth:         # a command of a command: the whole line ends
+                raise
+            print("^C", file=self.errors)
+            return False
         return good
 
     def run_file(self, path: Path) -> bool:
@@ -96,10 +102,9 @@ class Shell:
             if line.pipeline is None:
                 raise
             return True
-        except KeyboardInterrupt:
-            print("^C", file=self.errors)
-            return False
         except Exception as error:      # of drgn, of the dump's data, of ours: the session goes on
+            if isinstance(error.__context__, KeyboardInterrupt):    # it broke somebody's cleaning up
+                raise error.__context__ from None
             self._tell(self._with_cause(explain(error, line.name)))
             return False
         finally:
