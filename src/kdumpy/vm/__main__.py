@@ -43,12 +43,14 @@ def _parser() -> argparse.ArgumentParser:
     names.add_argument("--refresh", action="store_true", help="look again for newer ones")
     names.set_defaults(run=_kernels)
     dump = commands.add_parser("dump", help="make a dump, or find it in the cache, and print its path")
-    dump.add_argument("kernel", choices=[*kernels.LINES, "all"])
-    dump.add_argument("fault", choices=[*FAULTS, "all"], metavar="fault", help="a name of `list`, or all")
+    dump.add_argument("kernel", choices=[*kernels.LINES, "all"], metavar="KERNEL",
+                      help=f"one of {', '.join(kernels.LINES)}, or all")
+    dump.add_argument("fault", choices=[*FAULTS, "all"], metavar="FAULT", help="a name of `list`, or all")
     dump.add_argument("--fresh", action="store_true", help="make it again")
     dump.set_defaults(run=_dump)
     debug = commands.add_parser("debug", help="fetch a kernel's vmlinux with DWARF and print its path")
-    debug.add_argument("kernel", choices=list(kernels.LINES))
+    debug.add_argument("kernel", choices=list(kernels.LINES), metavar="KERNEL",
+                       help=f"one of {', '.join(kernels.LINES)}")
     debug.set_defaults(run=_debug)
     pruning = commands.add_parser("prune", help="delete dumps made by recipes that have changed since")
     pruning.set_defaults(run=_prune)
@@ -63,12 +65,14 @@ def _say(message: str) -> None:
 
 
 def _list(options: argparse.Namespace) -> int:
+    print(f"{'FAULT':20} {'CAUSE':20} STORY")
     for fault in FAULTS.values():
         print(f"{fault.name:20} {fault.cause:20} {fault.story}")
     return 0
 
 
 def _kernels(options: argparse.Namespace) -> int:
+    print(f"{'KERNEL':8} {'RELEASE':32} {'VERSION':24} SUITE")
     for name in kernels.LINES:
         kernel = kernels.get(name, refresh=options.refresh)
         print(f"{name:8} {kernel.release:32} {kernel.version:24} {kernel.suite}")
