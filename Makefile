@@ -45,7 +45,9 @@ lab: install           ## make the dumps that the tests want, ahead of them
 man: install           ## make the man page, build/man/kdumpy.1
 	@mkdir -p build/man
 	@$(BIN)/argparse-manpage --pyfile tools/manpage.py --function parser --project-name kdumpy \
+		--description 'why did this kernel panic?' --manual-title 'kdumpy manual' \
 		--author 'the kdumpy authors' --url https://pypi.org/project/kdumpy --output build/man/kdumpy.1
+	@sed -i '/^\.TH/a .ad l\n.nh' build/man/kdumpy.1   # the examples are lines: do not stretch or hyphenate them
 	@echo "==> man -l build/man/kdumpy.1"
 
 clean:                 ## remove the virtual environment and caches of the checkout
