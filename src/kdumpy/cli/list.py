@@ -14,6 +14,7 @@ import argparse
 import json
 import re
 import sys
+import textwrap
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -32,6 +33,8 @@ _DEEPEST = 3
 _MOST = 10_000
 """Dumps that are looked for."""
 _LOG_NAMES = ("vmcore-dmesg.txt", "vmcore-dmesg-incomplete.txt", "dmesg.txt")
+_WORDS = 60
+"""Columns for why a dump cannot be read."""
 _LONGEST_LOG = 16 << 20
 _STAMP = re.compile(r"\[\s*(\d+\.\d+)\] (?:\[\s*[TC]\d+\] )?")
 
@@ -126,7 +129,14 @@ def describe(path: Path) -> DumpRow:
                            status.st_size, _reported(path) or fatal_line(lines) or None, state, problem)
     except (KdumpyError, OSError) as error:
         return DumpRow(str(path), int(status.st_mtime), None, None, status.st_size,
-                       fatal_line(_log_beside(path)) or None, "unreadable", str(error))
+                       fatal_line(_log_beside(path)) or None, "unreadable", _in_words(error))
+
+
+def _in_words(error: KdumpyError | OSError) -> str:
+    """Return what went wrong; the path stands beside it."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return f"{error.what}: {error.why}" if error.why else error.what
 
 
 def _reported(path: Path) -> str:
@@ -177,8 +187,9 @@ def _show(rows: list[DumpRow]) -> None:
     for row in rows:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(row.time)) if row.time is not None else "-"
         mark = "" if row.state == "complete" else f"[{row.state}] "
+        cause = row.cause or (textwrap.shorten(row.problem, _WORDS, placeholder="…") if mark else "-")
         table.append((when, row.kernel or "-", row.host or "-", human_bytes(row.size),
-                      mark + (row.cause or ("" if mark else "-")), row.path))
+                      mark + cause, row.path))
     widths = [max(len(line[column]) for line in table) for column in range(5)]
     for line in table:
         cells = "  ".join(f"{cell:<{width}}" for cell, width in zip(line[:5], widths, strict=True))
