@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Sequence
+from itertools import pairwise
 
 import drgn
 from drgn.helpers.linux.kallsyms import load_vmlinux_kallsyms
@@ -20,6 +21,10 @@ from kdumpy.errors import DamagedDump, NotInDump
 _MOST_SYMBOLS = 4_000_000
 """A kernel has about 200,000; a count beyond this comes out of a damaged page."""
 _CHUNK = 1 << 20
+_PAGE = 4096
+_MARKERS = 1 << 16
+"""Bytes before the tokens in which the markers are; they have 3 KB (6 KB before 4.20)."""
+_FEWEST_MARKERS = 16
 _LONGEST_IMAGE = 96 << 20
 """Bytes from _stext that are searched; text and read-only data of a distribution's kernel are 30 MB."""
 _KERNEL_HALF = 1 << 63
@@ -105,7 +110,7 @@ def find_tables(prog: drgn.Program, stext: int) -> dict[str, int]:
     """Find the kallsyms tables of a kernel before 6.0 by their shape.
 
     They follow each other in read-only data, each aligned to 8 bytes: offsets, relative_base,
-    num_syms, names, markers, token_table, token_index (scripts/kallsyms.c, write_src, 4.20 to 5.19).
+    num_syms, names, markers, token_table, token_index (scripts/kallsyms.c, write_src, 4.6 to 5.19).
 
     Raises:
         NotInDump: there is nothing of this shape in the kernel's image.
@@ -115,25 +120,31 @@ def find_tables(prog: drgn.Program, stext: int) -> dict[str, int]:
     count = len(markers)
     # names is as long as its last marker says, and at most 256 names longer.
     for num_syms in range((markers[0] - last_marker - 16) & ~7, (markers[0] - last_marker - 256 * 256) & ~7, -8):
-        symbols = prog.read_u32(num_syms)
-        if not 256 * (count - 1) < symbols <= 256 * count:
-            continue
-        if prog.read_u32(num_syms + 4) == 0 and _names_match(prog, num_syms + 8, first):
+        symbols, high = struct.unpack("<II", _read(prog, num_syms, 8))
+        if 256 * (count - 1) < symbols <= 256 * count and high == 0 and _names_match(prog, num_syms + 8, first):
             relative_base = num_syms - 8
             return dict(zip(_TABLES, (num_syms + 8, token_table, token_index, num_syms,
                                       relative_base - (symbols * 4 + 7 & ~7), relative_base), strict=True))
     raise NotInDump("the kernel's symbol table was not found", where=f"before address {token_table:#x}")
 
 
+def _read(prog: drgn.Program, address: int, size: int) -> bytes:
+    """Read memory, with zeros for the pages that are not in the dump."""
+    try:
+        return bytes(prog.read(address, size))
+    except drgn.FaultError:
+        if size <= _PAGE - address % _PAGE:
+            return bytes(size)
+    end = address + size
+    borders = [address, *range((address // _PAGE + 1) * _PAGE, end, _PAGE), end]
+    return b"".join(_read(prog, start, stop - start) for start, stop in pairwise(borders))
+
+
 def _find_tokens(prog: drgn.Program, stext: int) -> tuple[int, int]:
     """Return the addresses of token_table and token_index."""
     before = b""
     for start in range(stext, stext + _LONGEST_IMAGE, _CHUNK):
-        try:
-            chunk = before + prog.read(start, _CHUNK)
-        except drgn.FaultError:
-            before = b""
-            continue
+        chunk = before + _read(prog, start, _CHUNK)
         for match in re.finditer(re.escape(_DIGITS), chunk):
             digits = start - len(before) + match.start()
             table = _token_start(prog, digits)
@@ -145,11 +156,8 @@ def _find_tokens(prog: drgn.Program, stext: int) -> tuple[int, int]:
 
 def _token_start(prog: drgn.Program, digits: int) -> tuple[int, int] | None:
     """Return (token_table, token_index) if the token of "0" at `digits` lies in a table of 256."""
-    try:
-        after = prog.read(digits, 8192)
-        previous = prog.read(digits - 2048, 2048)
-    except drgn.FaultError:
-        return None
+    after = _read(prog, digits, 8192)
+    previous = _read(prog, digits - 2048, 2048)
     tokens = after.split(b"\0")[: 256 - ord("0")]
     if _LETTERS not in after or len(tokens) < 256 - ord("0"):
         return None
@@ -161,20 +169,20 @@ def _token_start(prog: drgn.Program, digits: int) -> tuple[int, int] | None:
     end = digits + sum(len(token) + 1 for token in tokens)
     offsets = []
     at = table
-    for token in prog.read(table, end - table).split(b"\0")[:256]:
+    for token in _read(prog, table, end - table).split(b"\0")[:256]:
         offsets.append(at - table)
         at += len(token) + 1
     wanted = struct.pack("<256H", *offsets)
-    found = prog.read(end, 1024).find(wanted)
+    found = _read(prog, end, 1024).find(wanted)
     if found >= 0:
         return table, end + found
     # Leading tokens may be empty (characters that no name uses), so that the count above starts
     # too early or too late: let the index itself say where the table begins.
     for shift in range(8):
         base = (end + 7 & ~7) + 8 * shift
-        index = struct.unpack("<256H", prog.read(base, 512))
-        if index[0] == 0 and list(index) == sorted(index) and digits - index[ord("0")] <= digits and prog.read(
-                digits - index[ord("0")] + index[ord("a")], 2) == b"a\0":
+        index = struct.unpack("<256H", _read(prog, base, 512))
+        if index[0] == 0 and list(index) == sorted(index) and digits - index[ord("0")] <= digits and _read(
+                prog, digits - index[ord("0")] + index[ord("a")], 2) == b"a\0":
             return digits - index[ord("0")], base
     return None
 
@@ -182,28 +190,34 @@ def _token_start(prog: drgn.Program, digits: int) -> tuple[int, int] | None:
 def _find_markers(prog: drgn.Program, token_table: int) -> tuple[list[int], int, int]:
     """Return ([address of each marker], value of the last marker, value of the second).
 
-    Marker n is the offset in `names` of symbol 256 * n; they are 32 bits wide since 4.20
-    (80ffbaa5b1bd "kallsyms: reduce size a little on 64-bit").
+    Marker n is the offset in `names` of symbol 256 * n. They are 32 bits wide since 4.20, and 64
+    before (RHEL 8 has 4.18): 80ffbaa5b1bd "kallsyms: reduce size a little on 64-bit".
     """
-    data = prog.read(token_table - (1 << 16), 1 << 16)
-    words = struct.unpack(f"<{len(data) // 4}I", data)
-    at = len(words) - 1
-    while at > 0 and words[at] == 0:                    # padding
-        at -= 1
-    last = at
-    while at > 0 and 0 < words[at - 1] < words[at]:
-        at -= 1
-    at -= 1                                             # the first marker is 0
-    if at < 0 or words[at] != 0 or last - at < 16:
-        raise NotInDump("the kernel's symbol table was not found", where=f"before address {token_table:#x}",
-                        why="its markers have another shape")
-    base = token_table - (1 << 16)
-    return [base + 4 * i for i in range(at, last + 1)], words[last], words[at + 1]
+    base = token_table - _MARKERS
+    data = _read(prog, base, _MARKERS)
+    for width, code in ((4, "I"), (8, "Q")):            # 64-bit ones are no rising row of 32-bit words
+        words = struct.unpack(f"<{len(data) // width}{code}", data)
+        first, last = _rising_row(words)
+        if last - first >= _FEWEST_MARKERS and words[first] == 0:
+            return [base + width * i for i in range(first, last + 1)], words[last], words[first + 1]
+    raise NotInDump("the kernel's symbol table was not found", where=f"before address {token_table:#x}",
+                    why="its markers have another shape")
+
+
+def _rising_row(words: Sequence[int]) -> tuple[int, int]:
+    """Return the indexes of the first and last of the numbers that rise to the last word that is not 0."""
+    last = len(words) - 1
+    while last > 0 and words[last] == 0:                # padding
+        last -= 1
+    first = last
+    while first > 0 and words[first - 1] < words[first]:
+        first -= 1
+    return first, last
 
 
 def _names_match(prog: drgn.Program, names: int, first: int) -> bool:
     """Whether 256 names, each a length byte and so many tokens, fill `first` bytes."""
-    data = prog.read(names, first + 1)
+    data = _read(prog, names, first + 1)
     position = 0
     for _ in range(256):
         if position >= first:
