@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from drgn.helpers.linux.pid import for_each_task
 from drgn.helpers.linux.sched import idle_task
 
 import lab
+from kdumpy.debuginfo import kallsyms
 from kdumpy.debuginfo.attach import DebugInfo, attach
 from kdumpy.debuginfo.btf import Kind
 from kdumpy.debuginfo.variables import DECLARATIONS
@@ -229,3 +231,74 @@ def test_a_damaged_symbol_count_is_refused() -> None:
     prog.add_memory_segment(address, 4, lambda at, count, offset, physical: b"\xff" * count)
     info = attach(prog)
     assert "claims" in info.missing["symbols"]
+
+
+UNKNOWABLE = {
+    "5.10": {
+        "BLK_MQ_NO_TAG": "-1U in an enum of small numbers",
+        "BLK_MQ_TAG_MAX": "BLK_MQ_NO_TAG - 1",
+        "BLK_SEG_BOUNDARY_MASK": "0xFFFFFFFFUL in an enum of small numbers",
+        "RT_TABLE_MAX": "0xFFFFFFFF in an enum of small numbers",
+        "NVME_AEN_CFG_DISC_CHANGE": "1 << 31, an int",
+        "__NETDEV_TX_MIN": "INT_MIN without other negative numbers",
+    },
+}
+"""Enumerators whose value cannot be had from a BTF that does not say which enums are signed (before 6.0)."""
+
+
+@pytest.mark.parametrize("kernel", lab.KERNELS)
+def test_every_enumerator_has_the_value_that_dwarf_says(kernel: str) -> None:
+    _, info = alone(kernel, "sysrq")
+    theirs = with_dwarf(kernel, "sysrq")
+    assert info.types is not None
+    btf = info.types.btf
+    records = [btf.type(type_id) for type_id in range(1, btf.end_id)]
+    ours = {frozenset(btf.enumerator_values(record)) for record in records if record.kind in (Kind.ENUM, Kind.ENUM64)}
+    names = {name for pairs in ours for name, _ in pairs}
+    assert names == btf.index.enumerators.keys()
+    equal, different, unknown = 0, set(), 0
+    for name in names:
+        try:
+            enum = theirs.constant(name).type_
+        except LookupError:
+            unknown += 1
+            continue
+        # A few names (Opt_uid) stand in several enums: the one that DWARF gives must be among ours, value by value.
+        expected = frozenset((item.name, item.value) for item in enum.enumerators)
+        if expected in ours:
+            equal += 1
+        else:
+            closest = max(ours, key=lambda pairs: len({name for name, _ in pairs} & {name for name, _ in expected}))
+            different |= {item for item, _ in expected ^ closest}
+    assert different == UNKNOWABLE.get(kernel, {}).keys()
+    assert equal > 11_500
+    assert unknown < 40
+
+
+def test_an_enum_that_pahole_truncated_has_no_constants() -> None:
+    ours, _ = alone("5.10", "sysrq")
+    theirs = with_dwarf("5.10", "sysrq")
+    for name in ("BPF_F_CTXLEN_MASK", "PERF_SAMPLE_IP", "HMM_PFN_VALID"):
+        assert drgn.sizeof(theirs.constant(name).type_) == 8
+        with pytest.raises(LookupError):
+            ours.constant(name)
+    assert ours.constant("PROC_IPC_INIT_INO").value_() == 0xEFFFFFFF
+
+
+def test_a_missing_page_near_the_symbol_tables_does_not_hide_them() -> None:
+    prog = drgn.Program()
+    prog.set_core_dump(str(lab.dump("5.10", "sysrq").path))
+    found = re.search(r"^SYMBOL\(_stext\)=([0-9a-f]+)$", prog["VMCOREINFO"].string_().decode(), re.M)
+    assert found
+    tables = kallsyms.find_tables(prog, int(found[1], 16))
+
+    def missing(address: int, count: int, offset: int, physical: bool) -> bytes:
+        raise drgn.FaultError("page is missing", address)
+
+    behind = (tables["kallsyms_token_index"] + 512 + 0xFFF) & ~0xFFF
+    prog.add_memory_segment(behind, 4096, missing)
+    with pytest.raises(drgn.FaultError):
+        prog.read(tables["kallsyms_token_table"], 8192)
+    info = attach(prog)
+    assert "symbols" not in info.missing
+    assert prog.symbol("init_task").address == with_dwarf("5.10", "sysrq").symbol("init_task").address
