@@ -101,7 +101,7 @@ class Outcome:
     seconds: float
 
 
-class TooLong(Exception):   # noqa: N818 - raised by a signal
+class TooLong(Exception):
     """An invocation took longer than `SECONDS`."""
 
 

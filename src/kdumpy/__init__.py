@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def open(path: str | os.PathLike[str], *, vmlinux: Sequence[str | os.PathLike[str]] = ()) -> Kernel:  # noqa: A001
+def open(path: str | os.PathLike[str], *, vmlinux: Sequence[str | os.PathLike[str]] = ()) -> Kernel:
     """Open a vmcore as a `Kernel`: `kdumpy.open("vmcore").panic`. See `kdumpy.kernel.open_kernel`."""
     from kdumpy.kernel import open_kernel
 

@@ -25,7 +25,7 @@ _DEEPEST = 16
 """Files that run files, aliases that name aliases."""
 
 
-class Leave(Exception):     # noqa: N818 - not an error
+class Leave(Exception):
     """The user wants to end the session."""
 
 
