@@ -28,6 +28,8 @@ _ELF_SYMBOL = struct.Struct("<IBBHQQ")
 _UNDEFINED, _FIRST_RESERVED = 0, 0xFF00
 _BINDINGS = {0: SymbolBinding.LOCAL, 1: SymbolBinding.GLOBAL, 2: SymbolBinding.WEAK}
 _TYPES = {1: SymbolKind.OBJECT, 2: SymbolKind.FUNC}
+_BOUNDS = ("__start_", "__stop_")
+"""The linker's bounds of a section lie at the address of its first variable, or of the next section's: left out."""
 
 
 class ModuleRange(NamedTuple):
@@ -117,8 +119,7 @@ def symbols_of(module: drgn.Object) -> list[Symbol]:
             continue
         end = strings.find(b"\0", name_at)
         name = strings[name_at : end if end >= 0 else len(strings)].decode("ascii", "replace")
-        # The linker's bounds of a section lie at the address of its first variable, or of the next section's.
-        if name and value and not name.startswith(("__start_", "__stop_")):
+        if name and value and not name.startswith(_BOUNDS):
             found.append(Symbol(name, value, size, _BINDINGS.get(info >> 4, SymbolBinding.UNKNOWN),
                                 _TYPES.get(info & 0xF, SymbolKind.UNKNOWN)))
     return _sized(found, ranges_of(module))
@@ -197,6 +198,8 @@ class ModuleSymbols:
         if address is not None:
             module = self.module_at(address)
             return self._index(module)(prog, name, address, one) if module else []
+        if name is not None and name.startswith(_BOUNDS):
+            return []                           # drgn asks for the kernel's own, which an older one may lack
         found: list[Symbol] = []
         for module in self._load():
             found += self._index(module)(prog, name, address, one)

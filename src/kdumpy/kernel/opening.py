@@ -36,7 +36,8 @@ def open_kernel(path: str | os.PathLike[str], *, vmlinux: Sequence[str | os.Path
     check_for_engine(place)
     dump = open_dump(place)
     try:
-        with _without_our_plugin():             # attached below, once, and after DWARF
+        # Ours is attached below, once, and after DWARF; the others' are mostly about where to find DWARF.
+        with _without_plugins("*" if dwarf is Dwarf.NO and not vmlinux else "kdumpy"):
             prog, refusal = open_program(place, dump)
         info = dump.vmcoreinfo
         files = dwarf_files.load(prog, info.osrelease or "", info.build_id, [Path(file) for file in vmlinux], dwarf)
@@ -52,11 +53,11 @@ def open_kernel(path: str | os.PathLike[str], *, vmlinux: Sequence[str | os.Path
 
 
 @contextlib.contextmanager
-def _without_our_plugin() -> Iterator[None]:
-    """Keep drgn from loading our plugin, which would attach before DWARF is there; other plugins load."""
+def _without_plugins(which: str) -> Iterator[None]:
+    """Keep drgn from loading plugins: those that a pattern of DRGN_DISABLE_PLUGINS names, and the user's choice."""
     name = "DRGN_DISABLE_PLUGINS"
     before = os.environ.get(name)
-    os.environ[name] = f"{before},kdumpy" if before else "kdumpy"
+    os.environ[name] = which if not before or which == "*" else f"{before},{which}"
     try:
         yield
     finally:
