@@ -65,6 +65,7 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     for name, line in COMMANDS.items():
         sub = subparsers.add_parser(name, help=line, formatter_class=argparse.RawDescriptionHelpFormatter)
         sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        sub.set_defaults(parser=sub)
         if command in (name, "*"):
             module = load(name)
             sub.description = (module.__doc__ or "").strip()
@@ -81,7 +82,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     command = next((word for word in words if not word.startswith("-")), None)
-    arguments = build_parser(command).parse_args(words)
+    arguments, unknown = build_parser(command).parse_known_args(words)
+    if unknown:                         # told by the command's own parser, whose --help explains it
+        arguments.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
         _limit_memory()
         code: int = load(arguments.command).run(arguments)

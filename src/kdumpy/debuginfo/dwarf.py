@@ -46,7 +46,8 @@ def load(prog: drgn.Program, release: str, build_id: str | None, files: Sequence
     """
     for file in files:
         if not file.is_file():
-            raise UsageError("no such file", where=str(file), mend="give a vmlinux with debug symbols")
+            what = "not a file" if file.exists() else "no such file"
+            raise UsageError(what, where=str(file), mend="give a vmlinux with debug symbols")
     mend = f"it must be of {release}, build id {build_id or 'unknown'}, and have debug symbols"
     for file in files:
         try:

@@ -28,3 +28,10 @@ def test_an_error_cannot_command_the_terminal(monkeypatch: pytest.MonkeyPatch,
     assert "\x1b" not in error
     assert "\x07" not in error
     assert len(error.splitlines()) == 1
+
+
+def test_an_argument_too_many_points_to_the_command_s_own_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(("report", "vmcore", "another"))
+    assert ended.value.code == 2
+    assert "kdumpy report --help" in capsys.readouterr().err
