@@ -22,7 +22,6 @@ _NAME = "kdumpy"
 _LARGEST_BTF = 256 << 20
 _OF_MODULES = {TypeKind.STRUCT, TypeKind.UNION, TypeKind.ENUM, TypeKind.TYPEDEF}
 """Kinds of types that a module may bring; the integers are the kernel's."""
-_HALF = "this kernel was built without CONFIG_DEBUG_INFO_BTF, or its pages are missing"
 
 
 @dataclass
@@ -144,7 +143,10 @@ def _kernel_btf(prog: drgn.Program) -> Btf:
                             why=f"{stop - start} bytes")
         data = prog.read(start, stop - start)
     except LookupError:
-        raise NotInDump("the kernel has no types (BTF)", why=_HALF) from None
+        if not prog.symbols("init_task"):
+            raise NotInDump("the kernel's types (BTF) were not found", why="its symbol table has functions only: "
+                            "it was built without CONFIG_KALLSYMS_ALL") from None
+        raise NotInDump("the kernel has no types (BTF)", why="it was built without CONFIG_DEBUG_INFO_BTF") from None
     except drgn.FaultError as error:
         raise NotInDump("the kernel's types (BTF) are not in the dump", where=f"address {error.address:#x}",
                         why="the page is missing") from error
