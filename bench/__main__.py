@@ -44,11 +44,20 @@ class Contender:
     standard_input: str = ""
     shows: Sequence[str] = ()
     """Regular expressions that its output must match: who exits 0 without having done the work is not fast."""
+    reads: Sequence[Path] = ()
+    """The files that it is given, which a cold run finds on the disk and not in memory."""
     seconds: list[float] = field(default_factory=list)
+    cold_seconds: list[float] = field(default_factory=list)
     memory_mb: list[float] = field(default_factory=list)
 
-    def run(self) -> None:
-        """Run it once; a failure ends the benchmark with its output."""
+    def run(self, *, cold: bool = False) -> None:
+        """Run it once; a failure ends the benchmark with its output.
+
+        Cold is what an administrator meets: the dump, and the peers' debug symbols, were not read just before.
+        """
+        if cold:
+            for path in self.reads:
+                _drop_from_memory(path)
         environment = {**os.environ, "DRGN_DISABLE_PLUGINS": "*", **self.environment}
         with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as feed:
             feed.write(self.standard_input.encode())
@@ -58,7 +67,7 @@ class Contender:
                                        env=environment)
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
-            self.seconds.append(time.perf_counter() - started)
+            (self.cold_seconds if cold else self.seconds).append(time.perf_counter() - started)
             self.memory_mb.append(usage.ru_maxrss / 1024)
             output.seek(0)
             answer = output.read().decode(errors="replace")
@@ -67,10 +76,13 @@ class Contender:
         if lacking := [words for words in self.shows if not re.search(words, answer)]:
             sys.exit(f"{self.name} exited with 0, but its output lacks {', '.join(lacking)}:\n{answer}")
 
-    @property
-    def median(self) -> float:
-        """Median of the seconds."""
-        return statistics.median(self.seconds)
+
+
+def _drop_from_memory(path: Path) -> None:
+    """Let the kernel forget a file's pages (they are clean, or are written first)."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def contenders(vmcore: Path, vmlinux: Path, scratch: Path, fault: Fault) -> list[Contender]:
@@ -79,18 +91,22 @@ def contenders(vmcore: Path, vmlinux: Path, scratch: Path, fault: Fault) -> list
     verdict, trace = (f"cause +{re.escape(fault.cause)}", where), ("PID:", "#0 ", where)
     script = scratch / "bt.py"
     script.write_text(DRGN_BT)
+    dump, both = (vmcore,), (vmcore, vmlinux)
     ours = (sys.executable, "-m", "kdumpy", "report", "--dwarf", "no", str(vmcore))
     found = [
-        Contender("kdumpy report, the dump alone", ours, {"KDUMPY_CACHE": str(scratch / "cache")}, shows=verdict),
-        Contender("kdumpy report, first dump of its kernel", ours, {"KDUMPY_CACHE": ""}, shows=verdict),
+        Contender("kdumpy report, the dump alone", ours, {"KDUMPY_CACHE": str(scratch / "cache")}, shows=verdict,
+                  reads=dump),
+        Contender("kdumpy report, first dump of its kernel", ours, {"KDUMPY_CACHE": ""}, shows=verdict, reads=dump),
         Contender("kdumpy crash -e bt", (sys.executable, "-m", "kdumpy", "crash", "--dwarf", "no", str(vmcore),
-                                         "-e", "bt"), {"KDUMPY_CACHE": str(scratch / "cache")}, shows=trace),
+                                         "-e", "bt"), {"KDUMPY_CACHE": str(scratch / "cache")}, shows=trace,
+                  reads=dump),
         Contender("drgn with DWARF, bt only", (sys.executable, str(script), str(vmcore), str(vmlinux)),
-                  shows=("#0 ", r"\.c:\d+")),          # vmlinux does not name the driver's functions
+                  shows=("#0 ", r"\.c:\d+"), reads=both),  # vmlinux does not name the driver's functions
     ]
     if shutil.which("crash"):
         found.append(Contender("crash with vmlinux: bt, log, ps", ("crash", "-s", str(vmlinux), str(vmcore)),
-                               standard_input=CRASH_COMMANDS, shows=(*trace, "Linux version", "swapper/0")))
+                               standard_input=CRASH_COMMANDS, shows=(*trace, "Linux version", "swapper/0"),
+                               reads=both))
     return found
 
 
@@ -118,18 +134,22 @@ def main() -> int:
         for number in range(arguments.rounds):
             say(f"round {number + 1} of {arguments.rounds}…")
             for program in programs:
+                program.run(cold=True)
                 program.run()
     if arguments.json:
-        print(json.dumps([{"name": p.name, "seconds": p.seconds, "memory_mb": p.memory_mb} for p in programs]))
+        print(json.dumps([{"name": p.name, "cold_seconds": p.cold_seconds, "seconds": p.seconds,
+                           "memory_mb": p.memory_mb} for p in programs]))
         return 0
     size, debug = dump.path.stat().st_size / 1e6, vmlinux.stat().st_size / 1e6
     print(f"{dump.release}, {arguments.fault}: vmcore {size:.0f} MB, vmlinux {debug:.0f} MB; "
           f"{os.cpu_count()} CPUs, Python {platform.python_version()}; median of {arguments.rounds}")
-    print(f"{'':42}{'seconds':>9}{'range':>15}{'MB':>6}   ratio")
+    print("cold: the dump and the debug symbols are on the disk; warm: in memory, read just before")
+    print(f"{'':42}{'cold s':>8} ratio {'warm s':>10} ratio {'MB':>6}")
+    cold, warm = (statistics.median(times) for times in (programs[0].cold_seconds, programs[0].seconds))
     for program in programs:
-        low, high = min(program.seconds), max(program.seconds)
-        print(f"{program.name:42}{program.median:9.2f}{f'{low:.2f}-{high:.2f}':>15}"
-              f"{max(program.memory_mb):6.0f}   {program.median / programs[0].median:.1f}")
+        colds, warms = statistics.median(program.cold_seconds), statistics.median(program.seconds)
+        print(f"{program.name:42}{colds:8.2f} {colds / cold:5.1f} {warms:10.2f} {warms / warm:5.1f} "
+              f"{max(program.memory_mb):6.0f}")
     return 0
 
 
