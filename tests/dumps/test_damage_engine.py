@@ -71,7 +71,8 @@ def open_with_drgn(path: Path, addresses: list[int]) -> str:
     _, status, usage = os.wait4(child, 0)
     if os.WIFSIGNALED(status):
         return f"signal {os.WTERMSIG(status)}"
-    if usage.ru_maxrss > RESIDENT_KIB or os.WEXITSTATUS(status) == 3:
+    inherited = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss      # a child begins with its parent's pages
+    if usage.ru_maxrss > inherited + RESIDENT_KIB or os.WEXITSTATUS(status) == 3:
         return "memory"
     return "refused" if os.WEXITSTATUS(status) else "opened"
 
