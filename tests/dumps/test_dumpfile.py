@@ -27,8 +27,7 @@ from kdumpy.dumpfile.opening import open_source
 from kdumpy.dumpfile.paging import KernelMemory
 from kdumpy.dumpfile.source import BytesSource
 from kdumpy.errors import DamagedDump, KdumpyError, MissingPage
-from kdumpy.vm import laboratory
-from kdumpy.vm.paths import laboratory_home
+from kdumpy.vm import kernels, laboratory
 
 KERNELS = ("5.10", "6.1", "6.12", "newest")
 PAGES = 2000
@@ -202,13 +201,10 @@ def test_log_is_whole_and_typed(vmcore: Path) -> None:
 
 
 def test_log_equals_drgn_s(one: Path) -> None:
-    debug = sorted((laboratory_home() / "debug").glob("6.1.0-*/usr/lib/debug/boot/vmlinux-*"))
-    if not debug:
-        pytest.skip("no vmlinux with DWARF of this kernel in the laboratory's cache")
     from drgn.helpers.linux.printk import get_printk_records
     program = drgn.Program()
     program.set_core_dump(str(one))
-    program.load_debug_info([str(path) for path in debug])
+    program.load_debug_info([str(kernels.debug_vmlinux("6.1"))])
     with open_dump(one) as dump:
         ours = [(each.seq, each.ts_ns, each.level, each.facility, each.text.encode(), each.subsystem, each.device)
                 for each in read_log(dump).records]
