@@ -30,7 +30,7 @@ test: check            ## everything: linters, unit tests, real dumps made in VM
 	@tools/system-packages lab bench
 	$(BIN)/pytest
 
-test-all: check        ## the same over every kernel and every fault (an hour)
+test-all: check        ## the same over every kernel and every fault (takes long)
 	@tools/system-packages lab bench
 	KDUMPY_MATRIX=full $(BIN)/pytest
 

@@ -70,8 +70,9 @@ def _panic(stacks: Stacks, trace: drgn.StackTrace, cpu: int) -> Panic:
     with contextlib.suppress(*READ_ERRORS):
         registers = trace[0].registers()
         if fault is not None:
-            registers = next(frame.registers() for frame in trace
-                             if frame.interrupted and not frame.is_inline and frame.pc == fault.pc)
+            # Walked past a jump to nowhere, the fault may lie in a part of the stack that `trace` does not have.
+            registers = next((frame.registers() for frame in trace
+                              if frame.interrupted and not frame.is_inline and frame.pc == fault.pc), registers)
     interrupted = fault or next((frame for frame in stack.frames[1:] if frame.interrupted and not frame.user), None)
     return Panic(cpu, None, stack, registers, fault, interrupted)
 
