@@ -79,5 +79,9 @@ class HostError(KdumpyError):
     """This machine lacks a program, a right or a device."""
 
 
+class NoSpace(HostError):
+    """The place that is written to is full: the disk, the quota, or the largest file it can hold."""
+
+
 class LaboratoryError(KdumpyError):
     """A virtual machine did not do what the recipe expected."""

@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "src" / "kdumpy"
 
 MAY_IMPORT = {
-    "dumpfile": {"numpy", "zstandard", "lzallright", "cramjam"},
+    "dumpfile": {"numpy", "zstandard", "lzallright", "cramjam", "isal"},
     "capture": {"dumpfile", "numpy", "zstandard"},
     "image": {"zstandard"},
     "host": {"image"},

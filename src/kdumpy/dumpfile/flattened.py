@@ -22,6 +22,10 @@ _HEADER_SIZE = 4096
 _TYPE, _VERSION = 1, 1
 _END = -1
 """Offset and size of the record that ends the stream."""
+HEADER = _HEADER.pack(SIGNATURE, _TYPE, _VERSION).ljust(_HEADER_SIZE, b"\0")
+"""What a stream starts with: struct makedumpfile_header (signature 16 bytes, type, version), padded."""
+END_RECORD = _RECORD.pack(_END, _END)
+"""What a stream ends with."""
 _MOST_RECORDS = 1 << 22
 _SMALLEST_MEAN = 64
 """Bytes; a stream whose records are smaller than this on average is not believed."""
@@ -40,6 +44,11 @@ class Piece(NamedTuple):
 def recognised(start: bytes) -> bool:
     """Tell whether a file that starts so is a flattened stream."""
     return start[:16] == SIGNATURE
+
+
+def record(offset: int, size: int) -> bytes:
+    """Return what precedes `size` bytes that belong to `offset`: struct makedumpfile_data_header."""
+    return _RECORD.pack(offset, size)
 
 
 class FlattenedSource:
