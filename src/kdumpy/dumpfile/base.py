@@ -41,6 +41,11 @@ class Utsname:
         parts = (raw[start:start + 65].split(b"\0", 1)[0] for start in range(0, 390, 65))
         return cls(*(part.decode("utf-8", "replace") for part in parts))
 
+    def pack(self) -> bytes:
+        """Return the 390 bytes that `parse` reads."""
+        parts = (self.sysname, self.nodename, self.release, self.version, self.machine, self.domainname)
+        return b"".join(part.encode()[:64].ljust(65, b"\0") for part in parts)
+
 
 class Dump(Protocol):
     """A dump opened for reading. Physical addresses and sizes are bytes; a pfn is address // page_size."""

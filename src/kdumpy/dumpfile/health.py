@@ -15,7 +15,8 @@ from kdumpy.dumpfile.base import Dump
 from kdumpy.dumpfile.elf import ElfDump
 from kdumpy.dumpfile.flattened import FlattenedSource
 from kdumpy.dumpfile.guard import check_for_engine
-from kdumpy.dumpfile.kdump import DESCRIPTOR_SIZE, Descriptor, KdumpDump, check_descriptor
+from kdumpy.dumpfile.kdump import KdumpDump
+from kdumpy.dumpfile.kdumpheader import DESCRIPTOR_SIZE, Descriptor, check_descriptor
 from kdumpy.errors import KdumpyError
 
 __all__ = ["Health", "Reason", "State", "check_for_engine", "health"]

@@ -1,101 +1,40 @@
 """The kdump-compressed format ("diskdump"): makedumpfile's, QEMU's and kdumpy's own vmcore.
 
 Blocks of one page: header | sub header (and VMCOREINFO, notes) | first bitmap | second bitmap |
-page descriptors, one a set bit of the second bitmap, in order | page data.
+page descriptors, one a set bit of the second bitmap, in order | page data. The headers' fields are in `kdumpheader`.
 
-Source: makedumpfile diskdump_mod.h and IMPLEMENTATION; crash diskdump.h. LP64, little endian.
+Source: makedumpfile diskdump_mod.h and IMPLEMENTATION; crash diskdump.h.
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 from kdumpy.dumpfile import compression
 from kdumpy.dumpfile.base import MAX_PHYSICAL, PAGE_SIZES, PagedDump, Utsname
 from kdumpy.dumpfile.bitmap import Bitmap
+from kdumpy.dumpfile.kdumpheader import (
+    DESCRIPTOR_SIZE,
+    INCOMPLETE,
+    MACHINE_AT,
+    NEWEST_VERSION,
+    SIGNATURES,
+    Descriptor,
+    check_descriptor,
+    descriptors_of,
+    read_header,
+    read_sub_header,
+)
 from kdumpy.dumpfile.notes import LARGEST as LARGEST_NOTES
 from kdumpy.dumpfile.notes import Machine, Note, machine_of, parse_notes
 from kdumpy.dumpfile.source import Source
 from kdumpy.dumpfile.vmcoreinfo import LARGEST, VmcoreInfo
-from kdumpy.errors import DamagedDump, DumpFormatError, KdumpyError
+from kdumpy.errors import DamagedDump, KdumpyError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-SIGNATURES = {b"KDUMP   ": "kdump", b"DISKDUMP": "diskdump"}
-
-_HEADER = struct.Struct("<8si390s6xqqIiiIIIIIIi")
-_SUB_HEADER = struct.Struct("<qii11Q")
-_DESCRIPTOR = struct.Struct("<QIIQ")
-assert (_HEADER.size, _SUB_HEADER.size, _DESCRIPTOR.size) == (464, 104, 24)
-
-DESCRIPTOR_SIZE = _DESCRIPTOR.size
-"""Bytes of a page descriptor."""
-_INCOMPLETE = 0x8
-"""Bit of the header's status, DUMP_DH_COMPRESSED_INCOMPLETE: makedumpfile ran out of space."""
-_NEWEST_VERSION = 6
-_BLOCK_SIZE_AT = 428
-_MACHINE_AT = 12 + 4 * 65
-
-
-class Header(NamedTuple):
-    """struct disk_dump_header."""
-
-    signature: bytes
-    header_version: int
-    utsname: bytes
-    time_seconds: int
-    time_microseconds: int
-    status: int
-    block_size: int
-    sub_header_blocks: int
-    bitmap_blocks: int
-    max_mapnr: int
-    """One more than the largest pfn, low 32 bits; all of it is in the sub header of version 6."""
-    total_ram_blocks: int
-    device_blocks: int
-    written_blocks: int
-    current_cpu: int
-    cpus: int
-
-
-class SubHeader(NamedTuple):
-    """struct kdump_sub_header; fields newer than the header's version are 0."""
-
-    phys_base: int = 0
-    dump_level: int = 0
-    split: int = 0
-    start_pfn: int = 0
-    end_pfn: int = 0
-    offset_vmcoreinfo: int = 0
-    size_vmcoreinfo: int = 0
-    offset_note: int = 0
-    size_note: int = 0
-    offset_eraseinfo: int = 0
-    size_eraseinfo: int = 0
-    start_pfn_64: int = 0
-    end_pfn_64: int = 0
-    max_mapnr_64: int = 0
-
-
-_FIELDS_OF_VERSION = (1, 2, 5, 7, 9, 11, 14)
-"""How many fields of the sub header each header version (0 to 6) has."""
-
-
-class Descriptor(NamedTuple):
-    """struct page_desc: where a page's data is."""
-
-    offset: int
-    """In the file, bytes."""
-    size: int
-    """In the file, bytes."""
-    flags: int
-    """The compression method's bit; 0 where the page is stored as it is."""
-    page_flags: int
-
 
 def recognised(start: bytes) -> bool:
     """Tell whether a file that starts so is in this format."""
@@ -109,14 +48,14 @@ class KdumpDump(PagedDump):
         super().__init__()
         self._last_block = (-1, b"")
         self.source = source
-        self.header = _read_header(source)
+        self.header = read_header(source)
         self.format = SIGNATURES[self.header.signature]
         self.page_size = self.block_size = self.header.block_size
         """Bytes of the kernel's page; `block_size`, the file's own unit, may be a multiple (QEMU, arm64)."""
-        self.sub_header = _read_sub_header(source, self.header)
+        self.sub_header = read_sub_header(source, self.header)
         self.blocks = self.sub_header.max_mapnr_64 or self.header.max_mapnr
         """One more than the largest block number there can be."""
-        self.incomplete = bool(self.header.status & _INCOMPLETE)
+        self.incomplete = bool(self.header.status & INCOMPLETE)
         self._read_notes()
         self.machine = self._find_machine()
         start, size, self.descriptors_offset = self._lay_out_bitmap()
@@ -136,13 +75,19 @@ class KdumpDump(PagedDump):
         self._choose_vmcoreinfo(VmcoreInfo(info, where=f"{name}, VMCOREINFO at {sub.offset_vmcoreinfo:#x}")
                                if info else None)
 
+    @property
+    def eraseinfo(self) -> bytes:
+        """Lines that tell what was erased (`SubHeader.offset_eraseinfo`), without padding; mostly empty."""
+        sub = self.sub_header
+        return _claimed(self.source, sub.offset_eraseinfo, sub.size_eraseinfo, LARGEST).rstrip(b"\0")
+
     def _find_machine(self) -> Machine:
         name = Utsname.parse(self.header.utsname).machine
         if name in ("", "Unknown"):  # QEMU leaves it so for arm64
             found = machine_of(self.notes)
             if found is not None:
                 return found
-        return Machine.named(name, where=f"{self.source.name} at {_MACHINE_AT:#x}")
+        return Machine.named(name, where=f"{self.source.name} at {MACHINE_AT:#x}")
 
     def _lay_out_bitmap(self) -> tuple[int, int, int]:
         """Return the second bitmap's offset and size, and the descriptors' offset (bytes)."""
@@ -174,7 +119,7 @@ class KdumpDump(PagedDump):
         if not sub.split:
             return None
         first, last = sub.start_pfn, sub.end_pfn
-        if self.header.header_version >= _NEWEST_VERSION:
+        if self.header.header_version >= NEWEST_VERSION:
             first, last = sub.start_pfn_64, sub.end_pfn_64
         if not first <= last or first > self.blocks:
             raise DamagedDump("the part of a split dump is wrong", where=f"{self.source.name}, sub header",
@@ -229,13 +174,12 @@ class KdumpDump(PagedDump):
     def descriptor(self, rank: int) -> Descriptor:
         """Return the descriptor of the rank-th page held (from 0)."""
         at = self.descriptors_offset + rank * DESCRIPTOR_SIZE
-        return Descriptor._make(_DESCRIPTOR.unpack(self.source.read(at, DESCRIPTOR_SIZE)))
+        return Descriptor.read(self.source, at)
 
     def descriptors(self, rank: int, count: int) -> Iterator[Descriptor]:
         """Yield `count` descriptors from the rank-th on."""
         at = self.descriptors_offset + rank * DESCRIPTOR_SIZE
-        yield from map(Descriptor._make,
-                       _DESCRIPTOR.iter_unpack(self.source.read(at, count * DESCRIPTOR_SIZE)))
+        yield from descriptors_of(self.source.read(at, count * DESCRIPTOR_SIZE))
 
     def _page(self, pfn: int) -> bytes:
         if self.pages_per_block == 1:
@@ -267,52 +211,6 @@ class KdumpDump(PagedDump):
             return super().read_pages(pfns, missing)
         from kdumpy.dumpfile.bulk import read_kdump_pages
         return read_kdump_pages(self, pfns, missing)
-
-
-def check_descriptor(descriptor: Descriptor, page_size: int, where: str) -> None:
-    """Refuse a descriptor that cannot be right, before anything is read for it."""
-    if descriptor.offset == 0 and descriptor.size == 0:
-        raise DamagedDump("the page was never written", where=where,
-                          why="the program that wrote the dump stopped before it")
-    compressed = descriptor.flags & compression.ANY
-    if descriptor.size > page_size or (not compressed and descriptor.size != page_size) or not descriptor.size:
-        raise DamagedDump("the page's descriptor is wrong", where=where,
-                          why=f"{descriptor.size} bytes, flags {descriptor.flags:#x}")
-
-
-def _read_header(source: Source) -> Header:
-    if source.size < _HEADER.size:
-        raise DamagedDump("the dump's header is cut short", where=source.name,
-                          why=f"the file has {source.size} bytes")
-    header = Header._make(_HEADER.unpack(source.read(0, _HEADER.size)))
-    if header.block_size not in PAGE_SIZES:
-        swapped = int.from_bytes(header.block_size.to_bytes(4, "little", signed=True), "big")
-        if swapped in PAGE_SIZES:
-            raise DumpFormatError("big-endian dumps are not supported", where=source.name,
-                                  why="x86_64 and aarch64 are", mend="open it with crash")
-        machine = Utsname.parse(header.utsname).machine
-        if machine in ("i686", "i386", "armv7l"):
-            Machine.named(machine, where=source.name)
-        raise DamagedDump(f"block size {header.block_size} in the header",
-                          where=f"{source.name} at {_BLOCK_SIZE_AT:#x}", why="4096, 16384 and 65536 exist")
-    if not 0 <= header.header_version <= _NEWEST_VERSION:
-        raise DamagedDump(f"header version {header.header_version}", where=f"{source.name} at 0x8",
-                          why=f"versions 0 to {_NEWEST_VERSION} exist")
-    blocks = 1 + header.sub_header_blocks + header.bitmap_blocks
-    if header.sub_header_blocks < 0 or blocks * header.block_size > source.size:
-        raise DamagedDump("the header speaks of more than the file holds", where=source.name,
-                          why=f"{header.sub_header_blocks} blocks of sub header and {header.bitmap_blocks} of bitmaps "
-                              f"in {source.size} bytes: the file was cut short, or its header is wrong",
-                          mend="copy the dump again from where it was captured")
-    return header
-
-
-def _read_sub_header(source: Source, header: Header) -> SubHeader:
-    if not header.sub_header_blocks:
-        return SubHeader()
-    values = _SUB_HEADER.unpack(source.read(header.block_size, _SUB_HEADER.size))
-    return SubHeader._make((*values[:_FIELDS_OF_VERSION[header.header_version]],
-                            *(0,) * (14 - _FIELDS_OF_VERSION[header.header_version])))
 
 
 def _claimed(source: Source, offset: int, size: int, limit: int) -> bytes:

@@ -7,7 +7,7 @@ arch/*/include/asm/elf.h for the register set.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 
@@ -90,6 +90,20 @@ def parse_notes(data: bytes) -> Iterator[Note]:
             name = data[start:start + name_size].rstrip(b"\0").decode("ascii", "replace")
             yield Note(name, kind, data[body:end])
         offset = body + (data_size + 3 & ~3)
+
+
+def pack_notes(notes: Iterable[Note]) -> tuple[bytes, int, int]:
+    """Return the bytes that `parse_notes` reads, and offset and size in them of VMCOREINFO's text (0, 0: none)."""
+    data = bytearray()
+    found = (0, 0)
+    for note in notes:
+        name = note.name.encode("ascii", "replace") + b"\0"
+        data += _NOTE.pack(len(name), len(note.data), note.kind)
+        data += name.ljust(len(name) + 3 & ~3, b"\0")
+        if note.name == "VMCOREINFO" and note.kind == 0 and note.data and not found[1]:
+            found = (len(data), len(note.data))
+        data += note.data.ljust(len(note.data) + 3 & ~3, b"\0")
+    return bytes(data), *found
 
 
 def parse_prstatus(notes: tuple[Note, ...], machine: Machine) -> tuple[PrStatus, ...]:
