@@ -136,6 +136,47 @@ class KernelMemory:
             yield from self._mapped(physical, self.page_size // 8, level + 1, max(start, covered),
                                     min(stop, covered + (1 << shift)), budget)
 
+    def extents(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+        """Yield (virtual address, physical address, bytes) of what is mapped in [start, stop), rising.
+
+        Neighbours that are neighbours in physical memory too come as one, whatever leaves map them. What is not
+        mapped, or whose page table is not held, is passed over.
+        """
+        virtual = physical = size = 0
+        for at, target, length in self._leaves(self.tables.root, self.tables.top_entries, 0,
+                                               max(start, self.tables.lowest), min(stop, _WORD)):
+            if size and at == virtual + size and target == physical + size:
+                size += length
+                continue
+            if size:
+                yield virtual, physical, size
+            virtual, physical, size = at, target, length
+        if size:
+            yield virtual, physical, size
+
+    def _leaves(self, table: int, entries: int, level: int, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+        if start >= stop:
+            return
+        shift = self.tables.shifts[level]
+        first, last = start >> shift & entries - 1, stop - 1 >> shift & entries - 1
+        try:
+            raw = self.dump.read_physical(table + first * 8, (last - first + 1) * 8)
+        except KdumpyError:
+            return
+        covered = start >> shift << shift
+        for entry in memoryview(raw).cast("Q"):
+            low, high = max(start, covered), min(stop, covered + (1 << shift))
+            covered += 1 << shift
+            try:
+                physical, leaf = self.tables.step(entry, shift)
+            except LookupError:
+                continue
+            if leaf:
+                inside = (1 << shift) - 1
+                yield low, (physical & ~inside) + (low & inside), high - low
+            elif level + 1 < len(self.tables.shifts):
+                yield from self._leaves(physical, self.page_size // 8, level + 1, low, high)
+
     def read(self, address: int, size: int) -> bytes:
         """Return `size` bytes of virtual memory; MissingPage or DamagedDump when one page cannot be had."""
         start = address & self.page_size - 1
