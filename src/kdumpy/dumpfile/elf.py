@@ -25,37 +25,103 @@ MAGIC = b"\x7fELF"
 _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _PROGRAM = struct.Struct("<IIQQQQQQ")
 _SECTION = struct.Struct("<IIQQQQIIQQ")
-assert (_HEADER.size, _PROGRAM.size, _SECTION.size) == (64, 56, 64)
+HEADER_SIZE, PROGRAM_SIZE, SECTION_SIZE = _HEADER.size, _PROGRAM.size, _SECTION.size
+assert (HEADER_SIZE, PROGRAM_SIZE, SECTION_SIZE) == (64, 56, 64)
 
 _CLASS64, _LITTLE_ENDIAN, _ET_CORE = 2, 1, 4
 _PT_LOAD, _PT_NOTE = 1, 4
-_PN_XNUM = 0xffff
+PN_XNUM = 0xffff
 """e_phnum when there are as many program headers or more: the count is in section 0's sh_info."""
-_INCOMPLETE = 1
+INCOMPLETE = 1
 """Bit of e_flags, DUMP_ELF_INCOMPLETE: makedumpfile ran out of space."""
 _MOST_PROGRAMS = 1 << 22
 
-_MACHINES = {62: "x86_64", 183: "aarch64", 3: "i386", 40: "arm", 21: "ppc64", 22: "s390x", 243: "riscv64",
-             258: "loongarch64", 8: "mips", 20: "ppc", 43: "sparc64", 50: "ia64"}
+MACHINES = {62: "x86_64", 183: "aarch64", 3: "i386", 40: "arm", 21: "ppc64", 22: "s390x", 243: "riscv64",
+            258: "loongarch64", 8: "mips", 20: "ppc", 43: "sparc64", 50: "ia64"}
+"""By e_machine. Source: include/uapi/linux/elf-em.h."""
 
 
 class Header(NamedTuple):
-    """Elf64_Ehdr."""
+    """Elf64_Ehdr, the file's first 64 bytes; in the order and with the sizes of the ELF-64 specification."""
 
     ident: bytes
+    """e_ident, 16 bytes: magic, class (2: 64 bits), byte order (1: little endian), version, OS; the rest is 0."""
     kind: int
+    """e_type: 4, a core."""
     machine: int
+    """e_machine: the architecture, `MACHINES`."""
     version: int
+    """e_version: 1."""
     entry: int
+    """e_entry: not used."""
     program_offset: int
+    """e_phoff: the program headers, in the file, bytes."""
     section_offset: int
+    """e_shoff: the section headers, in the file, bytes; 0 where there are none."""
     flags: int
+    """e_flags: `INCOMPLETE`, else 0."""
     header_size: int
+    """e_ehsize: bytes of this header."""
     program_size: int
+    """e_phentsize: bytes of a program header, 56."""
     programs: int
+    """e_phnum: number of program headers, or `PN_XNUM`."""
     section_size: int
+    """e_shentsize: bytes of a section header, 64."""
     sections: int
+    """e_shnum: number of section headers."""
     names: int
+    """e_shstrndx: not used."""
+
+    def pack(self) -> bytes:
+        """Return the bytes of the file."""
+        return _HEADER.pack(*self)
+
+
+class Program(NamedTuple):
+    """Elf64_Phdr."""
+
+    kind: int
+    """p_type: 1 memory (PT_LOAD), 4 notes (PT_NOTE)."""
+    flags: int
+    """p_flags: not used; 7 (read, write, execute) for memory."""
+    offset: int
+    """p_offset: in the file, bytes."""
+    virtual: int
+    """p_vaddr: where the kernel has it mapped, 0 where the writer did not know."""
+    physical: int
+    """p_paddr: physical address, bytes."""
+    file_size: int
+    """p_filesz: bytes in the file."""
+    memory_size: int
+    """p_memsz: bytes of memory; what is beyond `file_size` was left out."""
+    alignment: int
+    """p_align: not used."""
+
+    def pack(self) -> bytes:
+        """Return the bytes of the file."""
+        return _PROGRAM.pack(*self)
+
+
+class Section(NamedTuple):
+    """Elf64_Shdr; a dump has section 0 at most, and that only for `info`."""
+
+    name: int
+    kind: int
+    flags: int
+    address: int
+    offset: int
+    size: int
+    """sh_size: in section 0 the number of sections."""
+    link: int
+    info: int
+    """sh_info: in section 0 the number of program headers."""
+    alignment: int
+    entry_size: int
+
+    def pack(self) -> bytes:
+        """Return the bytes of the file."""
+        return _SECTION.pack(*self)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -90,9 +156,9 @@ class ElfDump(PagedDump):
         super().__init__()
         self.source = source
         self.header = _read_header(source)
-        self.machine = Machine.named(_MACHINES.get(self.header.machine, f"number {self.header.machine}"),
+        self.machine = Machine.named(MACHINES.get(self.header.machine, f"number {self.header.machine}"),
                                      where=f"{source.name}, e_machine")
-        self.incomplete = bool(self.header.flags & _INCOMPLETE)
+        self.incomplete = bool(self.header.flags & INCOMPLETE)
         loads, note_extents, self.implausible = _read_programs(source, self.header)
         self.segments = sorted(loads)
         """The PT_LOADs, by physical address."""
@@ -216,7 +282,7 @@ def _read_header(source: Source) -> Header:
         raise DamagedDump("the ELF header is cut short", where=source.name,
                           why=f"the file has {source.size} bytes")
     header = Header._make(_HEADER.unpack(source.read(0, _HEADER.size)))
-    machine = _MACHINES.get(header.machine, f"number {header.machine}")
+    machine = MACHINES.get(header.machine, f"number {header.machine}")
     if header.ident[4] != _CLASS64 or header.ident[5] != _LITTLE_ENDIAN:
         bits = {1: "32-bit", 2: "64-bit"}.get(header.ident[4], "unknown-class")
         order = {1: "little-endian", 2: "big-endian"}.get(header.ident[5], "unknown-order")
@@ -234,19 +300,19 @@ def _read_header(source: Source) -> Header:
 
 def _read_programs(source: Source, header: Header) -> tuple[list[Segment], list[tuple[int, int]], list[int]]:
     count = header.programs
-    if count == _PN_XNUM:
+    if count == PN_XNUM:
         if header.section_size != _SECTION.size:
             raise DamagedDump(f"ELF section headers of {header.section_size} bytes",
                               where=f"{source.name}, e_shentsize", why=f"they have {_SECTION.size}")
-        section = _SECTION.unpack(source.read(header.section_offset, _SECTION.size))
-        count = section[7]
+        section = Section._make(_SECTION.unpack(source.read(header.section_offset, _SECTION.size)))
+        count = section.info
     if count > _MOST_PROGRAMS:
         raise DamagedDump(f"{count} ELF program headers", where=f"{source.name}, sh_info of section 0",
                           why=f"more than {_MOST_PROGRAMS} are not believed")
     table = source.read(header.program_offset, count * _PROGRAM.size)
     loads, notes, implausible = [], [], []
-    for number, program in enumerate(_PROGRAM.iter_unpack(table)):
-        kind, _flags, offset, virtual, physical, file_size, memory_size, _align = program
+    for number, values in enumerate(_PROGRAM.iter_unpack(table)):
+        kind, _flags, offset, virtual, physical, file_size, memory_size, _align = values
         if kind == _PT_LOAD:
             memory_size = max(memory_size, file_size)
             if physical + memory_size > MAX_PHYSICAL or offset + file_size >= 1 << 63:

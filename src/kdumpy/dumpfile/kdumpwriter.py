@@ -31,13 +31,16 @@ from kdumpy.dumpfile.kdumpheader import (
     SubHeader,
 )
 from kdumpy.dumpfile.notes import Machine, Note, pack_notes
-from kdumpy.dumpfile.sink import Sink, clear
+from kdumpy.dumpfile.sink import Sink, clear, is_one_way
 from kdumpy.errors import KdumpyError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+PART_UNIT: Final = 64
+"""Pages; the parts of a split set start at multiples of it. Source: crash diskdump.c, read_dump_header(), which
+counts the bits before a page in whole words from the part's first page on."""
 _LOW_32 = 0xffffffff
 _SIGNATURE: Final = b"KDUMP   "
 
@@ -47,7 +50,8 @@ class KdumpWriter:
 
     Order of calls: `begin`, then `bitmap` in rising cycles (or before `begin`), then `descriptors` and the data in
     any order, then `finish`. From `begin` to `finish` the dump is marked incomplete. A dump that was begun and
-    not finished can be opened: pages whose descriptor is still zero are told as never written.
+    not finished can be opened: pages whose descriptor is still zero are told as never written. A stream is not
+    marked while it is written, for it cannot be changed: its missing end tells instead.
     """
 
     def __init__(self, sink: Sink, origin: Dump, *, level: int, compression: str, max_pfn: int | None = None,
@@ -56,9 +60,12 @@ class KdumpWriter:
 
         `level`: the bits of makedumpfile's -d by which pages are left out. `compression`: the method that the
         header names, also used for the zero page. `max_pfn`: one more than the largest page frame number.
-        `part`: pages [first, last) are those of this part of a split set. `eraseinfo`: lines that tell what was
-        erased, behind what `origin` says of itself.
+        `part`: pages [first, last) are those of this part of a split set (`splitset.parts`). `eraseinfo`: lines
+        that tell what was erased, behind what `origin` says of itself.
         """
+        if part and part[0] % PART_UNIT:
+            raise UsageError("a part of a split set cannot start there",
+                             why=f"page {part[0]} is no multiple of {PART_UNIT}, and crash counts in such words")
         self.sink = sink
         self.page_size = origin.page_size
         self.block_size = self.page_size
@@ -104,7 +111,7 @@ class KdumpWriter:
         self.zero_descriptor = (at, len(zero.data), int(zero.flags[0]))
         self.data_offset = at + len(zero.data)
         clear(self.sink, self.memory_bitmap_offset, at - self.memory_bitmap_offset)
-        self._write_header(INCOMPLETE)
+        self._write_header(0 if is_one_way(self.sink) else INCOMPLETE)
         self.sink.write_at(self.block_size, self._sub.ljust(self._sub_space, b"\0"))
         self.sink.write_at(at, zero.data)
 
@@ -141,7 +148,8 @@ class KdumpWriter:
 
     def finish(self, *, incomplete: bool = False) -> None:
         """Write the header again, without the mark unless the dump stays incomplete; the sink stays open."""
-        self._write_header(INCOMPLETE if incomplete else 0)
+        if incomplete or not is_one_way(self.sink):
+            self._write_header(INCOMPLETE if incomplete else 0)
 
     def _write_header(self, status: int) -> None:
         # Always the same bytes at the same place: in a flattened stream the later record replaces the earlier one.

@@ -63,6 +63,11 @@ def clear(sink: Sink, offset: int, size: int) -> None:
         sink.write_at(start, zeros[:offset + size - start])
 
 
+def is_one_way(sink: Sink) -> bool:
+    """Tell whether what was written once had better not be written again (`StreamSink.one_way`)."""
+    return bool(getattr(sink, "one_way", False))
+
+
 class FileSink:
     """A regular file, made anew with mode 0600, or a block device.
 
@@ -117,8 +122,12 @@ class StreamSink:
 
     `write` takes bytes and returns when it has taken all of them (a file object's write, a socket's sendall);
     `finish`, if given, is called after the record that ends the stream. Not to be shared between threads or
-    processes. Read by `flattened.FlattenedSource`, `makedumpfile -R` and crash.
+    processes. Read by `flattened.FlattenedSource`, `makedumpfile -R` and crash; crash sorts the records one by
+    one against all others, so send them in pieces of a megabyte, not page by page.
     """
+
+    one_way = True
+    """What was sent stays as it is: crash reads the first of two records for the same place, others the last."""
 
     def __init__(self, write: Callable[[memoryview], Any], name: str = "stream", *,
                  finish: Callable[[], Any] | None = None) -> None:
