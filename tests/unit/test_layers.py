@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "host": {"image"},
     "vm": {"image"},
     "debuginfo": {"drgn"},
-    "kernel": {"debuginfo", "dumpfile", "drgn"},
+    "kernel": {"debuginfo", "dumpfile", "drgn", "numpy"},
     "crash": {"kernel", "debuginfo", "dumpfile", "drgn", "capstone", "prompt_toolkit"},
     "diagnosis": {"kernel", "debuginfo", "dumpfile", "drgn", "capstone"},
     "report": {"diagnosis", "rich"},

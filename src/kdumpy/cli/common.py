@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kdumpy.dumpfile import Dump
     from kdumpy.kernel import Kernel
 
 
@@ -50,3 +51,28 @@ def print_json(value: Any) -> None:
 def colourful() -> bool:
     """Whether standard output shows colours: a terminal, and NO_COLOR (no-color.org) is not set."""
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def add_erase(parser: argparse.ArgumentParser) -> None:
+    """Add --erase."""
+    parser.add_argument("--erase", action="append", default=[], metavar="NAME[,NAME…]",
+                        help="overwrite secrets: keys (keyrings, ciphers, dm-crypt, WireGuard, TLS, IPsec), "
+                             "environment (and arguments of processes, the kernel's command line), user (leave out "
+                             "user pages and free pages), SYMBOL[.MEMBER][:BYTES], STRUCT.MEMBER[:BYTES]; repeatable")
+
+
+def erased(dump: Dump, path: Path, arguments: argparse.Namespace) -> Dump:
+    """Return the dump without what --erase names; the dump itself where it names nothing.
+
+    Says on standard error what was found, and what could not be judged; `told` of the ErasedDump has the same.
+
+    Raises:
+        UsageError, NotInDump: a name is wrong, or unknown to this kernel.
+        HostError: the analysis side's libraries are not installed.
+    """
+    names = [name for words in arguments.erase for name in words.split(",")]
+    if not names:
+        return dump
+    from kdumpy.cli.erasing import erase
+
+    return erase(dump, path, names)
