@@ -26,6 +26,7 @@ COMMANDS = {
     "log": "print the kernel's log out of a dump",
     "info": "describe a dump: format, kernel, health, what it holds",
     "list": "list the dumps of this machine, newest first",
+    "capture": "save memory: filter and compress /proc/vmcore, or a dump",
     "crash": "open a dump in a shell with the commands of crash",
     "shell": "open a dump in Python, or run a script on it",
     "completion": "print the completion script of a shell",

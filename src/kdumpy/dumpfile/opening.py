@@ -6,6 +6,7 @@ from pathlib import Path
 
 from kdumpy.dumpfile import elf, flattened, kdump
 from kdumpy.dumpfile.base import Dump
+from kdumpy.dumpfile.mapped import PROC_VMCORE, MappedSource
 from kdumpy.dumpfile.source import FileSource, Source
 from kdumpy.errors import DamagedDump, DumpFormatError
 
@@ -24,7 +25,7 @@ def open_dump(path: str | Path) -> Dump:
 
     DumpFormatError when it is no dump that is supported, DamagedDump when its headers cannot be used.
     """
-    source = FileSource(path)
+    source = MappedSource(path) if Path(path) == PROC_VMCORE else FileSource(path)
     try:
         return open_source(source)
     except BaseException:
