@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SCHEMES", "ByteStream", "Target", "check_url", "incomplete", "programs", "target_of"]
 
-SCHEMES = {"file": "directory", "disk": "disk"}
+SCHEMES = {"file": "directory", "disk": "disk", "nfs": "nfs", "ssh": "ssh", "raw": "raw", "http": "http",
+           "https": "http"}
 """URL scheme -> the module of this package that serves it.
 
 Such a module has `check(url, config)` (UsageError), `make(url, config, directory)` and `PROGRAMS`.
@@ -52,6 +53,10 @@ def target_of(url: str, config: CaptureConfig | None = None, directory: str = ""
     module = importlib.import_module(f"{__name__}.{_module_of(url)}")
     module.check(url, config)
     target: Target = module.make(url, config, directory)
+    if config.encrypt:
+        from kdumpy.capture.targets.encrypted import EncryptedTarget
+
+        target = EncryptedTarget(target, config.encrypt)
     return target
 
 

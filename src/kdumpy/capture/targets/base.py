@@ -47,7 +47,7 @@ class Target(Protocol):
     def keep(self, name: str, size: int | None = None) -> str:
         """Make a file that was closed last for good: sync it, give it its name. Return that; `size` in bytes."""
 
-    def abandon(self, name: str) -> str:
+    def abandon(self, name: str, size: int | None = None) -> str:
         """Close a file that failed, without ending it. Return where its incomplete part stays, empty if nowhere."""
 
     def discard(self, name: str) -> None:

@@ -50,6 +50,8 @@ class DirectoryTarget:
     """Files in `<base>/<directory>`; the directory is made 0700, the files 0600."""
 
     seekable = True
+    own_directory = True
+    """The crash's directory must belong to this user."""
 
     def __init__(self, url: str, base: Path, directory: str) -> None:
         self.url = url
@@ -66,7 +68,7 @@ class DirectoryTarget:
             # A second attempt finds the first one's: only the owner is checked, never another's files trusted.
             if self.directory != self.base:
                 owner = self.directory.lstat()
-                if self.directory.is_symlink() or owner.st_uid != os.geteuid():
+                if self.directory.is_symlink() or (self.own_directory and owner.st_uid != os.geteuid()):
                     raise HostError("the crash's directory is another user's", where=str(self.directory))
                 self.directory.chmod(DIRECTORY_MODE)
                 sync_directory(self.base)
@@ -108,7 +110,7 @@ class DirectoryTarget:
             sync_directory(self.directory)
         return name
 
-    def abandon(self, name: str) -> str:
+    def abandon(self, name: str, size: int | None = None) -> str:
         """Close the file as it is."""
         sink, self._sink = self._sink, None
         if isinstance(sink, FileStream):
@@ -120,6 +122,8 @@ class DirectoryTarget:
                 sink.close()
         self._drop_ballast()
         path = self.directory / incomplete(name)
+        if path.exists() and not path.stat().st_size:
+            path.unlink()  # it failed before its first byte
         return self.place(path.name) if path.exists() else ""
 
     def discard(self, name: str) -> None:

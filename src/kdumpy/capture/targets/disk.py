@@ -41,6 +41,8 @@ class DiskTarget(DirectoryTarget):
     def prepare(self) -> None:
         """Wait for the device, mount it, make the directory."""
         node, rest = devices.wait(self._device, self._wait_s)
+        if rest:  # only now that the device is there can its path be told from the directory's
+            self._device, self._inside = self._device.removesuffix(rest), rest
         kind = devices.content(node).kind
         if kind not in MOUNTABLE:
             raise HostError("the device holds no file system for a dump", where=f"{self.url} ({node})",
@@ -50,7 +52,7 @@ class DiskTarget(DirectoryTarget):
         # nosuid, nodev, noexec: nothing on it is to be run, whatever the crash left there.
         mounting.mount(kind, str(node), where, "rw,nosuid,nodev,noexec")
         self._mounted = where
-        self.base = where / (self._inside or rest).strip("/")
+        self.base = where / self._inside.strip("/")
         self.directory = self.base / self._own if self._own else self.base
         try:
             if not (self.base.resolve() == where or where in self.base.resolve().parents):
