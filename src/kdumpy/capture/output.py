@@ -47,14 +47,14 @@ class Output(Protocol):
 class KdumpOutput:
     """kdump-compressed: pages anywhere, each named by its descriptor; several may name the same bytes."""
 
-    def __init__(self, dump: Dump, sink: Sink, plan: Plan, method: str, method_level: int | None,
-                 eraseinfo: bytes) -> None:
+    def __init__(self, dump: Dump, sink: Sink, plan: Plan, method: str, method_level: int | None) -> None:
         self.compressor = compressor(method, method_level)
         self.zero = self.shared = self.unreadable = 0
         self._dump = dump
         self._sink = sink
-        self._writer = KdumpWriter(sink, dump, level=plan.level, compression=method, max_pfn=plan.max_pfn,
-                                   eraseinfo=eraseinfo)
+        # What was left out of the source stays left out.
+        self._writer = KdumpWriter(sink, dump, level=plan.level | (dump.dump_level or 0), compression=method,
+                                   max_pfn=plan.max_pfn)
         self._writer.begin(plan.kept)
         self.end = self._writer.data_offset
         # What each place of the table of seen pages names; 2 MiB.

@@ -97,8 +97,8 @@ class Estimate:
     """Which pages: give it to `save`."""
 
 
-def save(dump: Dump, sink: Sink, options: Options, progress: Progress | None = None, *, plan: Plan | None = None,
-         eraseinfo: bytes = b"") -> Summary:
+def save(dump: Dump, sink: Sink, options: Options, progress: Progress | None = None, *,
+         plan: Plan | None = None) -> Summary:
     """Write a dump of what the options keep of `dump`, and sync it.
 
     The file says that it is incomplete from its first byte on until the last one is written: whatever happens
@@ -112,7 +112,7 @@ def save(dump: Dump, sink: Sink, options: Options, progress: Progress | None = N
     started = time.monotonic()
     plan = plan if plan is not None and plan.level == options.level else Plan.make(dump, options.level)
     output: Output = (ElfOutput(dump, sink, plan) if options.format == "elf" else
-                      KdumpOutput(dump, sink, plan, options.compression, options.compression_level, eraseinfo))
+                      KdumpOutput(dump, sink, plan, options.compression, options.compression_level))
     batch_bytes = SMALL_BATCH_BYTES if options.small else BATCH_BYTES
     seen = None if options.small or options.format == "elf" else SeenPages(dump.page_size)
     packer = Packer(dump, output.compressor, seen)

@@ -5,7 +5,7 @@ stream on standard output, or a URL: disk:UUID=…/dir, nfs://host/export, ssh:/
 raw:/dev/sdb1, https://host/path.
 
 examples:
-  kdumpy capture /proc/vmcore /var/crash          what the capture kernel does
+  kdumpy capture /proc/vmcore /var/crash          by hand, in a capture kernel's shell
   kdumpy capture vmcore small -d 31               leave more out of a dump
   kdumpy capture vmcore other --compress lzo      compress it anew, for a tool that knows no zstd
   kdumpy capture vmcore small -d 1,31             level 31 only if the disk has no room for level 1
@@ -18,6 +18,7 @@ The dump level is a sum: 1 zero pages, 2 page cache, 4 page cache of private pag
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,12 +26,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdumpy.cli.common import add_json, print_json
+from kdumpy.cli.common import add_erase, add_json, erased, print_json
 from kdumpy.errors import NoSpace, UsageError
 from kdumpy.units import human_bytes, human_seconds, printable
 
 if TYPE_CHECKING:
     from kdumpy.capture.pipeline import Options, Summary
+    from kdumpy.capture.plan import Plan
     from kdumpy.dumpfile import Dump
     from kdumpy.dumpfile.sink import Sink
 
@@ -46,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_compression(parser)
     parser.add_argument("--format", choices=("kdump", "elf"), default="kdump",
                         help="kdump-compressed (the default), or ELF, uncompressed, for gdb and other tools")
+    add_erase(parser)
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes (default: one a CPU)")
     parser.add_argument("--small", action="store_true", help="take as little memory as can be, and more time")
     parser.add_argument("--dry-run", action="store_true", help="tell how large the dump would be; write nothing")
@@ -60,7 +63,7 @@ def add_compression(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the dump; 1 when it is not whole."""
+    """Write the dump; 1 when it is not whole, or a secret could not be looked for."""
     from kdumpy.capture.pipeline import Options
     from kdumpy.dumpfile import open_dump
 
@@ -69,27 +72,43 @@ def run(arguments: argparse.Namespace) -> int:
     method, method_level = arguments.compress
     options = Options(level=arguments.level[0], compression=method, compression_level=method_level,
                       format=arguments.format, workers=arguments.workers, small=arguments.small)
-    with open_dump(arguments.source) as dump:
+    with open_dump(arguments.source) as source:
+        dump = erased(source, arguments.source, arguments)
         if arguments.dry_run:
             return _estimate(dump, options, as_json=arguments.json)
         where, summary = _save(dump, arguments, options)
-    if arguments.json:
-        print_json({"path": where, **summary.as_json()})
-    elif arguments.target != "-":
-        show(summary, where)
-    return 1 if summary.unreadable_pages else 0
+        whole = not summary.unreadable_pages and _all_judged(dump)
+        if arguments.json:
+            told = getattr(dump, "told", ())
+            print_json({"path": where, **summary.as_json(), **({"erased": list(told)} if told else {})})
+        elif arguments.target != "-":
+            show(summary, where)
+    return 0 if whole else 1
+
+
+def _all_judged(dump: Dump) -> bool:
+    """Whether --erase could look for all that it names."""
+    if not hasattr(dump, "told"):
+        return True
+    from kdumpy.cli.erasing import all_judged
+
+    return all_judged(dump)
 
 
 def _save(dump: Dump, arguments: argparse.Namespace, options: Options) -> tuple[str, Summary]:
     """Try the levels in turn; return where the dump is, and what it holds."""
     from kdumpy.capture.pipeline import save
+    from kdumpy.capture.plan import Plan
     from kdumpy.cli.progress import bar
 
     levels: tuple[int, ...] = arguments.level
     for number, level in enumerate(levels, 1):
+        chosen = replace(options, level=level)
+        plan = Plan.make(dump, level)
         try:
-            with _opened(arguments, dump) as (sink, where):
-                summary = save(dump, sink, replace(options, level=level), bar(dump.page_size))
+            with _opened(arguments, dump) as (sink, where, free):
+                _check_space(dump, chosen, plan, free, name=sink.name)
+                summary = save(dump, sink, chosen, bar(dump.page_size), plan=plan)
             return where[-1], summary
         except NoSpace as error:
             if number == len(levels):
@@ -98,11 +117,24 @@ def _save(dump: Dump, arguments: argparse.Namespace, options: Options) -> tuple[
     raise AssertionError("a level was tried")
 
 
+def _check_space(dump: Dump, options: Options, plan: Plan, free: int | None, *, name: str) -> None:
+    """Raise NoSpace before anything is written when there cannot be room."""
+    from kdumpy.capture.pipeline import estimate
+
+    if free is None or free > (plan.kept + plan.kept // 64) * dump.page_size:   # even uncompressed
+        return
+    needed = estimate(dump, options, plan=plan).bytes
+    if needed * 9 // 10 > free:
+        raise NoSpace("no room for the dump", where=name,
+                      why=f"about {human_bytes(needed)} are needed, {human_bytes(free)} are free",
+                      mend="make room, or write less: a higher dump level")
+
+
 @contextmanager
-def _opened(arguments: argparse.Namespace, dump: Dump) -> Iterator[tuple[Sink, list[str]]]:
+def _opened(arguments: argparse.Namespace, dump: Dump) -> Iterator[tuple[Sink, list[str], int | None]]:
     """Open the target; give it its final name when all went well, and remove what was begun when not.
 
-    The list's last item is where the dump is, known at the end.
+    Yields the sink, a list whose last item is where the dump is (known at the end), and the free bytes if known.
     """
     name: str = arguments.target
     if name == "-":
@@ -111,30 +143,31 @@ def _opened(arguments: argparse.Namespace, dump: Dump) -> Iterator[tuple[Sink, l
         if sys.stdout.isatty():
             raise UsageError("a dump is not for a terminal", where="TARGET -", mend="pipe it to a program or a file")
         stream = StreamSink(sys.stdout.buffer.write, "standard output", finish=sys.stdout.buffer.flush)
-        yield stream, ["-"]
+        yield stream, ["-"], None
         stream.close()
     elif name.startswith(_URLS) or Path(name).is_dir():
         with _on_target(name, dump) as found:
             yield found
     else:
         with new_file(Path(name), arguments.source, force=arguments.force) as sink:
-            yield sink, [name]
+            space = os.statvfs(Path(name).parent)
+            regular = not Path(name).exists() or Path(name).is_file()
+            yield sink, [name], space.f_bavail * space.f_frsize if regular else None
 
 
 @contextmanager
-def _on_target(url: str, dump: Dump) -> Iterator[tuple[Sink, list[str]]]:
-    from kdumpy.capture.config import CaptureConfig
+def _on_target(url: str, dump: Dump) -> Iterator[tuple[Sink, list[str], int | None]]:
     from kdumpy.capture.log import directory_name
     from kdumpy.capture.targets import target_of
 
-    target = target_of(url if ":" in url else str(Path(url).resolve()), CaptureConfig(), directory_name(dump, ""))
+    target = target_of(url if url.startswith(_URLS) else str(Path(url).resolve()), directory=directory_name(dump))
     target.prepare()
     name = "vmcore" if target.seekable else "vmcore.flat"
     where: list[str] = []
     try:
         sink = target.open(name)
         try:
-            yield sink, where
+            yield sink, where, target.free_bytes()
             sink.close()
             where.append(target.place(target.keep(name)))
         except BaseException:
