@@ -109,6 +109,9 @@ class Dump(Protocol):
     def has_page(self, pfn: int) -> bool:
         """Tell whether the dump says it holds a page (its contents may still be damaged)."""
 
+    def held(self, pfns: Sequence[int] | NDArray[np.integer]) -> NDArray[np.bool_]:
+        """Tell of many pages at once what `has_page` tells of one; shape (n,)."""
+
     def present(self) -> Iterator[range]:
         """Yield the page frame numbers held, as rising ranges."""
 
@@ -147,6 +150,7 @@ class PagedDump:
         self._prstatus: tuple[PrStatus, ...] | None = None
         self._utsname: Utsname | None = None
         self._looked_for_utsname = False
+        self._runs: NDArray[np.int64] | None = None
 
     # What a format brings.
 
@@ -171,10 +175,24 @@ class PagedDump:
 
     # What all share.
 
+    def held(self, pfns: Sequence[int] | NDArray[np.integer]) -> NDArray[np.bool_]:
+        """Tell of many pages at once what `has_page` tells of one; shape (n,)."""
+        import numpy as np
+        if self._runs is None:
+            runs = [(run.start, run.stop) for run in self.present()]
+            self._runs = np.array(runs, np.int64).reshape(-1, 2)
+        wanted = np.asarray(pfns, np.int64)
+        if not len(self._runs):
+            return np.zeros(len(wanted), np.bool_)
+        run = np.searchsorted(self._runs[:, 0], wanted, "right") - 1
+        within: NDArray[np.bool_] = (run >= 0) & (wanted < self._runs[run, 1])
+        return within
+
     def adopt_vmcoreinfo(self, found: VmcoreInfo) -> None:
         """Take a VMCOREINFO that came from elsewhere (`salvage.find_vmcoreinfo`), and its page size."""
         self.vmcoreinfo = found
         self._cache.clear()
+        self._runs = None
         self._count_pages()
 
     @property

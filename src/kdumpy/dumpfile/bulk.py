@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kdumpy.dumpfile import compression
-from kdumpy.dumpfile.bitmap import BLOCK
+from kdumpy.dumpfile.bitmap import BLOCK, Bitmap
 
 if TYPE_CHECKING:
     from kdumpy.dumpfile.kdump import KdumpDump
@@ -23,6 +23,9 @@ _PIECE = 8 << 20
 _GAP = 32 << 10
 """Bytes between two pages' data that are read along rather than skipped."""
 _BLOCK_BITS = BLOCK * 8
+_BLOCKS = 64
+"""Blocks of the bitmap looked at together."""
+_SET_BITS = np.array([number.bit_count() for number in range(256)], np.uint8)
 
 
 def read_kdump_pages(dump: KdumpDump, pfns: Sequence[int] | NDArray[np.integer],
@@ -30,10 +33,10 @@ def read_kdump_pages(dump: KdumpDump, pfns: Sequence[int] | NDArray[np.integer],
     """Return whole pages, shape (n, page_size); see `PagedDump.read_pages`."""
     wanted = np.asarray(pfns, np.int64)
     pages = np.zeros((len(wanted), dump.page_size), np.uint8)
-    held, ranks = ranks_of(dump, wanted)
-    if missing == "raise" and not held.all():
-        dump._page(int(wanted[int(np.argmin(held))]))  # raises, with the reason
-    rows = np.flatnonzero(held)
+    found, ranks = ranks_of(dump.bitmap, wanted)
+    if missing == "raise" and not found.all():
+        dump._page(int(wanted[int(np.argmin(found))]))  # raises, with the reason
+    rows = np.flatnonzero(found)
     descriptors = read_descriptors(dump, ranks[rows])
     _check(dump, wanted[rows], descriptors)
     # In the file's order: the disk is read forwards, and pages that share their data are neighbours.
@@ -70,20 +73,52 @@ def _unpack(dump: KdumpDump, data: bytes, base: int, descriptors: NDArray[np.voi
         before, row_before = offset, row
 
 
-def ranks_of(dump: KdumpDump, pfns: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-    """Return which pages are held, and each one's place among the descriptors; shapes (n,), (n,)."""
-    bitmap = dump.bitmap
-    held = np.zeros(len(pfns), np.bool_)
-    ranks = np.zeros(len(pfns), np.int64)
-    inside = (pfns >= bitmap.first) & (pfns < bitmap.last)
-    blocks = np.where(inside, pfns // _BLOCK_BITS, -1)
-    for number in np.unique(blocks[inside]).tolist():
-        rows = np.flatnonzero(blocks == number)
-        bits = np.unpackbits(np.frombuffer(bitmap.block(number), np.uint8), bitorder="little")
-        places = pfns[rows] - number * _BLOCK_BITS
-        held[rows] = bits[places].astype(np.bool_)
-        ranks[rows] = bitmap.before[number] + np.cumsum(bits, dtype=np.int64)[places] - 1
-    return held, ranks
+def held(bitmap: Bitmap, bits: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return which bits of a bitmap are set, shape (n,); bits outside of it are not."""
+    found = np.zeros(len(bits), np.bool_)
+    for rows, _numbers, blocks, which in _bytes_of(bitmap, bits):
+        at = bits[rows] % _BLOCK_BITS
+        found[rows] = (blocks[which, at >> 3] >> (at & 7) & 1).astype(np.bool_)
+    return found
+
+
+def ranks_of(bitmap: Bitmap, bits: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """Return which bits are set, and how many are set before each; shapes (n,), (n,)."""
+    found = np.zeros(len(bits), np.bool_)
+    ranks = np.zeros(len(bits), np.int64)
+    before = np.array(bitmap.before, np.int64)
+    for rows, numbers, blocks, which in _bytes_of(bitmap, bits):
+        # Set bits of the block before each of its bytes.
+        counts = np.zeros((len(blocks), BLOCK + 1), np.int32)
+        np.cumsum(_SET_BITS[blocks], axis=1, dtype=np.int32, out=counts[:, 1:])
+        at = bits[rows] % _BLOCK_BITS
+        byte = blocks[which, at >> 3]
+        below = byte & ((1 << (at & 7)) - 1).astype(np.uint8)
+        found[rows] = (byte >> (at & 7) & 1).astype(np.bool_)
+        ranks[rows] = before[numbers[which]] + counts[which, at >> 3] + _SET_BITS[below]
+    return found, ranks
+
+
+def _bytes_of(bitmap: Bitmap, bits: NDArray[np.int64]
+              ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8], NDArray[np.int64]]]:
+    """Yield (rows of bits, block numbers, those blocks' bytes (k, BLOCK), each row's place among them).
+
+    A bounded number of blocks at a time; bits outside of the bitmap are in no row.
+    """
+    rows = np.flatnonzero((bits >= bitmap.first) & (bits < bitmap.last))
+    numbers = bits[rows] // _BLOCK_BITS
+    order = np.argsort(numbers, kind="stable")
+    rows, numbers = rows[order], numbers[order]
+    distinct, starts = np.unique(numbers, return_index=True)
+    edges = np.append(starts, len(rows))
+    for at in range(0, len(distinct), _BLOCKS):
+        some = distinct[at:at + _BLOCKS]
+        blocks = np.zeros((len(some), BLOCK), np.uint8)
+        for place, number in enumerate(some.tolist()):
+            data = bitmap.block(number)  # the last may be shorter
+            blocks[place, :len(data)] = np.frombuffer(data, np.uint8)
+        first, last = edges[at], edges[at + len(some)]
+        yield rows[first:last], some, blocks, np.searchsorted(some, numbers[first:last])
 
 
 def read_descriptors(dump: KdumpDump, ranks: NDArray[np.int64]) -> NDArray[np.void]:

@@ -96,7 +96,7 @@ class Program(NamedTuple):
     memory_size: int
     """p_memsz: bytes of memory; what is beyond `file_size` was left out."""
     alignment: int
-    """p_align: not used."""
+    """p_align: 0, as /proc/vmcore has it."""
 
     def pack(self) -> bytes:
         """Return the bytes of the file."""
@@ -210,13 +210,20 @@ class ElfDump(PagedDump):
 
     def present(self) -> Iterator[range]:
         """Yield the page frame numbers held whole, as rising ranges; bytes at a segment's ragged end do not count."""
-        done = 0
+        run = range(0)
         for segment in self.segments:
-            start = max(-(-segment.address // self.page_size), done)
+            start = max(-(-segment.address // self.page_size), run.stop)
             stop = (segment.address + segment.file_size) // self.page_size
-            if stop > start:
-                yield range(start, stop)
-                done = stop
+            if stop <= start:
+                continue
+            if start > run.stop:
+                if run:
+                    yield run
+                run = range(start, stop)
+            else:
+                run = range(run.start, stop)
+        if run:
+            yield run
 
     def check_extent(self, address: int, size: int) -> None:
         """Refuse more than the file holds, too: a damaged program header claims any size."""

@@ -39,6 +39,8 @@ _IDENT: Final = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
 _ET_CORE, _EV_CURRENT = 4, 1
 _PT_LOAD, _PT_NOTE = 1, 4
 _READ_WRITE_EXECUTE = 7
+_NO_ALIGNMENT = 0
+"""p_align, as in /proc/vmcore; by any other value crash takes the file for a netdump (netdump.c, is_netdump())."""
 _AT_A_TIME = 16384
 """Program headers made at a time."""
 _KERNEL_TEXT = 0xffffffff80000000
@@ -102,12 +104,12 @@ class ElfWriter:
 
     def _write_programs(self) -> None:
         at, size = HEADER_SIZE, self.page_size
-        table = bytearray(Program(_PT_NOTE, 0, self._notes_at, 0, 0, len(self._notes), len(self._notes), 4).pack())
+        table = bytearray(Program(_PT_NOTE, 0, self._notes_at, 0, 0, len(self._notes), len(self._notes), 0).pack())
         virtual = _VirtualAddresses(self._origin)
         for number, (first, kept_stop, memory_stop) in enumerate(self._runs):
             address = first * size
             table += Program(_PT_LOAD, _READ_WRITE_EXECUTE, self._offsets[number], virtual.of(address), address,
-                             (kept_stop - first) * size, (memory_stop - first) * size, size).pack()
+                             (kept_stop - first) * size, (memory_stop - first) * size, _NO_ALIGNMENT).pack()
             if len(table) >= _AT_A_TIME * PROGRAM_SIZE:
                 self.sink.write_at(at, table)
                 at += len(table)

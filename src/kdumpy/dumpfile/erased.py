@@ -163,6 +163,12 @@ class ErasedDump:
         """Tell whether a page is to be seen."""
         return self.dump.has_page(pfn) and not self._hidden(pfn)
 
+    def held(self, pfns: Sequence[int] | NDArray[np.integer]) -> NDArray[np.bool_]:
+        """Tell of many pages at once whether they are to be seen; shape (n,)."""
+        import numpy as np
+        wanted = np.asarray(pfns, np.int64)
+        return self.dump.held(wanted) & ~self._hidden_among(wanted)
+
     def present(self) -> Iterator[range]:
         """Yield the page frame numbers that are to be seen, as rising ranges."""
         for run in self.dump.present():

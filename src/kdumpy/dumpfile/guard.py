@@ -17,6 +17,7 @@ from kdumpy.dumpfile.kdump import KdumpDump
 from kdumpy.dumpfile.notes import LARGEST as LARGEST_NOTES
 from kdumpy.dumpfile.notes import Machine
 from kdumpy.dumpfile.opening import open_dump
+from kdumpy.dumpfile.splitset import SplitDump
 from kdumpy.dumpfile.vmcoreinfo import LARGEST
 from kdumpy.errors import DamagedDump
 
@@ -31,6 +32,9 @@ def check(dump: Dump) -> None:
     """Do the same for a dump that is open."""
     if isinstance(dump.source, FlattenedSource) and dump.source.damage:
         raise _refuse(dump, "the flattened stream ends early", dump.source.damage)
+    if isinstance(dump, SplitDump):
+        for part in dump.parts:
+            check(part)
     if isinstance(dump, KdumpDump):
         _check_kdump(dump)
     elif isinstance(dump, ElfDump):

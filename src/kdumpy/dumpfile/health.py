@@ -17,6 +17,7 @@ from kdumpy.dumpfile.flattened import FlattenedSource
 from kdumpy.dumpfile.guard import check_for_engine
 from kdumpy.dumpfile.kdump import KdumpDump
 from kdumpy.dumpfile.kdumpheader import DESCRIPTOR_SIZE, Descriptor, check_descriptor
+from kdumpy.dumpfile.splitset import SplitDump
 from kdumpy.errors import KdumpyError
 
 __all__ = ["Health", "Reason", "State", "check_for_engine", "health"]
@@ -101,6 +102,8 @@ def health(dump: Dump, *, deep: bool = False, progress: Progress | None = None) 
             _check_kdump(dump, found)
         elif isinstance(dump, ElfDump):
             _check_elf(dump, found)
+        elif isinstance(dump, SplitDump):
+            _check_set(dump, found)
         if found.state is State.COMPLETE:
             _check_filter(dump, found, thorough=deep)
     except KdumpyError as error:
@@ -128,6 +131,13 @@ def _check_elf(dump: ElfDump, found: _Findings) -> None:
                   f"{len(dump.segments)} program headers lie beyond its end", f"{max(first, size):#x}")
     if not dump.prstatus:
         found.add(State.DAMAGED, "it has no CPU's registers")
+
+
+def _check_set(dump: SplitDump, found: _Findings) -> None:
+    for part in dump.parts:
+        _check_kdump(part, found)
+    for gap in dump.gaps:
+        found.add(State.INCOMPLETE, f"the part of the split dump with pages {gap.start} to {gap.stop} was not given")
 
 
 def _check_kdump(dump: KdumpDump, found: _Findings) -> None:

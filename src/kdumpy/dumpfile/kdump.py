@@ -156,6 +156,13 @@ class KdumpDump(PagedDump):
         """Tell whether a page's bit is set."""
         return self.bitmap.has(pfn // self.pages_per_block)
 
+    def held(self, pfns: Sequence[int] | NDArray[np.integer]) -> NDArray[np.bool_]:
+        """Tell of many pages at once whether their bits are set; shape (n,)."""
+        import numpy as np
+
+        from kdumpy.dumpfile.bulk import held
+        return held(self.bitmap, np.asarray(pfns, np.int64) // self.pages_per_block)
+
     def present(self) -> Iterator[range]:
         """Yield the page frame numbers held, as rising ranges."""
         times = self.pages_per_block

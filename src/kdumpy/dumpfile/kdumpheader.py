@@ -31,6 +31,9 @@ DESCRIPTOR_SIZE = _DESCRIPTOR.size
 INCOMPLETE = 0x8
 """Bit of the header's status, DUMP_DH_COMPRESSED_INCOMPLETE: makedumpfile ran out of space."""
 NEWEST_VERSION = 6
+PART_UNIT = 64
+"""Pages; the parts of a split set start at multiples of it. Source: crash diskdump.c, read_dump_header(), which
+counts the bits before a page in whole words from the part's first page on. makedumpfile's own parts do not."""
 _BLOCK_SIZE_AT = 428
 MACHINE_AT = 12 + 4 * 65
 
@@ -74,6 +77,11 @@ class Header(NamedTuple):
         """Return the bytes of the file."""
         return _HEADER.pack(*self)
 
+    @classmethod
+    def unpack(cls, data: bytes) -> Header:
+        """Return the fields of the file's first 464 bytes, unchecked."""
+        return cls._make(_HEADER.unpack(data))
+
 
 class SubHeader(NamedTuple):
     """struct kdump_sub_header, at the start of block 1; fields newer than the header's version are 0."""
@@ -110,6 +118,11 @@ class SubHeader(NamedTuple):
     def pack(self) -> bytes:
         """Return the bytes of the file, version 6."""
         return _SUB_HEADER.pack(*self)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> SubHeader:
+        """Return the fields of 104 bytes, those of version 6, unchecked."""
+        return cls._make(_SUB_HEADER.unpack(data))
 
 
 FIELDS_OF_VERSION = (1, 2, 5, 7, 9, 11, 14)

@@ -26,6 +26,7 @@ from kdumpy.dumpfile.kdumpheader import (
     DESCRIPTOR_SIZE,
     INCOMPLETE,
     NEWEST_VERSION,
+    PART_UNIT,
     SUB_HEADER_SIZE,
     Header,
     SubHeader,
@@ -38,9 +39,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-PART_UNIT: Final = 64
-"""Pages; the parts of a split set start at multiples of it. Source: crash diskdump.c, read_dump_header(), which
-counts the bits before a page in whole words from the part's first page on."""
 _LOW_32 = 0xffffffff
 _SIGNATURE: Final = b"KDUMP   "
 

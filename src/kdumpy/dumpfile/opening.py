@@ -20,11 +20,33 @@ _OTHERS = {
 }
 
 
-def open_dump(path: str | Path) -> Dump:
+def open_dump(path: str | Path, *more: str | Path) -> Dump:
     """Open a dump for reading; the caller closes it (or uses `with`).
 
+    A split set is one dump: name all of its parts, or one whose siblings lie beside it under the same name with
+    another number (vmcore-1, vmcore-2, …). A part whose siblings are not found is opened alone.
     DumpFormatError when it is no dump that is supported, DamagedDump when its headers cannot be used.
     """
+    dump = open_one(path)
+    if not more and not (isinstance(dump, kdump.KdumpDump) and dump.split):
+        return dump
+    from kdumpy.dumpfile import splitset
+    opened: list[Dump] = [dump]
+    try:
+        if more:
+            for other in more:
+                opened.append(open_one(other))
+        elif isinstance(dump, kdump.KdumpDump):
+            opened += splitset.siblings(Path(path), dump)
+        return splitset.join(opened) if len(opened) > 1 else dump
+    except BaseException:
+        for one in opened:
+            one.close()
+        raise
+
+
+def open_one(path: str | Path) -> Dump:
+    """Open one file, a part of a split set too."""
     source = MappedSource(path) if Path(path) == PROC_VMCORE else FileSource(path)
     try:
         return open_source(source)
