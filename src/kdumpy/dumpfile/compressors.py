@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 METHODS: Final = ("zlib", "lzo", "snappy", "zstd", "none")
 """What `compressor` knows."""
 
-DEFAULT_LEVEL: Final = {"zlib": 1, "zstd": 1}
+DEFAULT_LEVEL: Final = {"zlib": 1, "zstd": -1}
 """The methods that have levels; zlib 0 to 9 (isal: 0 to 3), zstd -7 to 19."""
 
 _Piece = bytes | bytearray | memoryview
