@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from kdumpy.capture.console import Console
+from kdumpy.errors import KdumpyError
 
 DEFAULT_PATH = Path("/run/kdumpy/steps")
 """Where the shell of the capture image writes its steps too."""
@@ -113,3 +114,13 @@ def _lines_of(record: bytes) -> list[bytes]:
     prefix = f"[{seconds:5}.{rest_us:06}] ".encode()
     # The kernel shows control characters, newlines too, as \xNN.
     return [prefix + line for line in text.split(b"\\x0a")]
+
+def told(error: BaseException) -> str:
+    """Return an error in one line; one that nobody expected with the place that raised it."""
+    if isinstance(error, KdumpyError) or not isinstance(error, Exception):
+        return str(error)
+    import traceback
+
+    frame = traceback.extract_tb(error.__traceback__)[-1:]
+    where = f" ({Path(frame[0].filename).name}:{frame[0].lineno})" if frame else ""
+    return f"{type(error).__name__}: {error}{where}"

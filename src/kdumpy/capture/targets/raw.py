@@ -16,6 +16,7 @@ from kdumpy.capture.targets.base import incomplete
 from kdumpy.capture.targets.files import told, write_all
 from kdumpy.capture.targets.mounting import mounted_at
 from kdumpy.capture.targets.rawtable import Entry, Layout, Table
+from kdumpy.capture.targets.superblock import LOOKED_AT
 from kdumpy.errors import HostError, NoSpace, UsageError
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def refuse_if_used(node: Path, *, overwrite: bool = False) -> None:
         os.close(os.open(node, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC))
     except OSError as error:
         raise HostError("the raw target is in use", where=str(node), why=error.strerror or str(error)) from error
-    if overwrite:
+    if overwrite or _is_ours(node):
         return
     found = devices.content(node)
     mend = "name another device, or set raw_overwrite = true to destroy what is on it"
@@ -66,9 +67,26 @@ def refuse_if_used(node: Path, *, overwrite: bool = False) -> None:
         return
     with node.open("rb") as file:
         start = file.read(32)
-    if not start.startswith(_DUMPS) and rawtable.read(node) is None:
+    if not start.startswith(_DUMPS):
         raise HostError("the raw target holds something", where=str(node),
-                        why=f"it starts with {start[:8].hex(' ')} and carries no mark of kdumpy", mend=mend)
+                        why=f"it starts with {start[:8].hex(' ')}, which is no dump", mend=mend)
+
+
+def _is_ours(node: Path) -> bool:
+    """Tell whether a device is as a capture left it.
+
+    The table alone does not tell: making a file system leaves a device's last bytes as they were. And an encrypted
+    dump is made of chance: sooner or later one looks like a file system.
+    """
+    table = rawtable.read(node)
+    if table is None or not table.start:
+        return False
+    return _start(node).hex() == table.start
+
+
+def _start(node: Path) -> bytes:
+    with told("cannot read the device", node), node.open("rb") as file:
+        return file.read(rawtable.START_BYTES)
 
 
 class RawTarget:
@@ -99,6 +117,8 @@ class RawTarget:
         if self._layout.dump_limit <= 0:
             raise HostError("the raw target is too small", where=str(node), why=f"{self._layout.size} bytes")
         self._node = node
+        if self._overwrite and not _is_ours(node):
+            self._wipe_start()  # the next crash must find what is ours, and no remains of a file system
         found = rawtable.read(node)
         if found is not None and found.directory == self._own:
             self._table = found
@@ -126,18 +146,17 @@ class RawTarget:
         # From here on the table tells of no dump, and the start looks like none, until there is one.
         self._table.forget_dump()
         self._write_table()
+        self._wipe_start()
+
+    def _wipe_start(self) -> None:
         with told("cannot write", self._node):
-            descriptor = os.open(self._node, os.O_WRONLY | os.O_CLOEXEC)
-            try:
-                os.pwrite(descriptor, bytes(4096), 0)
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            _write(self._node, 0, bytes(min(LOOKED_AT, self._layout.dump_limit)))
 
     def keep(self, name: str, size: int | None = None) -> str:
         """Write into the table that the dump is there."""
         self._sink = None
-        self._table.set_dump(Entry(name, 0, size if size is not None else self._layout.dump_limit))
+        self._table.set_dump(Entry(name, 0, size if size is not None else self._layout.dump_limit),
+                             _start(self._node))
         self._write_table()
         return name
 
@@ -151,7 +170,7 @@ class RawTarget:
                 sink.close()
         if not size:
             return ""
-        self._table.set_dump(Entry(incomplete(name), 0, size))
+        self._table.set_dump(Entry(incomplete(name), 0, size), _start(self._node))
         self._write_table()
         return self.place(incomplete(name))
 

@@ -2,10 +2,12 @@
 
     kdumpy raw 1
     directory web-3-2026-11-23-17:58:57
+    start 4b44554d50202020060000004c696e75
     file 0 65011712 vmcore
     file 1056964608 27159 vmcore-dmesg.txt
     end
 
+`start` are the dump's first 16 bytes: while the device begins so, it is as the capture left it.
 Offset and size in bytes. The last megabytes before the table are two halves for the small files, written in turn,
 so that a loss of power leaves the former ones.
 """
@@ -20,6 +22,8 @@ from kdumpy.capture.targets.files import told
 from kdumpy.errors import HostError
 
 TABLE_BYTES = 4096
+START_BYTES = 16
+"""Of the dump, kept in the table."""
 _MAGIC = "kdumpy raw 1"
 _END = "end"
 _LARGEST_HALF = 16 << 20
@@ -77,14 +81,18 @@ class Table:
     directory: str
     """Name of the crash's directory, as on other targets."""
     entries: list[Entry] = field(default_factory=list)
+    start: str = ""
+    """The dump's first bytes in hexadecimal; empty while there is none."""
 
     def forget_dump(self) -> None:
         """Have no dump."""
+        self.start = ""
         self.entries = [entry for entry in self.entries if not entry.is_dump]
 
-    def set_dump(self, entry: Entry) -> None:
-        """Have this dump."""
+    def set_dump(self, entry: Entry, start: bytes) -> None:
+        """Have this dump, which begins so."""
         self.forget_dump()
+        self.start = start.hex()
         self.entries.insert(0, entry)
 
     def set_files(self, entries: list[Entry]) -> None:
@@ -93,7 +101,7 @@ class Table:
 
     def as_bytes(self) -> bytes:
         """Return the table as it lies on the device."""
-        lines = [_MAGIC, f"directory {self.directory}",
+        lines = [_MAGIC, f"directory {self.directory}", *((f"start {self.start}",) if self.start else ()),
                  *(f"file {entry.offset} {entry.size} {entry.name}" for entry in self.entries), _END]
         text = ("\n".join(lines) + "\n").encode()
         if len(text) > TABLE_BYTES:
@@ -107,12 +115,13 @@ class Table:
         if len(lines) < 3 or lines[0] != _MAGIC or lines[-1] != _END or not lines[1].startswith("directory "):
             return None
         entries = []
+        start = lines.pop(2).removeprefix("start ") if lines[2].startswith("start ") else ""
         for line in lines[2:-1]:
             kind, offset, size, name = line.split(" ", 3)
             if kind != "file" or not offset.isdigit() or not size.isdigit() or "/" in name:
                 return None
             entries.append(Entry(name, int(offset), int(size)))
-        return cls(lines[1].removeprefix("directory "), entries)
+        return cls(lines[1].removeprefix("directory "), entries, start)
 
 
 def read(node: Path) -> Table | None:

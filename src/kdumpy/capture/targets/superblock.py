@@ -12,7 +12,7 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-_LOOKED_AT = 0x11000
+LOOKED_AT = 0x11000
 """Bytes from the device's start; btrfs's superblock, the farthest, lies at 64 KiB."""
 
 
@@ -37,7 +37,7 @@ def probe(device: Path) -> Content:
     """Return what lies on a device; OSError when it cannot be read."""
     descriptor = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        start = os.pread(descriptor, _LOOKED_AT, 0)
+        start = os.pread(descriptor, LOOKED_AT, 0)
         size = os.lseek(descriptor, 0, os.SEEK_END)
         # Swap's signature ends its first page, whatever the page's size; md 0.90 and 1.0 sit near the end.
         end = os.pread(descriptor, 0x20000, max(size - 0x20000, 0))
