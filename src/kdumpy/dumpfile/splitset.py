@@ -212,16 +212,14 @@ def parts(dump: Dump, count: int) -> list[tuple[int, int]]:
     share = max(-(-dump.pages_present // count), 1)
     cuts, held = [0], 0
     for run in dump.present():
-        at = run.start
-        while len(cuts) < count:
-            wanted = at + max(share * len(cuts) - held, 0)
-            cut = max(-(-wanted // PART_UNIT) * PART_UNIT, cuts[-1] + PART_UNIT)
-            if cut > run.stop or cut >= dump.max_pfn:
+        while len(cuts) < count and held + len(run) >= share * len(cuts):
+            reached = run.start + share * len(cuts) - held
+            cut = max(-(-reached // PART_UNIT) * PART_UNIT, cuts[-1] + PART_UNIT)
+            if cut >= dump.max_pfn:
+                count = len(cuts)
                 break
-            held += cut - at
             cuts.append(cut)
-            at = cut
-        held += run.stop - at
+        held += len(run)
     return list(itertools.pairwise([*cuts, dump.max_pfn]))
 
 
