@@ -7,7 +7,7 @@ import io
 import os
 import shutil
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from kdumpy.errors import HostError
 from kdumpy.image import libraries, modules
@@ -63,12 +63,25 @@ class Initramfs:
             self._module_paths.append(name)
         self.archive.add_file(name, data)
 
-    def write(self, path: Path, compression: Compression = "zstd") -> int:
-        """Write the image and return its size in bytes; the same contents give the same bytes."""
+    @classmethod
+    def empty(cls) -> Self:
+        """Return an image without directories and devices: to be added to another one."""
+        made = cls()
+        made.archive = Archive()
+        return made
+
+    def unpacked(self) -> int:
+        """Return the bytes of memory that the files take, in whole pages of 4096 bytes."""
+        return sum(-(-entry.size() // 4096) * 4096 for entry in self.archive.entries())
+
+    def pack(self, compression: Compression = "zstd") -> bytes:
+        """Return the image, with the modules' load order in it; the same contents give the same bytes."""
         self.add_file(LOAD_ORDER, "".join(f"/{name}\n" for name in self._module_paths))
-        buffer = io.BytesIO()
-        self.archive.write(buffer)
-        data = _compress(buffer.getvalue(), compression)
+        return compressed(self.archive, compression)
+
+    def write(self, path: Path, compression: Compression = "zstd") -> int:
+        """Write the image and return its size in bytes."""
+        data = self.pack(compression)
         partial = path.with_name(path.name + ".partial")
         partial.write_bytes(data)
         partial.replace(path)
@@ -106,7 +119,11 @@ def _resolve(root: Path, path: Path) -> Path:
     raise HostError("too many symbolic links", where=str(path))
 
 
-def _compress(data: bytes, compression: Compression) -> bytes:
+def compressed(archive: Archive, compression: Compression) -> bytes:
+    """Return an archive's bytes, compressed as a kernel takes them."""
+    buffer = io.BytesIO()
+    archive.write(buffer)
+    data = buffer.getvalue()
     if compression == "zstd":
         import zstandard  # a dependency of the host side; kernels take zstd since 5.9
 

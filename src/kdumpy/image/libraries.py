@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,11 +34,12 @@ class Dynamic:
     """The loader, such as /lib64/ld-linux-x86-64.so.2; None for libraries and static programs."""
 
 
-def closure(programs: list[Path], root: Path = Path("/")) -> tuple[Path, ...]:
+def closure(programs: list[Path], root: Path = Path("/"), without: Collection[str] = ()) -> tuple[Path, ...]:
     """Return the loader and all libraries that the programs need, as paths below `root`.
 
     Paths are the ones the loader will look for (links are not resolved), without
     `root` in front. Libraries that are opened at run time (dlopen) cannot be seen.
+    Those named in `without` are left out, and so is what only they need.
 
     Raises:
         HostError: a file is not ELF, or a library is not found.
@@ -56,6 +58,8 @@ def closure(programs: list[Path], root: Path = Path("/")) -> tuple[Path, ...]:
             found.setdefault(Path(dynamic.interpreter))
         own = tuple(_expand(entry, path) for entry in dynamic.search)
         for name in dynamic.needed:
+            if name in without:
+                continue
             library = _locate(name, [*own, *inherited, *directories], dynamic.machine, root)
             if library is None:
                 raise HostError("shared library not found", where=str(path), why=name,
@@ -63,6 +67,13 @@ def closure(programs: list[Path], root: Path = Path("/")) -> tuple[Path, ...]:
             found.setdefault(library)
             queue.append((library, own + inherited))
     return tuple(found)
+
+
+def find(name: str, program: Path, root: Path = Path("/")) -> Path | None:
+    """Return the library that a program's DT_NEEDED entry stands for, or None."""
+    dynamic = read_dynamic(_below(root, program))
+    own = [_expand(entry, program) for entry in dynamic.search]
+    return _locate(name, [*own, *_configured_directories(root), *DEFAULT_DIRECTORIES], dynamic.machine, root)
 
 
 def read_dynamic(path: Path) -> Dynamic:
