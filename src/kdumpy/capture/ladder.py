@@ -62,6 +62,7 @@ class Ladder:
         """Where something lies that is worth having: a log, an incomplete dump."""
         self._left_behind: list[str] = []
         """URLs of targets with an incomplete dump."""
+        self._told_end = False
 
     def run(self) -> Outcome:
         """Save what can be saved."""
@@ -75,13 +76,14 @@ class Ladder:
             outcome = self._down(dump)
         if outcome is Outcome.COMPLETE:
             self._tidy()
-        elif self._stop.reason:
-            self._say(f"ended early: {self._stop.reason}")
+        else:
+            self._tell_end()
         return outcome
 
     def _look(self, dump: Dump) -> None:
         """Read what is small: who crashed when, and its log."""
         self._directory = log.directory_name(dump, self._config.path_name)
+        # The image's shell finds the directory's name by this line's beginning.
         self._say(f"{self._directory}: kernel {dump.vmcoreinfo.osrelease or 'of unknown release'}, "
                   f"{human_bytes(dump.pages_present * dump.page_size)} of memory")
         self._log = self._try("reading the kernel log", partial(log.crash_log, dump))
@@ -110,9 +112,18 @@ class Ladder:
             # What was done so far is there, too, if the capture is killed from here on.
             self._try(f"writing {JOURNAL}", lambda: target.put(JOURNAL, self._journal.text()))
             return self._save_core(dump, target, last=left == 1)
+        except Stopped:
+            self._tell_end()
+            raise
         finally:
             self._try(f"writing {JOURNAL}", lambda: target.put(JOURNAL, self._journal.text()))
             self._try(f"closing {url}", target.close)
+
+    def _tell_end(self) -> None:
+        """Say, once, that the capture ended before its time. The image's shell looks for these words."""
+        if self._stop.reason and not self._told_end:
+            self._told_end = True
+            self._say(f"ended early: {self._stop.reason}")
 
     def _patient(self, left: int) -> CaptureConfig:
         """Return the configuration with the target's share of the time: others, and the dump, need some too."""
