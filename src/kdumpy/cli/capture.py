@@ -192,7 +192,8 @@ def new_file(path: Path, source: Path, *, force: bool) -> Iterator[Sink]:
         with FileSink(path) as sink:
             yield sink
         return
-    partial = path.with_name(f"{path.name}-incomplete")
+    # Not `vmcore-incomplete`: that is what a capture that did not finish is called, and it may be the source.
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
     sink = FileSink(partial)
     try:
         yield sink

@@ -27,6 +27,8 @@ COMMANDS = {
     "info": "describe a dump: format, kernel, health, what it holds",
     "list": "list the dumps of this machine, newest first",
     "capture": "save memory: filter and compress /proc/vmcore, or a dump",
+    "convert": "convert a dump: format, compression, flattened, split, put together",
+    "repair": "make a readable dump of a truncated or damaged one",
     "crash": "open a dump in a shell with the commands of crash",
     "shell": "open a dump in Python, or run a script on it",
     "completion": "print the completion script of a shell",

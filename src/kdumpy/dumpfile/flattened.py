@@ -103,6 +103,11 @@ class FlattenedSource:
             self.damage = "the record that ends the stream is missing"
         return pieces
 
+    @property
+    def pieces(self) -> list[Piece]:
+        """What was written, by its place in the dump; between two pieces nothing was."""
+        return self._pieces
+
     def read(self, offset: int, size: int) -> bytes:
         """Return exactly `size` bytes of the dump at `offset`."""
         index = bisect_right(self._starts, offset) - 1

@@ -174,9 +174,10 @@ def _physical_base(origin: Dump) -> int:
         return origin.sub_header.phys_base
     line = "phys_base" if origin.machine is Machine.X86_64 else "PHYS_OFFSET"
     try:
-        return origin.vmcoreinfo.number(line, 0) % (1 << 64)
+        base = origin.vmcoreinfo.number(line, 0) % (1 << 64)
     except KdumpyError:
         return 0
+    return base - (1 << 64) if base >> 63 else base     # KASLR may put the image below where it is linked
 
 
 def notes_to_write(origin: Dump) -> list[Note]:

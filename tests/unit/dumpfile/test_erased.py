@@ -55,6 +55,9 @@ def test_pages_left_out_are_not_there(dump: Dump) -> None:
     hidden = next(pfn for pfn in first_pages(dump, 100) if pfn % 2)
     assert not erased.has_page(hidden)
     assert erased.has_page(pages[0])
+    some = range(hidden - 50, hidden + 50)
+    assert erased.held(some).tolist() == [erased.has_page(pfn) for pfn in some]
+    assert 0 < erased.held(some).sum() < dump.held(some).sum()
     with pytest.raises(MissingPage, match="erased"):
         erased.read_physical(hidden * PAGE + 8, 8)
     with pytest.raises(MissingPage, match="erased"):
