@@ -11,7 +11,6 @@ in one directory, so that the import system looks in one place.
 from __future__ import annotations
 
 import importlib.util
-import marshal
 import os
 import shutil
 import subprocess
@@ -36,6 +35,9 @@ SINGLE = ("__init__", "errors", "units")
 COMPRESSORS = {"zstd": ("zstandard",), "lzo": ("zstandard", "lzallright"), "snappy": ("zstandard", "cramjam"),
                "zlib": ("zstandard", "isal", "zlib_ng", "deflate"), "none": ("zstandard",)}
 """Packages that a page compression uses: those that are installed are carried."""
+
+START = "kdumpy_start.py"
+"""The program that the ladder runs, beside the modules."""
 
 LIBLZO = "liblzo2.so.2"
 """Opened at run time by kdumpy.dumpfile.liblzo, where the system has it."""
@@ -117,7 +119,8 @@ def build(root: Path, compression: str = "zstd", network: str = "https", trim: b
             _add_module(home, path)
     if trim:
         numpytrim.drop_unloaded(home / "numpy", set(loaded.values()))
-    _compile(home)
+    shutil.copyfile(stdlib.FILES / "start.py", home / START)
+    _compile(home, root)
     _add_libraries(root, home, stubs)
     if compression == "lzo":
         _add_liblzo(root)
@@ -222,17 +225,13 @@ def _module_name(path: Path) -> str:
     return name.removesuffix(".__init__")
 
 
-def _compile(home: Path) -> None:
-    """Replace each source by its bytecode, in the place where an import takes it without a source.
-
-    No docstrings, no asserts, and paths as the image has them. Source: PEP 552 (the header of 16 bytes).
-    """
-    header = importlib.util.MAGIC_NUMBER + bytes(12)
-    for path in sorted(home.rglob("*.py")):
-        code = compile(path.read_bytes(), "/" + str(path.relative_to(home.parents[4])), "exec",
-                       dont_inherit=True, optimize=2)
-        path.with_suffix(".pyc").write_bytes(header + marshal.dumps(code))
-        path.unlink()
+def _compile(home: Path, root: Path) -> None:
+    """Replace each source by its bytecode, in a Python that leaves out what only a traceback's columns need."""
+    command = [str(stdlib.interpreter()), "-I", "-S", "-B", "-X", "no_debug_ranges", str(stdlib.FILES / "bytecode.py"),
+               str(home), f"/{home.relative_to(root)}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise HostError("cannot compile the image's Python", where=str(home), why=done.stderr.strip()[-300:])
 
 
 def _add_libraries(root: Path, home: Path, stubs: frozenset[str]) -> None:
