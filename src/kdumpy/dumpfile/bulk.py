@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from kdumpy.dumpfile import compression
 from kdumpy.dumpfile.bitmap import BLOCK, Bitmap
+from kdumpy.dumpfile.unpacking import unpacker
+from kdumpy.errors import HostError
 
 if TYPE_CHECKING:
     from kdumpy.dumpfile.kdump import KdumpDump
@@ -32,10 +34,27 @@ def read_kdump_pages(dump: KdumpDump, pfns: Sequence[int] | NDArray[np.integer],
                      missing: Literal["raise", "zero"]) -> NDArray[np.uint8]:
     """Return whole pages, shape (n, page_size); see `PagedDump.read_pages`."""
     wanted = np.asarray(pfns, np.int64)
-    pages = np.zeros((len(wanted), dump.page_size), np.uint8)
+    times = dump.pages_per_block
+    if times == 1:
+        return _read_blocks(dump, wanted, missing)
+    pages = np.empty((len(wanted), dump.page_size), np.uint8)
+    numbers, which = np.unique(wanted // times, return_inverse=True)
+    order = np.argsort(which, kind="stable")
+    for first in range(0, len(numbers), _BLOCKS):
+        some = numbers[first:first + _BLOCKS]
+        low, high = np.searchsorted(which[order], [first, first + len(some)])
+        rows = order[low:high]
+        parts = _read_blocks(dump, some, missing).reshape(-1, dump.page_size)
+        pages[rows] = parts[(which[rows] - first) * times + wanted[rows] % times]
+    return pages
+
+
+def _read_blocks(dump: KdumpDump, wanted: NDArray[np.int64], missing: Literal["raise", "zero"]) -> NDArray[np.uint8]:
+    """Return whole blocks, shape (n, block_size), in the order asked for."""
     found, ranks = ranks_of(dump.bitmap, wanted)
     if missing == "raise" and not found.all():
-        dump._page(int(wanted[int(np.argmin(found))]))  # raises, with the reason
+        dump.block(int(wanted[int(np.argmin(found))]))  # raises, with the reason
+    blocks = (np.empty if found.all() else np.zeros)((len(wanted), dump.block_size), np.uint8)
     rows = np.flatnonzero(found)
     descriptors = read_descriptors(dump, ranks[rows])
     _check(dump, wanted[rows], descriptors)
@@ -44,33 +63,63 @@ def read_kdump_pages(dump: KdumpDump, pfns: Sequence[int] | NDArray[np.integer],
     rows, descriptors = rows[order], descriptors[order]
     starts = descriptors["offset"].astype(np.int64)
     stops = starts + descriptors["size"]
+    for at, last in pieces(starts, stops):
+        base = int(starts[at])
+        data = dump.source.read(base, int(stops[at:last].max()) - base)
+        _unpack(dump, data, base, descriptors[at:last], rows[at:last], wanted, blocks)
+    return blocks
+
+
+def pieces(starts: NDArray[np.int64], stops: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Yield [first, last) of the extents, sorted by their starts, that are best read together."""
     at = 0
-    while at < len(rows):
+    while at < len(starts):
         far = at + int(np.searchsorted(starts[at:], starts[at] + _PIECE))
         gaps = np.flatnonzero(starts[at + 1:far] > np.maximum.accumulate(stops[at:far - 1]) + _GAP)
         last = at + 1 + int(gaps[0]) if len(gaps) else max(far, at + 1)
-        base = int(starts[at])
-        data = dump.source.read(base, int(stops[at:last].max()) - base)
-        _unpack(dump, data, base, descriptors[at:last], rows[at:last], wanted, pages)
+        yield at, last
         at = last
-    return pages
 
 
 def _unpack(dump: KdumpDump, data: bytes, base: int, descriptors: NDArray[np.void],
-            rows: NDArray[np.int64], wanted: NDArray[np.int64], pages: NDArray[np.uint8]) -> None:
+            rows: NDArray[np.int64], wanted: NDArray[np.int64], blocks: NDArray[np.uint8]) -> None:
     """Decompress the pages whose data lies in `data`, which starts at `base` in the file."""
-    before, row_before = -1, -1
-    offsets, sizes, flags = (descriptors[name].tolist() for name in ("offset", "size", "flags"))
-    for row, offset, size, flag in zip(rows.tolist(), offsets, sizes, flags, strict=True):
-        if offset == before:
-            pages[row] = pages[row_before]
+    fresh = np.ones(len(rows), np.bool_)
+    fresh[1:] = descriptors[1:] != descriptors[:-1]
+    offsets = descriptors["offset"].astype(np.int64) - base
+    flags = descriptors["flags"] & compression.ANY
+    for flag in np.unique(flags[fresh]).tolist():
+        some = np.flatnonzero(fresh & (flags == flag))
+        if not flag:
+            copy_pages(data, offsets[some], blocks, rows[some])
             continue
-        piece = data[offset - base:offset - base + size]
-        if flag & compression.ANY:
-            where = f"{dump.source.name}, physical {int(wanted[row]) * dump.page_size:#x}"
-            piece = compression.decompress(flag, piece, dump.page_size, where)
-        pages[row] = np.frombuffer(piece, np.uint8)
-        before, row_before = offset, row
+        jobs = list(zip(offsets[some].tolist(), descriptors["size"][some].tolist(), rows[some].tolist(), strict=True))
+        try:
+            unpacker(flag)(data, jobs, blocks)
+        except (HostError, MemoryError):
+            raise
+        except Exception:  # each library has errors of its own: find the page, and what is wrong with it
+            _one_by_one(dump, flag, data, jobs, wanted, blocks)
+    if not fresh.all():  # several pages share their data: zero pages, mostly
+        first = rows[fresh][np.cumsum(fresh) - 1]
+        blocks[rows[~fresh]] = blocks[first[~fresh]]
+
+
+def _one_by_one(dump: KdumpDump, flag: int, data: bytes, jobs: list[tuple[int, int, int]],
+                wanted: NDArray[np.int64], blocks: NDArray[np.uint8]) -> None:
+    for offset, size, row in jobs:
+        where = f"{dump.source.name}, physical {int(wanted[row]) * dump.block_size:#x}"
+        page = compression.decompress(flag, data[offset:offset + size], dump.block_size, where)
+        blocks[row] = np.frombuffer(page, np.uint8)
+
+
+def copy_pages(data: bytes, offsets: NDArray[np.int64], pages: NDArray[np.uint8], rows: NDArray[np.int64]) -> None:
+    """Copy pages that lie at any offsets of `data` to rows of `pages`, without a Python loop."""
+    size = pages.shape[1]
+    whole = np.dtype((np.void, size))
+    # One element at each byte: taking some of them is one memcpy each.
+    anywhere = np.ndarray((len(data) - size + 1,), whole, data, strides=(1,))
+    pages.view(whole).reshape(-1)[rows] = anywhere[offsets]
 
 
 def held(bitmap: Bitmap, bits: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -143,7 +192,7 @@ def _check(dump: KdumpDump, pfns: NDArray[np.int64], descriptors: NDArray[np.voi
     """Refuse descriptors that cannot be right, before anything is read for them."""
     compressed = (descriptors["flags"] & compression.ANY) != 0
     size = descriptors["size"]
-    bad = (size > dump.page_size) | (size == 0) | (~compressed & (size != dump.page_size))
+    bad = (size > dump.block_size) | (size == 0) | (~compressed & (size != dump.block_size))
     bad |= descriptors["offset"] > dump.source.size
     if bad.any():
-        dump._page(int(pfns[int(np.argmax(bad))]))  # raises, with the reason
+        dump.block(int(pfns[int(np.argmax(bad))]))  # raises, with the reason

@@ -1,13 +1,13 @@
 """Page decompression: the four methods of the kdump-compressed format, each bounded to one page.
 
-The libraries are imported when the first page of their kind is read. LZO and snappy fall back to plain Python
+The libraries are loaded when the first page of their kind is read. LZO and snappy fall back to plain Python
 (`lzo`, `snappy`), about a thousand times slower, so that a kernel log can be read on a host without them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from kdumpy.errors import DamagedDump, HostError
 
@@ -33,10 +33,7 @@ def name_of(flags: int) -> str:
 
 def decompress(flags: int, data: bytes, page_size: int, where: str) -> bytes:
     """Return the page of `page_size` bytes that `data` holds; DamagedDump when it does not."""
-    try:
-        method = _loaded[flags]
-    except KeyError:
-        method = _load(flags)
+    method = _loaded.get(flags) or method_of(flags)
     try:
         page = method(data, page_size)
     except (HostError, MemoryError):
@@ -50,7 +47,10 @@ def decompress(flags: int, data: bytes, page_size: int, where: str) -> bytes:
     return page
 
 
-def _load(flags: int) -> Decompressor:
+def method_of(flags: int) -> Decompressor:
+    """Return what decompresses pages of a method; HostError when the host lacks its library."""
+    if flags in _loaded:
+        return _loaded[flags]
     bit = next(bit for bit in NAMES if flags & bit)
     method = {ZLIB: _zlib, LZO: _lzo, SNAPPY: _snappy, ZSTD: _zstd}[bit]()
     _loaded[flags] = method
@@ -58,15 +58,27 @@ def _load(flags: int) -> Decompressor:
 
 
 def _zlib() -> Decompressor:
-    import zlib
+    make: Callable[[], Any]
+    try:
+        from isal import isal_zlib
+        make = isal_zlib.decompressobj
+    except ImportError:
+        import zlib
+        make = zlib.decompressobj
 
     def zlib_page(data: bytes, page_size: int) -> bytes:
         # One byte more than a page may come out, so that a longer stream is seen and not cut.
-        return zlib.decompressobj().decompress(data, page_size + 1)
+        page: bytes = make().decompress(data, page_size + 1)
+        return page
     return zlib_page
 
 
 def _lzo() -> Decompressor:
+    try:
+        from kdumpy.dumpfile.liblzo import LibLzo
+        return LibLzo().decompress
+    except (ImportError, OSError):  # no liblzo2, or a Python without ctypes
+        pass
     try:
         from lzallright import LZOCompressor
     except ImportError:

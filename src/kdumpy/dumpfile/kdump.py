@@ -214,8 +214,6 @@ class KdumpDump(PagedDump):
     def read_pages(self, pfns: Sequence[int] | NDArray[np.integer],
                    missing: Literal["raise", "zero"] = "raise") -> NDArray[np.uint8]:
         """Return whole pages, shape (n, page_size), in the order asked for; see `kdumpy.dumpfile.bulk`."""
-        if self.pages_per_block > 1:
-            return super().read_pages(pfns, missing)
         from kdumpy.dumpfile.bulk import read_kdump_pages
         return read_kdump_pages(self, pfns, missing)
 

@@ -21,14 +21,15 @@ def worst_case(size: int) -> int:
 
 
 class LibLzo:
-    """The two functions, on addresses; OSError where the library is not there."""
+    """The two functions, on addresses; OSError where the library is not there. Not to be shared by threads."""
 
     def __init__(self) -> None:
         library = ctypes.CDLL(NAME)
         pointer, size = ctypes.c_void_p, ctypes.c_size_t
         self._compress = library.lzo1x_1_compress
-        self._decompress = library.lzo1x_decompress_safe
-        for function in (self._compress, self._decompress):
+        self.decompress_safe = library.lzo1x_decompress_safe
+        """lzo1x_decompress_safe(source, size, target, where the target's size is and the result's goes, None)."""
+        for function in (self._compress, self.decompress_safe):
             function.argtypes = (pointer, size, pointer, pointer, pointer)
             function.restype = ctypes.c_int
         self._work = ctypes.create_string_buffer(_WORK)
@@ -45,8 +46,10 @@ class LibLzo:
     def decompress(self, data: bytes, page_size: int) -> bytes:
         """Return what `data` holds, at most `page_size` bytes; ValueError when it is no LZO or holds more."""
         page = ctypes.create_string_buffer(page_size)
-        length = ctypes.c_size_t(page_size)
-        status = self._decompress(data, len(data), ctypes.addressof(page), ctypes.addressof(length), None)
+        self._length.value = page_size
+        # A bytes object's own address; it is not written to.
+        source = ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value
+        status = self.decompress_safe(source, len(data), ctypes.addressof(page), self._length_at, None)
         if status:
             raise ValueError(f"liblzo2 answers {status}")
-        return page.raw[:length.value]
+        return page.raw[:self._length.value]
