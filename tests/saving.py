@@ -31,7 +31,7 @@ def need_root(what: str) -> None:
 def need_program(*names: str) -> None:
     for name in names:
         if shutil.which(name) is None and not Path("/usr/sbin", name).exists():
-            pytest.skip(f"{name} is not installed: tools/system-packages lab")
+            pytest.skip(f"{name} is not installed: tools/system-packages tests")
 
 
 def config(**values: object) -> CaptureConfig:

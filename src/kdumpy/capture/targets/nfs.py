@@ -90,10 +90,8 @@ class NfsTarget(DirectoryTarget):
         failure: HostError | None = None
         for export in (self._path, *self._path.parents):
             for version in self._versions():
-                where = mounting.mount_point()
                 try:
-                    self._mount_one(export, version, where)
-                    return where, self._path.relative_to(export)
+                    return self._mount_one(export, version), self._path.relative_to(export)
                 except HostError as error:
                     failure = failure or error
                     if not any(words in error.why for words in _NOT_THERE):
@@ -106,15 +104,17 @@ class NfsTarget(DirectoryTarget):
         chosen = any(option.partition("=")[0] in ("vers", "nfsvers") for option in self._options.split(","))
         yield from ("",) if chosen or _helper() else ("vers=4.2", "vers=4.0", "vers=3,proto=tcp,nolock")
 
-    def _mount_one(self, export: PurePosixPath, version: str, where: Path) -> None:
+    def _mount_one(self, export: PurePosixPath, version: str) -> Path:
         server = f"[{self._server}]" if ":" in self._server else self._server
         options = [self._options, version, f"port={self._port}" if self._port else ""]
         if _helper():
             options.append("retry=0")  # one try takes long enough; prepare() tries again
         else:
             options.append(f"addr={_address(self._server)}")
+        where = mounting.mount_point()
         mounting.mount("nfs", f"{server}:{export}", where, "nosuid,nodev,noexec", *options, seconds=_MOUNT_SECONDS,
                        helper=_helper())
+        return where
 
     def place(self, name: str) -> str:
         """Return where it lies on the server."""
