@@ -47,18 +47,19 @@ class PageSorter:
         self.unreadable = self.impossible = self.without_map = 0
         stop = self._dump.max_pfn if stop is None else min(stop, self._dump.max_pfn)
         raw = np.zeros((BATCH, self.layout.size), np.uint8)
-        block: Block | None = None
-        for first, runs in self._memory_by_batch(start, stop):
-            if block is None:
+        block, expected = NO_BLOCK, -1
+        for first, runs in self._memory_by_batch(start // BATCH * BATCH, stop):
+            if first != expected:
                 block = self._block_into(first)
-            count = min(BATCH, stop - first)
-            rows = raw[:count]
+            expected = first + BATCH
+            rows = raw[:min(BATCH, stop - first)]
             self._read(first, runs, rows)
-            found = classify(rows, self.layout, first, block)
-            # A block without memory in between goes on.
-            block = found.block if found.block.stop or block.stop <= first + count else block
-            self.impossible += found.impossible
-            yield first, _only_memory(found.kinds, first, runs)
+            kinds, block, impossible = classify(rows, self.layout, first, block)
+            self.impossible += impossible
+            _only_memory(kinds, first, runs)
+            kinds[:max(start - first, 0)] = Kind.NOT_MEMORY
+            if kinds.any():
+                yield first, kinds
 
     def _memory_by_batch(self, start: int, stop: int) -> Iterator[tuple[int, list[tuple[int, int]]]]:
         """Yield (first pfn of a batch, runs of memory in it as (pfn, one past the last))."""
@@ -83,9 +84,9 @@ class PageSorter:
         for low, high in runs:
             memory[low - first:high - first] = True
         flat = rows.reshape(-1)
-        # Up to an even pfn on both sides: a compound page's second struct page belongs to its head.
-        low, high = runs[0][0] & ~1, min(runs[-1][1] + 1 & ~1, first + len(rows))
-        for start, stop, address in self._map.arrays(low, high):
+        # All of the batch and not only its memory: in a dump that was filtered before, the head of a block that
+        # memory lies in need not be there itself.
+        for start, stop, address in self._map.arrays(first, first + len(rows)):
             flat[filled * size:(start - first) * size] = 0
             self.without_map += int(np.count_nonzero(memory[filled:start - first]))
             filled = stop - first
@@ -117,11 +118,10 @@ class PageSorter:
         return NO_BLOCK
 
 
-def _only_memory(kinds: NDArray[np.uint8], first: int, runs: list[tuple[int, int]]) -> NDArray[np.uint8]:
-    """Set what is not memory to NOT_MEMORY, and return `kinds`."""
+def _only_memory(kinds: NDArray[np.uint8], first: int, runs: list[tuple[int, int]]) -> None:
+    """Set what is not memory to NOT_MEMORY."""
     done = 0
     for low, high in runs:
         kinds[done:low - first] = Kind.NOT_MEMORY
         done = high - first
     kinds[done:] = Kind.NOT_MEMORY
-    return kinds
