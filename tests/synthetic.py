@@ -6,6 +6,7 @@ import itertools
 import random
 import struct
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -14,7 +15,8 @@ from kdumpy.dumpfile.compressors import compressor
 from kdumpy.dumpfile.elfwriter import ElfWriter
 from kdumpy.dumpfile.kdumpwriter import KdumpWriter
 from kdumpy.dumpfile.notes import NT_PRSTATUS, REGISTERS, Machine, Note
-from kdumpy.dumpfile.sink import Buffer, Sink, flat_bytes
+from kdumpy.dumpfile.opening import open_dump
+from kdumpy.dumpfile.sink import Buffer, FileSink, Sink, flat_bytes
 from kdumpy.dumpfile.source import BytesSource
 from kdumpy.dumpfile.vmcoreinfo import VmcoreInfo
 
@@ -158,3 +160,14 @@ def write_elf(dump: Dump, sink: Sink, runs: Sequence[tuple[int, int, int]] | Non
             sink.write_at(writer.offset_of(number) + (start - first) * dump.page_size, pages)
     writer.finish(incomplete=incomplete)
     return writer
+
+
+def for_makedumpfile(path: Path, folder: Path) -> Path:
+    """Return the dump, or an lzo copy of it where the distribution's makedumpfile is not built for its compression."""
+    with open_dump(path) as dump:
+        if dump.compression not in ("zstd", "snappy"):
+            return path
+        copy = folder / f"{path.name}.lzo"
+        with FileSink(copy) as sink:
+            write_kdump(dump, sink, "lzo", level=dump.dump_level or 0)
+    return copy

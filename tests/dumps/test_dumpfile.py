@@ -28,6 +28,7 @@ from kdumpy.dumpfile.paging import KernelMemory
 from kdumpy.dumpfile.source import BytesSource
 from kdumpy.errors import DamagedDump, KdumpyError, MissingPage
 from kdumpy.vm import kernels, laboratory
+from synthetic import for_makedumpfile
 
 KERNELS = ("5.10", "6.1", "6.12", "newest")
 PAGES = 2000
@@ -52,7 +53,7 @@ def live() -> Path:
 
 
 def makedumpfile(source: Path, target: Path, *options: str) -> Path:
-    command = ["makedumpfile", *options, str(source)]
+    command = ["makedumpfile", *options, str(for_makedumpfile(source, target.parent))]
     if "-F" in options:
         with target.open("wb") as file:
             subprocess.run(command, stdout=file, stderr=subprocess.DEVNULL, check=True)
@@ -115,7 +116,7 @@ def test_headers(vmcore: Path) -> None:
     with open_dump(vmcore) as dump:
         assert dump.format == "kdump"
         assert dump.machine.value == "x86_64"
-        assert dump.compression == "lzo"
+        assert dump.compression in ("lzo", "zstd")
         assert dump.dump_level in (1, 31)
         assert not dump.incomplete
         assert dump.utsname is not None
@@ -405,7 +406,7 @@ def test_incomplete_is_told(one: Path) -> None:
     data[424] |= 8  # DUMP_DH_COMPRESSED_INCOMPLETE
     verdict = health(open_source(BytesSource(bytes(data))))
     assert verdict.state is State.INCOMPLETE
-    assert "out of space" in verdict.reasons[0].what
+    assert "marked it as incomplete" in verdict.reasons[0].what
 
 
 def test_wrong_filter_is_recognised(tmp_path: Path) -> None:

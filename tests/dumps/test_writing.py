@@ -17,7 +17,7 @@ from kdumpy.dumpfile.health import State, health
 from kdumpy.dumpfile.sink import FileSink, StreamSink
 from kdumpy.dumpfile.splitset import SplitDump, parts
 from kdumpy.vm import kernels, laboratory
-from synthetic import pfns_of, write_elf, write_kdump
+from synthetic import for_makedumpfile, pfns_of, write_elf, write_kdump
 
 METHODS = ("zlib", "lzo", "snappy", "zstd", "none")
 OF_THE_DISTRIBUTION = ("zlib", "lzo", "none")
@@ -109,7 +109,8 @@ def test_filtered_again_by_makedumpfile(origin: Dump, written: dict[str, list[Pa
 
 def test_the_log_by_makedumpfile(origin: Dump, written: dict[str, list[Path]], tmp_path: Path) -> None:
     logs: list[str] = []
-    for path in (Path(origin.source.name), written["zlib"][0], written["none"][0], written["elf"][0]):
+    paths = [for_makedumpfile(Path(origin.source.name), tmp_path), *written["zlib"], *written["none"], *written["elf"]]
+    for path in paths:
         log = tmp_path / f"{len(logs)}.txt"
         makedumpfile("--dump-dmesg", path, log)
         logs.append(log.read_text())
