@@ -8,9 +8,13 @@ import time
 from dataclasses import dataclass
 
 from kdumpy.dumpfile.base import Dump
-from kdumpy.dumpfile.dmesg import read_log
+from kdumpy.dumpfile.dmesg import LogRecord, Progress, open_log, read_log
+from kdumpy.errors import KdumpyError
 
 NAME = "vmcore-dmesg.txt"
+
+_LARGEST = 32 << 20
+"""Bytes of text; of a longer log the end is kept, which tells of the crash."""
 
 _NAMELESS = ("", "(none)", "localhost", "localhost.localdomain")
 """Host names that tell nothing."""
@@ -20,7 +24,7 @@ _NAMELESS = ("", "(none)", "localhost", "localhost.localdomain")
 class CrashLog:
     """The text, and what is to be said of it."""
 
-    data: bytes
+    data: bytes | bytearray
     """As dmesg prints it, UTF-8."""
     lines: int
     losses: str
@@ -29,18 +33,48 @@ class CrashLog:
 
 def crash_log(dump: Dump) -> CrashLog:
     """Return the kernel log of the crashed kernel; KdumpyError when there is nothing to give."""
+    progress = Progress()
+    text = _Text()
+    try:
+        # One record after the other: a log of 16 MiB held as records would take all memory that there is.
+        for record in open_log(dump, progress)[1]:
+            text.add(record)
+    except KdumpyError as error:
+        progress.lost(1, error)
+    if not text.lines:
+        return _salvaged(dump)
+    losses = [f"{progress.unreadable} records could not be read: {progress.why}"] if progress.unreadable else []
+    losses += [f"the oldest {text.dropped} bytes are left out: it is too long"] if text.dropped else []
+    return CrashLog(text.data, text.lines, "; ".join(losses))
+
+
+def _salvaged(dump: Dump) -> CrashLog:
+    """Return what can be had when the log cannot be read as it should: the tolerant reader scans memory for it."""
     log = read_log(dump)
-    text = bytearray()
-    lines = 0
-    for line in log.lines():
-        text += line.encode("utf-8", "backslashreplace") + b"\n"
-        lines += 1
-    losses = ""
-    if log.source == "salvage":
-        losses = f"found by a scan of memory, without times and levels, because {log.why}"
-    elif log.unreadable:
-        losses = f"{log.unreadable} records could not be read: {log.why}"
-    return CrashLog(bytes(text), lines, losses)
+    text = _Text()
+    for record in log.records:
+        text.add(record)
+    return CrashLog(text.data, text.lines, f"found by {log.source}, because {log.why}" if log.why else "")
+
+
+class _Text:
+    """The lines so far, the newest of them if there are too many."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.lines = 0
+        self.dropped = 0
+
+    def add(self, record: LogRecord) -> None:
+        """Add a record's lines."""
+        for line in record.lines():
+            self.data += line.encode("utf-8", "backslashreplace") + b"\n"
+            self.lines += 1
+        if len(self.data) > _LARGEST:
+            cut = self.data.index(b"\n", _LARGEST // 4) + 1
+            self.lines -= self.data.count(b"\n", 0, cut)
+            del self.data[:cut]
+            self.dropped += cut
 
 
 def directory_name(dump: Dump, path_name: str = "") -> str:

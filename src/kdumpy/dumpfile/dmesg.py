@@ -15,7 +15,7 @@ from kdumpy.dumpfile.logrecord import LogRecord, Progress
 from kdumpy.dumpfile.paging import KernelMemory
 from kdumpy.errors import KdumpyError, NotInDump
 
-__all__ = ["KernelLog", "LogRecord", "read_log"]
+__all__ = ["KernelLog", "LogRecord", "Progress", "open_log", "read_log"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +49,13 @@ def read_log(dump: Dump, *, allow_salvage: bool = True) -> KernelLog:
     Raises NotInDump, MissingPage or DamagedDump when there is nothing to give.
     """
     progress = Progress()
-    readers = {"prb": (ringbuffer.read_ringbuffer, "printk ringbuffer"),
-               "log_buf": (logbuf.read_log_buffer, "log buffer")}
     if not dump.vmcoreinfo and allow_salvage:
         found = salvage.find_vmcoreinfo(dump)
         if found is not None:
             dump.adopt_vmcoreinfo(found)
     try:
-        name = next((name for name in readers if f"SYMBOL({name})" in dump.vmcoreinfo), "")
-        if not name:
-            dump.vmcoreinfo.symbol("prb")  # raises, with the reason
-        reader, source = readers[name]
-        records = tuple(reader(KernelMemory(dump), progress))
+        source, reader = open_log(dump, progress)
+        records = tuple(reader)
         if records:
             return KernelLog(records, progress.unreadable, records[0].seq, source, progress.why)
         failure: KdumpyError = NotInDump("no record of the kernel log can be read", where=dump.source.name,
@@ -72,3 +67,18 @@ def read_log(dump: Dump, *, allow_salvage: bool = True) -> KernelLog:
         if records:
             return KernelLog(records, 0, 0, "salvage", str(failure))
     raise failure
+
+
+def open_log(dump: Dump, progress: Progress) -> tuple[str, Iterator[LogRecord]]:
+    """Return what the log is kept in, and its records one at a time, oldest first: none is held in memory.
+
+    What cannot be read is counted in `progress`. Raises NotInDump when VMCOREINFO names no log; the iterator raises
+    a KdumpyError when the log's own header cannot be read.
+    """
+    readers = {"prb": (ringbuffer.read_ringbuffer, "printk ringbuffer"),
+               "log_buf": (logbuf.read_log_buffer, "log buffer")}
+    name = next((name for name in readers if f"SYMBOL({name})" in dump.vmcoreinfo), "")
+    if not name:
+        dump.vmcoreinfo.symbol("prb")  # raises, with the reason
+    reader, source = readers[name]
+    return source, reader(KernelMemory(dump), progress)

@@ -71,6 +71,10 @@ class _Layout:
         return layout
 
 
+_CACHED_PAGES = 32
+"""Of each ring; records are read in order."""
+
+
 class _Ring:
     """A ring in virtual memory, read a page at a time and only where it is used."""
 
@@ -93,6 +97,8 @@ class _Ring:
                     data = self.memory.read(page, self._page_size)
                 except KdumpyError as error:
                     data = error
+                if len(self._pages) >= _CACHED_PAGES:  # a log may have 16 MiB, a capture kernel little more to spare
+                    del self._pages[next(iter(self._pages))]
                 self._pages[page] = data
             if isinstance(data, KdumpyError):
                 raise data

@@ -12,6 +12,7 @@ import lab
 from kdumpy.capture import log
 from kdumpy.dumpfile import Utsname, open_dump
 from kdumpy.dumpfile.base import PagedDump
+from kdumpy.errors import NotInDump
 
 
 def test_the_log_is_what_kdumpy_log_prints() -> None:
@@ -50,3 +51,23 @@ def test_without_a_name_the_address_stands(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(PagedDump, "utsname", None)
     with open_dump(lab.bundled()) as dump:
         assert re.match(r"[0-9a-f.:]+-2026-", log.directory_name(dump))
+
+
+def test_of_a_log_that_is_too_long_the_end_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_dump(lab.bundled()) as dump:
+        whole = log.crash_log(dump)
+        monkeypatch.setattr(log, "_LARGEST", 8000)
+        cut = log.crash_log(dump)
+    assert len(cut.data) <= 8000
+    assert whole.data.endswith(cut.data)
+    assert cut.lines == cut.data.count(b"\n")
+    assert cut.losses == f"the oldest {len(whole.data) - len(cut.data)} bytes are left out: it is too long"
+
+
+def test_what_the_ring_does_not_give_is_scanned_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_arguments: object) -> None:
+        raise NotInDump("no tables")
+
+    monkeypatch.setattr(log, "open_log", broken)
+    with open_dump(lab.bundled()) as dump:
+        assert log.crash_log(dump).lines > 300

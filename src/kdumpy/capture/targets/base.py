@@ -56,7 +56,7 @@ class Target(Protocol):
     def digest(self, name: str) -> str | None:
         """Return the SHA-256 of a kept file in hexadecimal, or None where it cannot be had."""
 
-    def put(self, name: str, data: bytes) -> None:
+    def put(self, name: str, data: bytes | bytearray) -> None:
         """Write a small file at once, whole or not at all, for good."""
 
     def place(self, name: str) -> str:

@@ -17,7 +17,7 @@ def environment() -> Mapping[str, str]:
     return {**os.environ, "LC_ALL": "C"}
 
 
-def run(command: Sequence[str], what: str, *, seconds: float = SECONDS, data: bytes | None = None) -> bytes:
+def run(command: Sequence[str], what: str, *, seconds: float = SECONDS, data: bytes | bytearray | None = None) -> bytes:
     """Run a program and return what it printed; `data` is its standard input.
 
     Raises:

@@ -137,7 +137,7 @@ class DirectoryTarget:
         with told("cannot read the dump back", self.directory / name), (self.directory / name).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
-    def put(self, name: str, data: bytes) -> None:
+    def put(self, name: str, data: bytes | bytearray) -> None:
         """Write a small file; what is held back for that is given up when there is no other room."""
         try:
             write_whole(self.directory / name, data)

@@ -121,7 +121,7 @@ class EncryptedTarget:
         """Return the sum of the encrypted file."""
         return self._inner.digest(name)
 
-    def put(self, name: str, data: bytes) -> None:
+    def put(self, name: str, data: bytes | bytearray) -> None:
         """Write a small file, encrypted unless it tells nothing."""
         if name.endswith(_PLAIN):
             self._inner.put(name, data)
@@ -140,7 +140,7 @@ class EncryptedTarget:
     def _name(self, name: str) -> str:
         return self._names.get(name, name)
 
-    def _encrypt(self, data: bytes) -> bytes:
+    def _encrypt(self, data: bytes | bytearray) -> bytes:
         encrypted = run(self._cipher.command(), "cannot encrypt", data=data)
         if not encrypted:
             raise HostError("cannot encrypt", where=self._cipher.command()[0], why="the program gave nothing")

@@ -27,7 +27,7 @@ def told(what: str, where: Path | str) -> Iterator[None]:
         raise HostError(what, where=str(where), why=reason) from error
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes | bytearray) -> None:
     """Write a file so that after a power cut it is there whole, or as it was before."""
     with told("cannot write", path):
         partial = path.with_name(f".{path.name}.partial")
@@ -45,7 +45,7 @@ def write_whole(path: Path, data: bytes) -> None:
         sync_directory(path.parent)
 
 
-def write_all(descriptor: int, data: bytes | memoryview) -> None:
+def write_all(descriptor: int, data: bytes | bytearray | memoryview) -> None:
     """Write all of it; a short write is followed by the rest, or by its error."""
     rest = memoryview(data)
     while rest:

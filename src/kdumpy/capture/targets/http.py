@@ -103,7 +103,7 @@ class HttpTarget(StreamedTarget):
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         return http.client.HTTPSConnection(host, port, timeout=_SECONDS, context=context)
 
-    def _ask(self, method: str, path: str, body: bytes | None = None) -> tuple[int, str]:
+    def _ask(self, method: str, path: str, body: bytes | bytearray | None = None) -> tuple[int, str]:
         connection = self._connection()
         try:
             connection.request(method, path, body=body, headers=self._headers)
@@ -152,7 +152,7 @@ class HttpTarget(StreamedTarget):
     def discard(self, name: str) -> None:
         """Do nothing: an upload that was not ended is no file."""
 
-    def put(self, name: str, data: bytes) -> None:
+    def put(self, name: str, data: bytes | bytearray) -> None:
         """Send a small file."""
         status, reason = self._ask("PUT", self._path(name), data)
         if status not in _DONE:

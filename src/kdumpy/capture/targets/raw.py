@@ -103,7 +103,7 @@ class RawTarget:
         self._node = Path()
         self._layout = Layout(0)
         self._table = Table(directory)
-        self._files: dict[str, bytes] = {}
+        self._files: dict[str, bytes | bytearray] = {}
         self._sink: FileSink | _DeviceStream | None = None
 
     def prepare(self) -> None:
@@ -191,7 +191,7 @@ class RawTarget:
                 left -= len(piece)
         return total.hexdigest()
 
-    def put(self, name: str, data: bytes) -> None:
+    def put(self, name: str, data: bytes | bytearray) -> None:
         """Write all small files anew, into the half that is not in use, then the table that points there."""
         self._files[name] = data
         room = self._layout.half_bytes - sum(len(other) for key, other in self._files.items() if key != name)

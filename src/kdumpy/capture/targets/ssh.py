@@ -125,7 +125,7 @@ class SshTarget(StreamedTarget):
         path = self._directory / incomplete(self._names.get(name, name))
         self._remote(f"rm -f {_shell(path)}", "cannot remove the incomplete dump")
 
-    def put(self, name: str, data: bytes) -> None:
+    def put(self, name: str, data: bytes | bytearray) -> None:
         """Write a small file whole."""
         partial, path = _shell(PurePosixPath(f".{name}.partial")), _shell(PurePosixPath(name))
         self._remote(f"umask 077; cd {_shell(self._directory)} && cat >{partial} && "
@@ -139,7 +139,7 @@ class SshTarget(StreamedTarget):
         """End a connection that is still there."""
         self._abort()
 
-    def _remote(self, script: str, what: str, data: bytes | None = None) -> bytes:
+    def _remote(self, script: str, what: str, data: bytes | bytearray | None = None) -> bytes:
         try:
             return run([*self._command, f"export LC_ALL=C; {script}"], what, data=data)
         except HostError as error:
