@@ -159,6 +159,16 @@ def test_a_kernel_that_is_not_understood_is_refused(memory: Dump) -> None:
                 PageSorter(dump)
 
 
+def test_a_layout_that_would_throw_the_kernel_away_is_refused(memory: Dump) -> None:
+    """PG_lru is said to be where PG_reserved is: the kernel's own image would be page cache."""
+    reserved = {"6.1": 12, "5.10": 12}.get(memory.vmcoreinfo.osrelease[:4].rstrip("."), 13)
+    lines = memory.vmcoreinfo.raw.splitlines()
+    lines = [b"NUMBER(PG_lru)=%d" % reserved if line.startswith(b"NUMBER(PG_lru)") else line for line in lines]
+    memory.adopt_vmcoreinfo(VmcoreInfo(b"\n".join(lines)))
+    with pytest.raises(NotInDump, match="not understood"):
+        PageSorter(memory)
+
+
 class Wrapped:
     """A dump behind another object, as the redacting reader is: with a hole in its physical memory."""
 

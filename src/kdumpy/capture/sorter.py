@@ -8,12 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdumpy.capture.kinds import Kind
-from kdumpy.capture.pages.classify import NO_BLOCK, Block, classify
+from kdumpy.capture.pages.classify import NO_BLOCK, Block, Classified, classify
 from kdumpy.capture.pages.layout import LARGEST_ORDER, PageLayout
 from kdumpy.capture.pages.reading import read_array
 from kdumpy.capture.pages.sections import memory_map
+from kdumpy.capture.pages.witnesses import kernel_pages
 from kdumpy.dumpfile.base import Dump
 from kdumpy.dumpfile.paging import KernelMemory
+from kdumpy.errors import NotInDump
 
 BATCH = 32768
 """Pages: 128 MiB of 4 KiB pages, whose struct pages are 2 MiB."""
@@ -26,7 +28,7 @@ class PageSorter:
     """
 
     def __init__(self, dump: Dump) -> None:
-        """Learn the kernel's layout; NotInDump (or another KdumpyError) when it cannot be known."""
+        """Learn the kernel's layout; NotInDump (or another KdumpyError) when it cannot be known, or is not right."""
         self._dump = dump
         self.layout = PageLayout.of(dump.vmcoreinfo)
         self._memory = KernelMemory(dump)
@@ -37,6 +39,7 @@ class PageSorter:
         """Pages whose struct page (or that of the block they lie in) claims what cannot be, in the walk so far."""
         self.without_map = 0
         """Pages of memory that the kernel has no struct page for, such as a device's, in the walk so far."""
+        self._check_witnesses()
 
     def batches(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         """Yield (first pfn, kinds (n,)) in rising order, for the memory in pfns [start, stop).
@@ -104,18 +107,29 @@ class PageSorter:
 
         Blocks are aligned to their size, so there are few places where it can begin.
         """
-        raw = np.zeros((2, self.layout.size), np.uint8)
         for order in range(LARGEST_ORDER, BATCH.bit_length() - 1, -1):
             head = first >> order << order
-            if head == first:
-                continue
-            raw[:] = 0
-            for _, _, address in self._map.arrays(head, head + 2):
-                read_array(self._dump, self._memory, address, raw.reshape(-1))
-            block = classify(raw, self.layout, head, NO_BLOCK).block
+            block = self._two(head).block if head != first else NO_BLOCK
             if block.stop > first:
                 return block
         return NO_BLOCK
+
+    def _check_witnesses(self) -> None:
+        """Refuse a layout by which a page that is surely the kernel's would be left out."""
+        for what, physical in kernel_pages(self._memory):
+            pfn = physical // self._memory.page_size
+            kind = Kind(int(self._two(pfn & ~1).kinds[pfn & 1]))
+            if kind not in (Kind.KERNEL, Kind.HWPOISON):
+                raise NotInDump("this kernel's struct page is not understood", where=self._dump.vmcoreinfo.where,
+                                why=f"by it the page of {what}, physical {physical:#x}, is {kind.name.lower()}")
+
+    def _two(self, pfn: int) -> Classified:
+        """Return what the struct pages of an even pfn and the next say."""
+        raw = np.zeros((2, self.layout.size), np.uint8)
+        for _, _, address in self._map.arrays(pfn, pfn + 2):
+            if read_array(self._dump, self._memory, address, raw.reshape(-1)):
+                raw[:] = 0
+        return classify(raw, self.layout, pfn, NO_BLOCK)
 
 
 def _only_memory(kinds: NDArray[np.uint8], first: int, runs: list[tuple[int, int]]) -> None:
