@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kdumpy.capture.kinds import Kind, left_out
+from kdumpy.capture.memory import filtered, memory_of
 from kdumpy.capture.sorter import PageSorter
 from kdumpy.errors import KdumpyError
 
@@ -85,7 +86,16 @@ class Plan:
         return plan
 
     def chunks(self) -> Iterator[Chunk]:
-        """Yield the chunks in which there is memory, in rising order."""
+        """Yield the chunks in which there is memory, in rising order.
+
+        Memory of which an earlier filter left the pages out is memory still.
+        """
+        if filtered(self.dump):
+            yield from _with_all_memory(self._chunks(), memory_of(self.dump), self.dump.max_pfn)
+        else:
+            yield from self._chunks()
+
+    def _chunks(self) -> Iterator[Chunk]:
         if self._overflown:
             yield from self._sort(count=False)
             return
@@ -133,3 +143,42 @@ class Plan:
         if count:
             self.kinds[Kind.KERNEL] += np.count_nonzero(held)
         return Chunk(first, held, held)
+
+
+def _with_all_memory(chunks: Iterator[Chunk], memory: Iterator[range], max_pfn: int) -> Iterator[Chunk]:
+    """Yield the chunks with all of `memory` in them, and those in which nothing is kept."""
+    kept = next(chunks, None)
+    for first, bits in _in_chunks(memory, max_pfn):
+        while kept is not None and kept.first < first:
+            yield kept
+            kept = next(chunks, None)
+        if kept is not None and kept.first == first:
+            bits[:len(kept.memory)] |= kept.memory
+            held = np.zeros(len(bits), np.bool_)
+            held[:len(kept.kept)] = kept.kept
+            yield Chunk(first, bits, held)
+            kept = next(chunks, None)
+        else:
+            yield Chunk(first, bits, np.zeros(len(bits), np.bool_))
+    while kept is not None:
+        yield kept
+        kept = next(chunks, None)
+
+
+def _in_chunks(runs: Iterator[range], max_pfn: int) -> Iterator[tuple[int, NDArray[np.bool_]]]:
+    """Yield (first pfn, which pages are in one of the runs) of each chunk in which there are some."""
+    first = -1
+    bits = np.zeros(0, np.bool_)
+    for run in runs:
+        start = run.start
+        while start < run.stop:
+            base = start - start % CHUNK
+            if base != first:
+                if first >= 0:
+                    yield first, bits
+                first, bits = base, np.zeros(min(CHUNK, max(max_pfn - base, 0)), np.bool_)
+            stop = min(run.stop, base + CHUNK)
+            bits[start - base:stop - base] = True
+            start = stop
+    if first >= 0:
+        yield first, bits

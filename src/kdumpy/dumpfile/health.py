@@ -91,7 +91,8 @@ def health(dump: Dump, *, deep: bool = False, progress: Progress | None = None) 
     """Judge a dump that was opened; with `deep`, read every page (0.1 to 1 s a GB of dump)."""
     found = _Findings()
     if dump.incomplete:
-        found.add(State.INCOMPLETE, "its writer marked it as incomplete: it ran out of space")
+        found.add(State.INCOMPLETE, "its writer marked it as incomplete: it did not come to the end, or had lost pages "
+                                    "to leave out")
     if isinstance(dump.source, FlattenedSource) and dump.source.damage:
         found.add(State.DAMAGED, f"the flattened stream ends early: {dump.source.damage}")
     if not dump.vmcoreinfo:

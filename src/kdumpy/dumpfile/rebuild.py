@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kdumpy.dumpfile import compression
+from kdumpy.dumpfile.base import Dump
 from kdumpy.dumpfile.bulk import DESCRIPTOR
+from kdumpy.dumpfile.elf import ElfDump
 from kdumpy.dumpfile.flattened import FlattenedSource
 from kdumpy.dumpfile.kdump import KdumpDump
 from kdumpy.dumpfile.sink import Sink
-from kdumpy.dumpfile.storedcopy import Copied, Progress, blocks_of, copy_stored
+from kdumpy.dumpfile.storedcopy import Copied, Progress, blocks_of, copy_stored, parts_of
 from kdumpy.errors import DamagedDump, KdumpyError
 
 if TYPE_CHECKING:
@@ -152,6 +154,24 @@ def rebuild_kdump(dump: KdumpDump, sink: Sink, *, thorough: bool = True,
     copied = copy_stored([dump], sink, pages=dump.split, whole=judge, incomplete=losses.pages > 0, progress=progress)
     losses.settle()
     return copied, losses
+
+
+def lost_extents(dump: Dump) -> list[tuple[int, int]]:
+    """Return (physical address, bytes) of the memory that a dump says it holds and that its tables do not give.
+
+    What the tables tell: no page is unpacked.
+    """
+    if isinstance(dump, ElfDump):
+        size = dump.source.size
+        cut = ((segment, max(min(segment.file_size, size - segment.offset), 0)) for segment in dump.segments)
+        return [(segment.address + held, segment.file_size - held) for segment, held in cut
+                if held < segment.file_size]
+    losses = Losses(dump.page_size)
+    for part in parts_of(dump) or []:
+        for _block in blocks_of([part], PageJudge(part, losses, thorough=False)):
+            pass
+    losses.settle()
+    return losses.extents()
 
 
 def _written(dump: KdumpDump) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:

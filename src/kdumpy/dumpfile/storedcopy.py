@@ -76,6 +76,7 @@ def copy_stored(parts: Sequence[KdumpDump], sink: Sink, *, pages: tuple[int, int
     total = _count(parts, first, last, whole)
     writer.begin(total)
     moved = {id(part): _Moved(part.source, sink) for part in parts}
+    zeros = {id(part): zero_offset(part) for part in parts}
     # The bitmaps first: wherever a pipe or a disk ends, what is there says what is lost.
     for start, memory, kept, _pieces in blocks_of(parts, whole):
         writer.bitmap(start, memory, kept)
@@ -91,9 +92,15 @@ def copy_stored(parts: Sequence[KdumpDump], sink: Sink, *, pages: tuple[int, int
                                   mend="kdumpy repair makes a readable dump of it")
             unwritten = (found["offset"] == 0) & (found["size"] == 0)
             incomplete = incomplete or bool(unwritten.any())
-            offsets, end = moved[id(piece.part)].place(found["offset"], found["size"], end)
-            offsets[unwritten] = 0
-            writer.descriptors(rank, offsets, found["size"], found["flags"])
+            zero = zeros[id(piece.part)]
+            shared = found["offset"] == zero if zero is not None else np.zeros(len(found), np.bool_)
+            stored = ~(unwritten | shared)
+            table = np.zeros(len(found), DESCRIPTOR)
+            table[stored] = found[stored]
+            table["offset"][stored], end = moved[id(piece.part)].place(
+                found["offset"][stored], found["size"][stored], end)
+            table["offset"][shared], table["size"][shared], table["flags"][shared] = writer.zero_descriptor
+            writer.descriptors(rank, table["offset"], table["size"], table["flags"])
             rank += len(found)
         if progress is not None and pieces:
             progress(rank, total, end)
@@ -116,11 +123,11 @@ def _count(parts: Sequence[KdumpDump], first: int, last: int, whole: Whole | Non
                for _start, _memory, _kept, pieces in blocks_of(parts, whole) for piece in pieces)
 
 
-def blocks_of(parts: Sequence[KdumpDump], whole: Whole | None) \
+def blocks_of(parts: Sequence[KdumpDump], whole: Whole | None = None) \
         -> Iterator[tuple[int, NDArray[np.bool_], NDArray[np.bool_], list[Piece]]]:
     """Yield (first pfn, which pages are memory, which are kept, the pages) of each stretch of 32,768 pages."""
     origin = parts[0]
-    memories = [_memory_bitmap(part) for part in parts]
+    memories = [memory_bitmap(part) for part in parts]
     ranks = [0] * len(parts)
     for number in range(-(-origin.bitmap.size // BLOCK)):
         start = number * _BLOCK_BITS
@@ -145,7 +152,24 @@ def blocks_of(parts: Sequence[KdumpDump], whole: Whole | None) \
             yield start, memory[:room], kept[:room], pieces
 
 
-def _memory_bitmap(part: KdumpDump) -> Bitmap | None:
+def zero_offset(part: KdumpDump) -> int | None:
+    """Return where the page of zeros is stored that all zero pages share, or None where there is none.
+
+    Every writer (makedumpfile, QEMU, kdumpy) puts it in front of all other data.
+    """
+    at = part.descriptors_offset + part.bitmap.count * DESCRIPTOR.itemsize
+    for _start, _memory, _kept, pieces in blocks_of([part]):
+        for piece in pieces:
+            rows = np.flatnonzero(piece.descriptors["offset"] == at)
+            if len(rows):
+                try:
+                    return None if any(part.block(int(piece.pfns[rows[0]]))) else at
+                except KdumpyError:
+                    return None
+    return None
+
+
+def memory_bitmap(part: KdumpDump) -> Bitmap | None:
     """Return the bitmap of what is memory, or None where the dump has one bitmap only."""
     start = (1 + part.header.sub_header_blocks) * part.block_size
     if start == part.bitmap.offset:
@@ -185,6 +209,8 @@ class _Moved:
             -> tuple[NDArray[np.uint64], int]:
         """Copy what of these was not copied before to `end` and behind; return where each is, and the new end."""
         starts = offsets.astype(np.int64)
+        if not len(starts):
+            return offsets, end
         order = np.argsort(starts, kind="stable")
         low, high = starts[order], (starts + sizes)[order]
         fresh = ~self._covered(low, high)
