@@ -21,6 +21,7 @@ PROGRAMS = (*mounting.PROGRAMS, "mount.nfs")
 
 _NOT_THERE = ("No such file or directory", "access denied")
 """What mount says when the server is there and this path is no export of it."""
+_OTHER_VERSION = "Protocol not supported"
 _PAUSE = 2.0
 _MOUNT_SECONDS = 90
 
@@ -45,6 +46,8 @@ def split(url: str) -> tuple[str, int | None, PurePosixPath]:
     path = PurePosixPath(unquote(parts.path) or "/")
     if not parts.hostname or parts.username or parts.query or parts.fragment:
         raise UsageError(f"not an NFS server's export: {url!r}", mend="nfs://server/export/directory is right")
+    if not parts.hostname.isascii():
+        raise UsageError(f"the server's name is not plain ASCII: {url!r}", mend="write it as xn--… or as an address")
     if ".." in path.parts:
         raise UsageError(f"the directory may not hold `..`: {url!r}")
     return parts.hostname, port, path
@@ -88,12 +91,14 @@ class NfsTarget(DirectoryTarget):
     def _mount(self) -> tuple[Path, PurePosixPath]:
         """Mount; return the mount point and what is left of the path below it."""
         failure: HostError | None = None
-        for export in (self._path, *self._path.parents):
-            for version in self._versions():
+        for version in self._versions():
+            for export in (self._path, *self._path.parents):
                 try:
                     return self._mount_one(export, version), self._path.relative_to(export)
                 except HostError as error:
                     failure = failure or error
+                    if _OTHER_VERSION in error.why:
+                        break
                     if not any(words in error.why for words in _NOT_THERE):
                         raise
         assert failure is not None
@@ -134,7 +139,8 @@ def _helper() -> bool:
 
 def _address(server: str) -> str:
     try:
-        return str(socket.getaddrinfo(server, 2049, type=socket.SOCK_STREAM)[0][4][0])
+        # As bytes: for text Python wants the codec for international names, which a small image does not carry.
+        return str(socket.getaddrinfo(server.encode(), 2049, type=socket.SOCK_STREAM)[0][4][0])
     except OSError as error:
         raise HostError("cannot find the NFS server", where=server, why=error.strerror or str(error),
                         mend="give its address in place of its name") from error

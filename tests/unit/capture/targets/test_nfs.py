@@ -45,14 +45,25 @@ def test_the_deepest_directory_that_is_there_is_mounted(monkeypatch: pytest.Monk
 
 
 def test_without_the_helper_the_kernel_is_told_address_and_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    mount = Mount(monkeypatch, {"vers=4": "mount: mounting failed: No such file or directory"}, helper=False)
-    target = target_of("nfs://127.0.0.1:12049/", config(nfs_options="hard"), "here")
+    mount = Mount(monkeypatch, {"vers=4": "mount: mounting failed: Protocol not supported"}, helper=False)
+    target = target_of("nfs://127.0.0.1:12049/dir", config(nfs_options="hard"), "here")
     assert isinstance(target, nfs.NfsTarget)
     where, _inside = target._mount()
     mounting.remove_mount_point(where)
     assert [options for _what, options in mount.asked] == [
         f"nosuid,nodev,noexec,hard,{version},port=12049,addr=127.0.0.1"
         for version in ("vers=4.2", "vers=4.0", "vers=3,proto=tcp,nolock")]
+
+
+def test_a_version_is_not_given_up_because_a_directory_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    mount = Mount(monkeypatch, {"/srv/a": "failed: No such file or directory", "vers=4.0": "Protocol not supported",
+                                "vers=3": "Protocol not supported"}, helper=False)
+    target = target_of("nfs://127.0.0.1/srv/a/b", config(), "here")
+    assert isinstance(target, nfs.NfsTarget)
+    where, inside = target._mount()
+    mounting.remove_mount_point(where)
+    assert [what for what, _options in mount.asked] == [f"127.0.0.1:/srv{rest}" for rest in ("/a/b", "/a", "")]
+    assert inside == PurePosixPath("a/b")
 
 
 def test_a_version_that_was_chosen_is_the_only_one(monkeypatch: pytest.MonkeyPatch) -> None:
