@@ -8,6 +8,7 @@ kills it is written to build/fuzz/; make a test of it, with the mend.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import re
 import resource
@@ -34,7 +35,7 @@ def limit_memory() -> None:
 
 def with_atheris(name: str, seconds: int) -> None:
     """Run one target under libFuzzer; does not return."""
-    import atheris
+    atheris = importlib.import_module("atheris")  # not everywhere, and without types
     with atheris.instrument_imports(include=["kdumpy.dumpfile"]):
         from fuzz.targets import TARGETS
     target, corpus = TARGETS[name], RESULTS / "corpus" / name
@@ -91,11 +92,7 @@ def main() -> int:
     parser.add_argument("--hypothesis", action="store_true", help="without atheris")
     parser.add_argument("--in-this-process", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    try:
-        import atheris
-        guided = not arguments.hypothesis and atheris is not None
-    except ImportError:
-        guided = False
+    guided = not arguments.hypothesis and importlib.util.find_spec("atheris") is not None
     if arguments.in_this_process:
         if guided:
             with_atheris(arguments.targets[0], arguments.seconds)

@@ -258,7 +258,7 @@ def plain_target(bit: int, plain: Callable[[bytes, int], bytes]) -> Target:
 
 
 TARGETS: dict[str, Target] = {
-    "kdump": file_target(*(lambda method=method: kdump_file(method) for method in METHODS)),  # type: ignore[misc]
+    "kdump": file_target(*(lambda method=method: kdump_file(method) for method in METHODS)),
     "elf": file_target(elf_file),
     "elf-many": file_target(lambda: elf_file(65_600)),
     "flattened": file_target(lambda: stream_of("kdump"), lambda: stream_of("elf")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from collections.abc import Callable
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -41,7 +42,9 @@ def test_nothing_but_answers(name: str) -> None:
 @pytest.mark.parametrize("base", ["kdump", "elf", "flattened"])
 def test_no_field_makes_it_allocate_more_than_the_file_has(base: str) -> None:
     """Every 4 bytes of the headers, each claiming as much as it can."""
-    data = {"kdump": kdump_file, "elf": elf_file, "flattened": lambda: stream_of("kdump")}[base]()
+    made: dict[str, Callable[[], bytes]] = {"kdump": kdump_file, "elf": elf_file,
+                                            "flattened": lambda: stream_of("kdump")}
+    data = made[base]()
     worst = (0, 0)
     tracemalloc.start()
     try:
