@@ -49,7 +49,7 @@ class PageLayout:
     private: int
     """Holds a free block's order."""
     head: int
-    """compound_head, compound_info since 7.1: in both the lowest bit says that the page is a tail."""
+    """compound_head, compound_info in 7.2: in both the lowest bit says that the page is a tail."""
     lru: int
     """PG_lru."""
     has_private: int

@@ -27,12 +27,19 @@ def read_array(dump: Dump, memory: KernelMemory, virtual: int, target: NDArray[n
     """
     lost: list[tuple[int, int]] = []
     done = 0
+    before = -1, 0, 0
     for at, physical, size in memory.extents(virtual, virtual + len(target)):
         start = at - virtual
         if start > done:
             lost.append((done, start))
         done = start + size
-        lost += [(start + low, start + high) for low, high in _read(dump, physical, target[start:done])]
+        # With hugetlb_free_vmemmap the tails of a huge page share one page of struct pages, mapped again and again.
+        if before[0] == physical and before[2] - before[1] == size:
+            target[start:done] = target[before[1]:before[2]]
+            continue
+        missing = [(start + low, start + high) for low, high in _read(dump, physical, target[start:done])]
+        lost += missing
+        before = (-1, 0, 0) if missing else (physical, start, done)
     if done < len(target):
         lost.append((done, len(target)))
     for low, high in lost:
