@@ -147,6 +147,7 @@ class CoreSaver:
             self._target.discard(NAME)
             self._journal.say(f"removed {self.left_behind}")
             self.left_behind = ""
+        self._written = 0
 
     def _fits(self, way: Attempt, *, smaller_ones: bool, last_target: bool) -> bool:
         """Tell whether to try: it fits, as far as can be known, or nothing else is left to try."""
@@ -188,7 +189,6 @@ class CoreSaver:
     def _save(self, way: Attempt, *, smaller_ones: bool) -> None:
         from kdumpy.capture import pipeline
 
-        self._written = 0
         sink: Sink = self._target.open(NAME)
         console = self._journal.console
         console.start(self._dump.page_size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from kdumpy.dumpfile import elf, flattened, kdump
@@ -18,6 +19,10 @@ _OTHERS = {
     b"BZh": "a bzip2 archive", b"PK\3\4": "a zip archive", b"LPKSHHRH": "a SUSE LKCD dump",
     b"sadump": "a sadump", b"\xd2\xbe\xd2\xbe": "a VMware snapshot", b"QEVM": "a QEMU migration stream",
 }
+
+_AGE = b"age-encryption.org/"
+_PGP = re.compile(rb"(?s)\x84.\x03|\x85..\x03|\xc1[\0-\xbf][\x03\x06]|\xc1[\xc0-\xdf].[\x03\x06]")
+"""A packet with a session key for a public key. Source: RFC 9580, sections 4.2 and 5.1."""
 
 
 def open_dump(path: str | Path, *more: str | Path) -> Dump:
@@ -81,6 +86,10 @@ def _unknown(source: Source, start: bytes) -> DumpFormatError | DamagedDump:
         return DamagedDump("the file starts with zeros", where=source.name,
                            why="the capture stopped before it wrote the header")
     other = next((name for magic, name in _OTHERS.items() if start.startswith(magic)), "")
+    if start.startswith(_AGE) or _PGP.match(start):
+        age = start.startswith(_AGE)
+        return DumpFormatError(f"this is encrypted with {'age' if age else 'OpenPGP'}", where=source.name,
+                               mend="decrypt it first: " + ("age --decrypt -i KEYFILE" if age else "gpg --decrypt"))
     if "archive" in other:
         return DumpFormatError(f"this is {other}", where=source.name, mend="unpack it first")
     if other:

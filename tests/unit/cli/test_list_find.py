@@ -12,8 +12,10 @@ from kdumpy.cli.main import main
 
 
 def test_dumps_are_found_by_their_names(tmp_path: Path) -> None:
-    wanted = ["a-2026/vmcore", "b/vmcore-incomplete", "c/202611231730/dump.202611231730", "d/vmcore.flat"]
+    wanted = ["a-2026/vmcore", "b/vmcore-incomplete", "c/202611231730/dump.202611231730", "d/vmcore.flat",
+              "e/vmcore-incomplete.flat", "e/vmcore.flat.age"]
     others = ["a-2026/vmcore-dmesg.txt", "a-2026/kexec-dmesg.log", "b/notes", "c/dump.log", "d/vmcore.gz",
+              "d/vmcore.sha256", "d/vmcore.flat.sha256",
               "1/2/3/4/vmcore"]
     for name in wanted + others:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
