@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -70,15 +71,23 @@ def _read_blocks(dump: KdumpDump, wanted: NDArray[np.int64], missing: Literal["r
     return blocks
 
 
-def pieces(starts: NDArray[np.int64], stops: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-    """Yield [first, last) of the extents, sorted by their starts, that are best read together."""
-    at = 0
-    while at < len(starts):
-        far = at + int(np.searchsorted(starts[at:], starts[at] + _PIECE))
-        gaps = np.flatnonzero(starts[at + 1:far] > np.maximum.accumulate(stops[at:far - 1]) + _GAP)
-        last = at + 1 + int(gaps[0]) if len(gaps) else max(far, at + 1)
-        yield at, last
-        at = last
+def pieces(starts: NDArray[np.int64], stops: NDArray[np.int64], gap: int = _GAP) -> Iterator[tuple[int, int]]:
+    """Yield [first, last) of the extents, sorted by their starts, that are best read together.
+
+    `gap`: bytes between two that are read along rather than skipped.
+    """
+    if not len(starts):
+        return
+    reached = np.maximum.accumulate(stops)
+    edges = (np.flatnonzero(starts[1:] > reached[:-1] + gap) + 1).tolist()
+    for first, last in itertools.pairwise([0, *edges, len(starts)]):
+        at = first
+        while at < last:
+            far = last
+            if starts[last - 1] - starts[at] >= _PIECE:
+                far = at + int(np.searchsorted(starts[at:last], starts[at] + _PIECE))
+            yield at, far
+            at = far
 
 
 def _unpack(dump: KdumpDump, data: bytes, base: int, descriptors: NDArray[np.void],

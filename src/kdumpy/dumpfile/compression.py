@@ -113,12 +113,17 @@ def _zstd() -> Decompressor:
     except ImportError as error:
         raise HostError("the dump's pages are compressed with zstd", why="the zstandard module is missing",
                         mend="pip install zstandard") from error
-    context = zstandard.ZstdDecompressor()
+    import threading
+    own = threading.local()  # a context must not be used by two threads at a time
 
     def zstd_page(data: bytes, page_size: int) -> bytes:
         # max_output_size is ignored when the frame says its size, so look at that first.
         size = zstandard.frame_content_size(data)
         if size > page_size:
             raise ValueError(f"says it is {size} bytes")
-        return context.decompress(data, max_output_size=page_size)
+        context = getattr(own, "context", None)
+        if context is None:
+            context = own.context = zstandard.ZstdDecompressor()
+        page: bytes = context.decompress(data, max_output_size=page_size)
+        return page
     return zstd_page

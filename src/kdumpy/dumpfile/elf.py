@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from kdumpy.dumpfile.elfbulk import Extents
+
 MAGIC = b"\x7fELF"
 
 _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
@@ -174,6 +176,8 @@ class ElfDump(PagedDump):
         """(offset, size) of each PT_NOTE, as the headers claim."""
         self.notes = _read_notes(source, note_extents)
         self._choose_vmcoreinfo(None)
+        self._extents: Extents | None = None
+        """The same as arrays, made when many pages are read."""
         self._starts = [segment.address for segment in self.segments]
         self._count_pages()
 
@@ -260,28 +264,11 @@ class ElfDump(PagedDump):
 
     def read_pages(self, pfns: Sequence[int] | NDArray[np.integer],
                    missing: Literal["raise", "zero"] = "raise") -> NDArray[np.uint8]:
-        """Return whole pages, shape (n, page_size); neighbours are read together, straight into their rows."""
-        import numpy as np
-        wanted = np.asarray(pfns, np.int64)
-        pages = np.empty((len(wanted), self.page_size), np.uint8)
-        flat = pages.reshape(-1)
-        breaks = np.flatnonzero(np.diff(wanted) != 1) + 1
-        for first, last in zip((0, *breaks.tolist()), (*breaks.tolist(), len(wanted)), strict=True):
-            row = first
-            while row < last:
-                pfn = int(wanted[row])
-                segment = self.segment_at(pfn * self.page_size)
-                start, count = row * self.page_size, 1
-                if segment is None or not self.has_page(pfn):
-                    pages[row] = 0
-                    if missing == "raise":  # whole, or cut in two by program headers, or not there at all
-                        pages[row] = np.frombuffer(self._page(pfn), np.uint8)
-                else:
-                    inside = pfn * self.page_size - segment.address
-                    count = min((segment.file_size - inside) // self.page_size, last - row)
-                    self.source.read_into(segment.offset + inside, flat[start:start + count * self.page_size].data)
-                row += count
-        return pages
+        """Return whole pages, shape (n, page_size), in the order asked for; see `kdumpy.dumpfile.elfbulk`."""
+        from kdumpy.dumpfile.elfbulk import Extents, read_elf_pages
+        if self._extents is None:
+            self._extents = Extents(self)
+        return read_elf_pages(self, self._extents, pfns, missing)
 
 
 def _read_header(source: Source) -> Header:

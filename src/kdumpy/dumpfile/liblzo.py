@@ -21,7 +21,7 @@ def worst_case(size: int) -> int:
 
 
 class LibLzo:
-    """The two functions, on addresses; OSError where the library is not there. Not to be shared by threads."""
+    """The two functions, on addresses; OSError where the library is not there. Threads may share `decompress` alone."""
 
     def __init__(self) -> None:
         library = ctypes.CDLL(NAME)
@@ -46,10 +46,11 @@ class LibLzo:
     def decompress(self, data: bytes, page_size: int) -> bytes:
         """Return what `data` holds, at most `page_size` bytes; ValueError when it is no LZO or holds more."""
         page = ctypes.create_string_buffer(page_size)
-        self._length.value = page_size
+        length = ctypes.c_size_t(page_size)
         # A bytes object's own address; it is not written to.
         source = ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value
-        status = self.decompress_safe(source, len(data), ctypes.addressof(page), self._length_at, None)
+        status = self.decompress_safe(source, len(data), ctypes.addressof(page), ctypes.addressof(length),
+                                      None)
         if status:
             raise ValueError(f"liblzo2 answers {status}")
-        return page.raw[:self._length.value]
+        return page.raw[:length.value]

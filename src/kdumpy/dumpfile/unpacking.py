@@ -8,6 +8,7 @@ at a time with one context (multi_decompress_to_buffer: 6, and 4 in two threads)
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -78,11 +79,14 @@ def _libdeflate() -> Unpacker | None:
         return None
     pointer, size_t = ctypes.c_void_p, ctypes.c_size_t
     function.argtypes, function.restype = (pointer, pointer, size_t, pointer, size_t, pointer), ctypes.c_int
-    handle = library.libdeflate_alloc_decompressor()  # 11 KB, kept
-    if not handle:
-        return None
+    own = threading.local()  # a decompressor (11 KB, kept) must not be used by two threads at a time
 
     def unpack(data: bytes, jobs: Jobs, pages: NDArray[np.uint8]) -> None:
+        handle = getattr(own, "handle", None)
+        if handle is None:
+            handle = own.handle = library.libdeflate_alloc_decompressor()
+            if not handle:
+                raise MemoryError
         source, target, size = _address(data), pages.ctypes.data, pages.shape[1]
         for offset, length, row in jobs:
             # Without a place for the actual size, less than a page is an error too.
