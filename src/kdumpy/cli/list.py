@@ -26,7 +26,7 @@ from kdumpy.errors import KdumpyError
 from kdumpy.units import human_bytes, printable
 
 DEFAULT_FOLDER = Path("/var/crash")
-_NAMES = ("vmcore", "vmcore-incomplete", "vmcore-incomplete.*", "vmcore.flat", "dump.*", "vmcore.*", "*.vmcore", "*.kdump")
+_NAMES = ("vmcore", "vmcore-incomplete", "vmcore-incomplete.*", "dump.*", "vmcore.*", "*.vmcore", "*.kdump")
 """What makedumpfile, kdump-utils, kdump-tools (dump.TIME) and kdumpy call a dump."""
 _NOT_DUMPS = (".txt", ".json", ".html", ".log", ".md5", ".sha256", ".gz", ".xz", ".tmp")
 _DEEPEST = 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -160,7 +161,7 @@ def test_what_would_take_too_long_gives_way_to_less(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(pipeline, "save", save)
     assert saver(tmp_path, out, Stop(8), level=1).save(small=False, last_target=True)
     assert double.tried == ["31 zstd"]
-    assert "would take too long: another 15 s, and 8 s are left" in out.getvalue()
+    assert re.search(r"would take too long: another \d\d+ s, and \d s are left", out.getvalue())
 
 
 def test_being_stopped_leaves_the_incomplete_name_and_passes_through(tmp_path: Path,
