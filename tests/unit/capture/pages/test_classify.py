@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from kdumpy.capture.kinds import Kind
 from kdumpy.capture.pages.classify import NO_BLOCK, Block, classify
 from kdumpy.capture.pages.layout import PageLayout
-from struct_pages import HWPOISON, STYLES, StructPages, Style
+from struct_pages import HEAD, HWPOISON, STYLES, StructPages, Style
 
 SINGLE = ("kernel", "cache", "mapped cache", "private", "swap cache of a file", "another use of the swap cache's bit",
           "anonymous", "anonymous, isolated", "merged", "movable", "poisoned", "poisoned, the kernel's", "slab",
@@ -164,6 +164,24 @@ def test_a_compound_order_that_grew_takes_no_other_page_along(style: Style) -> N
     assert (kinds[64:68] == Kind.USER).all()
     assert (kinds[68:] == Kind.KERNEL).all()
     assert impossible == 12
+
+
+def test_a_block_within_a_block_is_not_believed(style: Style) -> None:
+    """Marks of an earlier, smaller block that were left behind, some of them beyond the array."""
+    made = StructPages(style, 128)
+    made.free(64, 2)
+    made.free(68, 1)
+    made.free(64, 4)
+    made.compound(96, 5, "anonymous")
+    made.words[104, 0] |= np.uint64(HEAD)
+    both = made.raw[104:106].reshape(-1)
+    both[style.order] = 3
+    kinds, block, impossible = classify(made.raw, PageLayout.of(style.info), 0, NO_BLOCK)
+    assert np.array_equal(kinds, made.expected)
+    assert (block, impossible) == (NO_BLOCK, 0)
+    kinds, block, _ = classify(made.raw[:72], PageLayout.of(style.info), 0, NO_BLOCK)
+    assert (kinds[64:] == Kind.FREE).all()
+    assert block == Block(80, Kind.FREE)
 
 
 def test_copies_of_a_huge_pages_head_are_part_of_it(style: Style) -> None:
