@@ -22,7 +22,7 @@ KERNEL, FAULT = "6.1", "null-workqueue"
 VMCORE, CONSOLE = "vmcore.xz", "console.log"
 """The files of a bundle."""
 
-MEMORY_MIB, CRASHKERNEL = 320, "160M"
+MEMORY_MIB, CRASHKERNEL = 320, "128M"
 """The smallest guest that kdump works in: of 256 MiB the kernel reserves nothing."""
 
 FILTERS = [{"id": lzma.FILTER_X86}, {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 4}]

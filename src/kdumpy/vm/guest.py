@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from pathlib import Path
 
@@ -20,15 +19,15 @@ MODULES = ("virtio_pci", "virtio_blk", "ext4")
 OPTIONAL_MODULES = ("qemu_fw_cfg", "virtio_net", "loop", "dm-mod", "dummy", "tun", "veth", "overlay", "nf_conntrack")
 """Modules of the kernel's tree, with split BTF: something for `mod` to list."""
 
-PROGRAMS = ("kexec", "makedumpfile")
+HOST = "laboratory"
+"""The guest's name, which a crash's directory begins with."""
 
 
 def build_initramfs(kernel: Kernel, driver: Path, path: Path) -> None:
-    """Write the image that both kernels of the guest boot from."""
+    """Write the image that the guest's first kernel boots from; the capture kernel has its own."""
     image = Initramfs()
     image.add_program("busybox", at="bin/busybox")
-    for program in PROGRAMS:
-        image.add_program(program, at=f"bin/{program}")
+    image.add_program("kexec", at="bin/kexec")
     image.add_file("init", INIT, 0o755)
     image.add_file("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/tmp:/bin/sh\n")
     image.add_file("etc/group", "root:x:0:\nuser:x:1000:\n")
@@ -46,12 +45,13 @@ def make_data_disk(path: Path, files: dict[str, bytes | Path], mib: int) -> None
         make_disk(path, mib, directory)
 
 
-def make_disk(path: Path, mib: int, content: str | None = None) -> None:
+def make_disk(path: Path, mib: int, content: str | None = None, label: str = "") -> None:
     """Make an ext4 file system in a sparse file."""
     with path.open("wb") as file:
         file.truncate(mib << 20)
     populate = ["-d", content] if content else []
-    run(["mke2fs", "-q", "-F", "-t", "ext4", *populate, str(path)], "making a disk")
+    named = ["-L", label] if label else []
+    run(["mke2fs", "-q", "-F", "-t", "ext4", *named, *populate, str(path)], "making a disk")
 
 
 def fetch(disk: Path, name: str, target: Path) -> None:
@@ -68,22 +68,26 @@ def fetch(disk: Path, name: str, target: Path) -> None:
 
 
 def fetch_dump(disk: Path, target: Path) -> None:
-    """Copy the dump out of the guest's disk, check its size and sum; and the dead kernel's log, if any.
+    """Copy the dump out of the guest's disk; the dead kernel's log and the capture's own log go beside it.
 
     Raises:
-        LaboratoryError: there is no dump, or it is not the one that the guest wrote.
+        LaboratoryError: there is no whole dump.
     """
-    with tempfile.TemporaryDirectory() as directory:
-        summary = Path(directory, "sum")
-        fetch(disk, "sum", summary)
-        size, digest = summary.read_text().split()
-    fetch(disk, "vmcore", target)
-    with target.open("rb") as file:
-        real = hashlib.file_digest(file, "md5").hexdigest()
-    if (target.stat().st_size, real) != (int(size), digest):
-        raise LaboratoryError("the dump was damaged on its way out of the guest", where=str(target),
-                              why=f"{target.stat().st_size} bytes, md5 {real}; expected {size}, {digest}")
-    try:
-        fetch(disk, "dmesg", target.with_name("dmesg"))
-    except LaboratoryError:
-        target.with_name("dmesg").write_bytes(b"")   # makedumpfile does not know every kernel's log
+    directory = crash_directory(disk)
+    fetch(disk, f"{directory}/vmcore", target)
+    for name, kept in (("vmcore-dmesg.txt", "dmesg"), ("kexec-dmesg.log", "capture.log")):
+        fetch(disk, f"{directory}/{name}", target.with_name(kept))
+
+
+def crash_directory(disk: Path) -> str:
+    """Return the name of the directory that a capture made on a disk.
+
+    Raises:
+        LaboratoryError: there is none.
+    """
+    listing = run(["debugfs", "-R", "ls -p /", str(disk)], "reading a disk")
+    names = [line.split("/")[5] for line in listing.splitlines() if line.count("/") >= 6]
+    found = [name for name in names if name.startswith(f"{HOST}-")]
+    if not found:
+        raise LaboratoryError("the capture left nothing", where=str(disk), why=f"there are {', '.join(names)}")
+    return found[-1]

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Literal
 
 from kdumpy.errors import LaboratoryError
-from kdumpy.vm import guest, kernels, toolchain
+from kdumpy.vm import capturing, guest, kernels, toolchain
 from kdumpy.vm.faults import FAULTS, Fault
 from kdumpy.vm.kernels import Kernel
 from kdumpy.vm.paths import laboratory_home, locked
 from kdumpy.vm.qemu import Disk, Hardware, Machine
 
-RECIPE_VERSION = 1
+RECIPE_VERSION = 2
 """Raised when this part changes how a guest is made, so that dumps are made again."""
 
 ATTEMPTS = 2
@@ -31,10 +31,13 @@ BOOT_SECONDS = 120
 """From power on to the trigger; 8 s on an idle machine without KVM."""
 
 CAPTURE_SECONDS = 180
-"""From the panic to power off; 5 s on an idle machine without KVM."""
+"""From the panic to power off; 9 s on an idle machine without KVM."""
+
+NO_DUMP = "kdumpy: no whole dump was saved"
+"""What the ladder of the capture image says when that is so."""
 
 Progress = Callable[[str], None]
-Compression = Literal["lzo", "zlib", "none"]
+Compression = Literal["zstd", "lzo", "zlib", "none"]
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,8 @@ class Recipe:
     memory_mib: int = 640
     crashkernel: str = "192M"
     level: int = 31
-    """makedumpfile's dump level: bits 1 zero, 2 cache, 4 cache private, 8 user, 16 free."""
-    compress: Compression = "lzo"
+    """The dump level: bits 1 zero, 2 cache, 4 cache private, 8 user, 16 free."""
+    compress: Compression = "zstd"
     bare: bool = False
     """Without the processes, mounts and sockets that make a guest look lived in."""
 
@@ -78,7 +81,7 @@ class LabDump:
     console: Path
     """What both kernels printed on the serial console."""
     dmesg: Path
-    """The dead kernel's log as makedumpfile read it; empty when it could not, absent from live dumps."""
+    """The dead kernel's log, vmcore-dmesg.txt of the capture; absent from live dumps."""
     driver: Path
     """The faulty driver, with DWARF."""
     kernel: str
@@ -125,9 +128,7 @@ def default_recipe(kernel: Kernel, fault: Fault) -> Recipe:
     """Return the recipe that a dump is made by when nothing else is said."""
     if fault.method != "kdump":
         return Recipe(kernel, fault, memory_mib=256, crashkernel="", level=0, compress="none")
-    # makedumpfile 1.7.2 takes pages of modules and stacks of 6.10 and newer for free ones.
-    level = 31 if kernel.number() < (6, 10) else 1
-    return Recipe(kernel, fault, level=level)
+    return Recipe(kernel, fault)
 
 
 def _directory(plan: Recipe) -> Path:
@@ -198,19 +199,23 @@ def _keep_console(work: Path, directory: Path) -> str:
 def _boot(plan: Recipe, driver: Path, work: Path, progress: Progress) -> None:
     with tempfile.TemporaryDirectory(dir=work) as scratch:
         place = Path(scratch)
-        initrd, data, out, image = (place / name for name in ("initrd", "data.img", "out.img", "image"))
+        initrd, carried, data, out, image = (place / name for name in
+                                             ("initrd", "capture", "data.img", "out.img", "image"))
         guest.build_initramfs(plan.kernel, driver, initrd)
+        files: dict[str, bytes | Path] = {}
+        if plan.fault.method == "kdump":
+            text = capturing.config(level=plan.level, compress=plan.compress)
+            capturing.build_image(plan.kernel, text, carried, compression=plan.compress)
+            files = {"vmlinuz": plan.kernel.image, "initrd": carried}
         recipe = _guest_recipe(plan).encode()
         guest.make_disk(image, mib=1)          # for the guest to mount through a loop device
-        files: dict[str, bytes | Path] = {"recipe": recipe, "vmlinuz": plan.kernel.image, "initrd": initrd,
-                                          "image": image}
-        guest.make_data_disk(data, files, mib=96)
-        guest.make_disk(out, mib=plan.memory_mib + 128)
+        guest.make_data_disk(data, {**files, "recipe": recipe, "image": image}, mib=96)
+        guest.make_disk(out, mib=plan.memory_mib + 128, label=capturing.OUT)
         crashkernel = f"crashkernel={plan.crashkernel} " if plan.crashkernel else ""
         hardware = Hardware(
             kernel=plan.kernel.image, initrd=initrd, memory_mib=plan.memory_mib,
             cmdline=f"console=ttyS0 {crashkernel}panic=10 {plan.fault.boot}".rstrip(),
-            disks=(Disk(data, "data"), Disk(out, "out")),
+            disks=(Disk(data, "data"), Disk(out, capturing.OUT)),
             extra=("-device", "vmcoreinfo", "-netdev", "user,id=net,restrict=on",
                    "-device", "virtio-net-pci,netdev=net,romfile="))
         progress(f"booting {plan.kernel.release}…")
@@ -222,9 +227,9 @@ def _boot(plan: Recipe, driver: Path, work: Path, progress: Progress) -> None:
                 return
             if plan.fault.monitor:
                 machine.monitor(plan.fault.monitor)
-            machine.wait_for(r"LAB capturing", plan.fault.seconds, failures=("LAB failed", "Rebooting in"))
-            progress("kdump is taking the dump…")
-            machine.wait_for(r"LAB captured", CAPTURE_SECONDS, failures=("LAB failed", "Kernel panic"))
+            machine.wait_for(r"^kdumpy: ", plan.fault.seconds, failures=("LAB failed", "Rebooting in"))
+            progress("kdumpy is taking the dump…")
+            machine.wait_for(r"^kdumpy: poweroff", CAPTURE_SECONDS, failures=(NO_DUMP, "Kernel panic"))
             machine.wait_end(60)
         guest.fetch_dump(out, work / "vmcore")
     _check_symptom(plan, work / "console.log")
@@ -249,8 +254,7 @@ def _check_symptom(plan: Recipe, console: Path) -> None:
 def _guest_recipe(plan: Recipe) -> str:
     """Return the shell file that the guest's init reads."""
     settings = " ".join(f"{key}={value}" for key, value in plan.fault.sysctls.items())
-    capture = f"console=ttyS0 irqpoll nr_cpus=1 reset_devices lab.level={plan.level} lab.compress={plan.compress}"
-    lines = [f"sysctls='{settings}'", f"capture_cmdline='{capture}'",
+    lines = [f"sysctls='{settings}'", f"capture_cmdline='{capturing.CMDLINE}'",
              f"arm={'1' if plan.fault.method == 'kdump' else ''}", f"bare={'1' if plan.bare else ''}",
              f"as_init={'1' if plan.fault.as_init else ''}", f"trigger() {{ {plan.fault.commands()}; }}"]
     return "\n".join(lines) + "\n"
