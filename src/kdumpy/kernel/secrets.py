@@ -2,8 +2,8 @@
 
 Names:
   keys                      keyrings, transforms' contexts, dm-crypt, WireGuard, TLS in the kernel, IPsec
-  user                      free pages that CPUs keep for themselves, and so no reader of page flags knows for free:
-                            the part of `--erase user` that needs the kernel's structures
+  user                      free pages that CPUs keep for themselves, and pages of pipes: the part of `--erase user`
+                            that needs the kernel's structures, since nothing in a page itself tells of it
   environment               each process's environment and arguments, and the kernel's command line
   SYMBOL[.MEMBER…][:SIZE]   a variable, or a member of it
   STRUCT.MEMBER…[:SIZE]     a member of every allocated object of the slab cache that is named like the struct
@@ -21,7 +21,7 @@ from drgn.helpers.linux.slab import find_slab_cache, slab_cache_for_each_allocat
 
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.errors import KdumpyError, NotInDump, UsageError
-from kdumpy.kernel import freepages, keys, transforms
+from kdumpy.kernel import freepages, keys, pipes, transforms
 from kdumpy.kernel.erasure import Erasure, Reach
 from kdumpy.kernel.kernel import Kernel
 from kdumpy.kernel.tasks import task_objects
@@ -51,6 +51,7 @@ def extents(kernel: Kernel, names: Iterable[str]) -> list[Erasure]:
             found += _environment(reach)
         elif name == "user":
             found.append(freepages.find(reach))
+            found.append(pipes.find(reach))
         else:
             found.append(_named(reach, name))
     return found

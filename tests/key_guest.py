@@ -1,0 +1,73 @@
+"""A guest whose kernel has keys in use: dm-crypt, IPsec, TLS of a socket, WireGuard.
+
+As in `secret_guest`, a key is the MD5 sum of its name, so that it stands in no file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import tempfile
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdumpy.image.initramfs import Initramfs
+from kdumpy.vm import guest, laboratory
+from kdumpy.vm.laboratory import LabDump, Recipe
+
+NAMES = ("dmcrypt", "ipsec", "tls", "wireguard")
+_SOURCE = Path(__file__).parent / "guest_programs" / "holdkey.c"
+_MODULES = ("aesni-intel", "xts", "gcm", "ghash-generic", "ctr", "seqiv", "echainiv", "authenc", "dm-crypt", "tls",
+            "wireguard", "xfrm_user", "esp4", "sha512_generic", "jitterentropy_rng", "drbg")
+
+
+def key(name: str) -> bytes:
+    """Return a key of the guest."""
+    return hashlib.md5(f"{name}\n".encode()).hexdigest().encode()[:16 if name == "tls" else 32]
+
+
+_TRIGGER = """
+for name in dmcrypt ipsec tls wireguard; do
+  key=$(echo $name | md5sum | cut -c1-32); hex=$(printf %s $key | hexdump -ve '1/1 "%02x"')
+  case $name in
+  dmcrypt) dd if=/dev/zero of=/tmp/disk bs=1024 count=1024; losetup /dev/loop3 /tmp/disk
+    echo "0 2048 crypt aes-xts-plain64 $hex 0 /dev/loop3 0" | dmsetup create --noudevsync secret && echo LAB $name ;;
+  ipsec) /opt/ip xfrm state add src 10.9.8.7 dst 10.9.8.6 proto esp spi 0x77 mode tunnel enc 'cbc(aes)' 0x$hex \
+    auth 'hmac(sha256)' 0x$hex && echo LAB $name ;;
+  wireguard) /opt/ip link add wg0 type wireguard; printf %s $key | holdkey wireguard ;;
+  tls) printf %s $key | holdkey tls & ;;
+  esac
+done
+sleep 1; unset key hex; echo c >/proc/sysrq-trigger
+"""
+
+
+def _recipe(recipe: Recipe) -> Recipe:
+    digest = hashlib.sha256(_SOURCE.read_bytes()).hexdigest()[:8]
+    return replace(recipe, level=1, fault=replace(recipe.fault, trigger=f": {digest}\n{_TRIGGER.strip()}"))
+
+
+@cache
+def dump(kernel: str) -> LabDump:
+    """Return the guest's dump, with its user pages (level 1)."""
+    with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
+        program = Path(directory, "holdkey")
+
+        class Equipped(Initramfs):
+            """The guest's image with programs that give the kernel keys."""
+
+            def write(self, *arguments: Any, **options: Any) -> int:
+                if not program.exists():
+                    subprocess.run(["cc", "-O2", "-o", program, _SOURCE], check=True)
+                for name, at in (("dmsetup", "bin/dmsetup"), ("ip", "opt/ip"),
+                                 (str(program), "bin/holdkey")):
+                    self.add_program(name, at=at)
+                return super().write(*arguments, **options)
+
+        patch.setattr(guest, "Initramfs", Equipped)
+        patch.setattr(guest, "OPTIONAL_MODULES", (*guest.OPTIONAL_MODULES, *_MODULES))
+        return laboratory.dump(kernel, "sysrq", recipe=_recipe, progress=lambda line: print(line, flush=True))
