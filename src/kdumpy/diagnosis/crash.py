@@ -13,6 +13,7 @@ from pathlib import Path
 import drgn
 
 from kdumpy.diagnosis import culprit, memory, operands, silent, tailcalls
+from kdumpy.diagnosis.crashed.reading import Reader
 from kdumpy.diagnosis.evidence import CrashEvidence
 from kdumpy.diagnosis.locks import Waits
 from kdumpy.diagnosis.memory import Meaning, Meant
@@ -234,6 +235,16 @@ class Crash:
             return self.panic.registers
         return self.event.registers if self.event else {}
 
+    @cached_property
+    def fault_registers(self) -> dict[str, int]:
+        """The registers of the faulting instruction; empty where they are another place's.
+
+        A watchdog panics in its own interrupt: what it saved says nothing of the code that it found.
+        """
+        pc = self.registers.get("rip", self.registers.get("pc"))
+        known = pc is None or self.fault is None or self.fault.pc in (0, pc)
+        return self.registers if known and not self.told(Kind.SOFT_LOCKUP, Kind.HARD_LOCKUP) else {}
+
     # The faulting instruction
 
     @cached_property
@@ -241,7 +252,7 @@ class Crash:
         """The faulting instruction; None where it cannot be read."""
         if self.kernel is None or self.fault is None or self.fault.pc == 0:
             return None
-        return operands.decode(self.read, self.fault.pc, self.registers, self.machine)
+        return operands.decode(self.read, self.fault.pc, self.fault_registers, self.machine)
 
     @cached_property
     def operand(self) -> operands.Operand | None:
@@ -281,14 +292,9 @@ class Crash:
         return self.operand.access if self.operand else ""
 
     @cached_property
-    def origin(self) -> operands.Origin | None:
-        """Where the bad pointer was loaded from."""
-        if self.operand is None or self.operand.base is None or self.fault is None or self.fault.offset is None:
-            return None
-        register = self.operand.base
-        if self.operand.index and self.pointer == self.operand.index_value:
-            register = self.operand.index
-        return operands.origin(self.read, self.fault.pc - self.fault.offset, self.fault.pc, register, self.registers)
+    def reader(self) -> Reader | None:
+        """Reads where the bad pointer came from; None when only the log could be read."""
+        return Reader(self, self.kernel) if self.kernel else None
 
     @cached_property
     def call(self) -> operands.Instruction | None:
@@ -308,15 +314,6 @@ class Crash:
             return self.call.target
         thunk = memory.symbol_at(self.kernel.prog, int(words[-1], 16))
         return thunk.rpartition("_thunk_")[2] if thunk.startswith("__x86_indirect") and "+" not in thunk else None
-
-    @cached_property
-    def call_origin(self) -> operands.Origin | None:
-        """Where the target of that call was loaded from."""
-        caller = self.below_fault[1] if self.call else None
-        if self.call is None or self.call_register is None or caller is None or caller.offset is None:
-            return None
-        return operands.origin(self.read, caller.pc - caller.offset, self.call.address, self.call_register,
-                               self.registers)
 
     # Looking things up
 

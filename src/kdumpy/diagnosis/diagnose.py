@@ -6,7 +6,9 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.diagnosis.crash import Crash
+from kdumpy.diagnosis.facts.reading import Reading
 from kdumpy.diagnosis.locks import BlockedTask
 from kdumpy.diagnosis.model import (
     SCHEMA,
@@ -127,7 +129,18 @@ def _panic(crash: Crash) -> PanicFacts | None:
         context=crash.context, registers=dict(crash.registers),
         instruction=instruction.text if instruction else None,
         instruction_address=crash.fault.pc or None if crash.faulted and crash.fault else None,
-        fault_address=crash.address if crash.faulted else None)
+        fault_address=crash.address if crash.faulted else None, reading=_reading(crash))
+
+
+def _reading(crash: Crash) -> Reading | None:
+    """Return what the faulting instruction wanted; None, with the reason told, where that cannot be read."""
+    if crash.reader is None or not crash.faulted:
+        return None
+    try:
+        return crash.reader.reading()
+    except READ_ERRORS as error:
+        crash.reader.kernel.problems["the faulting instruction"] = str(error)
+        return None
 
 
 def _crashed_task(crash: Crash) -> TaskFacts | None:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from kdumpy.diagnosis import operands
 from kdumpy.diagnosis.model import Evidence
 from kdumpy.diagnosis.oops import Event
 from kdumpy.kernel.values import Cpu, Frame
@@ -75,7 +74,7 @@ class CrashEvidence:
                     detail += f", {operand.index} = {operand.index_value:#x}"
             found.append(Evidence("the faulting instruction", detail,
                                   self.command(f"dis -r {fault.symbol}+{fault.offset}")))
-        return found + self._origin(self.crash.origin)
+        return found + self._origin()
 
     def call(self) -> list[Evidence]:
         """Return the call that led nowhere, and where its target came from."""
@@ -88,13 +87,32 @@ class CrashEvidence:
             f"{caller.function} called through the register {register}" \
             + (f" = {value:#x}" if value is not None else "")
         found = [Evidence("the call", detail, self.command(f"dis -r {caller.symbol}+{caller.offset}"))]
-        return found + self._origin(self.crash.call_origin)
+        return found + self._origin()
 
-    def _origin(self, origin: operands.Origin | None) -> list[Evidence]:
-        if origin is None:
+    def _origin(self) -> list[Evidence]:
+        """Return where the bad pointer came from, what it was to reach, and who allocated and freed its holder."""
+        reader = self.crash.reader
+        if reader is None:
             return []
-        place = self.crash.describe(origin.address)
-        where = f"{origin.address:#x}" + (f", {place}" if place else "")
-        return [Evidence("where the pointer came from",
-                         f"{origin.register} was loaded by `{origin.text}` from {where}",
-                         self.command(f"rd {origin.address:x}"))]
+        found, source = [], reader.source
+        if source.named is not None:
+            text = f"what {source.named.text} returned" if source.named.text.endswith("()") else source.named.text
+            words = f"{text} in {source.named.function}()" if source.named.function else text
+            made = f", of type {source.named.type.type_name()}" if source.named.type is not None else ""
+            found.append(Evidence("the pointer in the source", words + made,
+                                  self.command(f"dis {source.named.function}") if source.named.function else ""))
+        if source.place is not None:
+            place = source.place
+            reached = f"offset {place.offset:#x} is {place.structure}.{place.member}"
+            found.append(Evidence("what it was to reach", reached, self.command(place.structure)))
+        if source.loaded_by and source.loaded_from is not None:
+            holder = reader.holder
+            where = f"{source.loaded_from:#x}" + (f", {holder.words}" if holder and holder.kind != "unknown" else "")
+            still = {True: ", which still holds that value", False: ", which holds another value now", None: ""}
+            found.append(Evidence("where the pointer came from",
+                                  f"`{source.loaded_by}` loaded it from {where}{still[source.still_there]}",
+                                  self.command(f"rd {source.loaded_from:x}")))
+            for track in holder.tracks if holder else ():
+                found.append(Evidence(f"who {track.event} that object",
+                                      f"process {track.pid} on CPU {track.cpu}: {' ← '.join(track.trace[:8])}", ""))
+        return found

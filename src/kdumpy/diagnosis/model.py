@@ -11,11 +11,11 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from enum import StrEnum
 from typing import Any
 
+from kdumpy.diagnosis.facts.base import HEX
+from kdumpy.diagnosis.facts.reading import Reading
+
 SCHEMA = 1
 """Raised when a field is removed or changes its meaning; a new field does not raise it."""
-
-HEX = {"hex": True}
-"""Metadata of a field that holds an address, or addresses by name."""
 
 
 class Confidence(StrEnum):
@@ -138,6 +138,8 @@ class PanicFacts:
     """Where it lies."""
     fault_address: int | None = field(metadata=HEX)
     """The address that it could not use."""
+    reading: Reading | None = None
+    """What the faulting instruction wanted and got; null where no instruction is at fault."""
 
 
 @dataclass(frozen=True)

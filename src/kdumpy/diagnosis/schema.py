@@ -18,7 +18,10 @@ from typing import Any
 
 from kdumpy.diagnosis import model
 from kdumpy.diagnosis.causes import causes
+from kdumpy.diagnosis.facts import reading
 
+_MODULES = (model, reading)
+"""Where the classes of the diagnosis are."""
 SCHEMA_FILE = Path(__file__).with_name(f"schema-{model.SCHEMA}.json")
 DOCUMENT = Path(__file__).parents[3] / "docs" / "diagnosis-schema.md"
 
@@ -29,7 +32,8 @@ _JSON_TYPES: dict[object, str] = {str: "string", int: "integer", float: "number"
 def json_schema() -> dict[str, Any]:
     """Return the schema (JSON Schema 2020-12)."""
     words = _words()
-    classes = [item for item in vars(model).values() if isinstance(item, type) and is_dataclass(item)]
+    classes = [item for module in _MODULES for item in vars(module).values()
+               if isinstance(item, type) and is_dataclass(item) and item.__module__ == module.__name__]
     definitions = {made.__name__: _object(made, words) for made in classes}
     whole = definitions.pop("Diagnosis")
     definitions["Verdict"]["properties"]["cause"]["enum"] = cause_names()
@@ -46,7 +50,7 @@ def cause_names() -> list[str]:
 def _words() -> dict[str, dict[str, str]]:
     """Return the docstrings under the fields, by class and field; and the class's own under ""."""
     found: dict[str, dict[str, str]] = {}
-    for node in ast.parse(inspect.getsource(model)).body:
+    for node in (node for module in _MODULES for node in ast.parse(inspect.getsource(module)).body):
         if not isinstance(node, ast.ClassDef):
             continue
         found[node.name] = {"": ast.get_docstring(node) or ""}

@@ -24,11 +24,13 @@ class JumpToNull(Cause):
         if not fetched and (nowhere is None or nowhere >= NULL_PAGE or not crash.faulted):
             return None
         words = Words(crash, crash.own_frame)
+        source = crash.reader.source if crash.reader else None
         return Finding(
             title=words.titled("Call of a NULL function pointer"),
             confidence=CERTAIN if crash.own_frame else LIKELY,
             explanation=words.paragraph(
                 f"{words.name} called a function through a pointer that was NULL.",
+                f"In the source that is {source.named.text}." if source and source.named else "",
                 "Usually an operation that a driver must provide was not set, or the object that holds the pointer "
                 "was not ready, or gone.", words.where, words.blame),
             evidence=[*crash.evidence.log(), *crash.evidence.call(), *crash.evidence.stack()],

@@ -24,9 +24,13 @@ class NullDereference(Cause):
         operand = crash.operand
         how = {"read": "read from", "write": "wrote to"}.get(crash.access, "used")
         register = f" (register {operand.base} was {operand.base_value:#x})" if operand and operand.base else ""
-        member = ""
-        if crash.address and crash.address < 0x10000:
-            member = f" The address was {crash.address:#x}: the member at that offset of an object that was not there."
+        source = crash.reader.source if crash.reader else None
+        member = f" In the source that is {source.named.text}." if source and source.named else ""
+        if source and source.place:
+            place = source.place
+            member += f" It was to reach {place.member} of {place.structure} (offset {place.offset:#x})."
+        elif crash.address and crash.address < 0x10000:
+            member += f" The address was {crash.address:#x}: the member at that offset of an object that was not there."
         return Finding(
             title=words.titled("NULL pointer dereference"),
             confidence=CERTAIN if null or crash.told(Kind.NULL) else LIKELY,

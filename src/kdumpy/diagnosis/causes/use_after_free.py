@@ -27,10 +27,10 @@ class UseAfterFree(Cause):
         values = [nowhere, crash.pointer, crash.address]
         found = next((meant for value in values if value is not None
                       and (meant := meaning(value)).meaning in _FREED), None)
-        origin = crash.origin or crash.call_origin
-        place = crash.describe(origin.address) if origin else ""
+        holder = crash.reader.holder if crash.reader else None
+        freed = holder is not None and holder.state == "freed"
         # Without slub_debug nothing is poisoned, but the allocator still knows that the object is free.
-        if found is None and place.startswith("free slab object") and crash.pointer is not None:
+        if found is None and freed and crash.pointer is not None:
             found = Meant(Meaning.KERNEL, f"it held {crash.pointer:#x}")
         if found is None:
             return None
@@ -44,7 +44,7 @@ class UseAfterFree(Cause):
             explanation=words.paragraph(
                 f"{words.name} {what} out of an object that had already been "
                 + ("taken off its list" if off_list else "freed") + f" ({found.words}).",
-                f"The pointer came from a {place}." if place.startswith("free slab") else "", words.where, words.blame),
+                f"The pointer came from {holder.words}." if holder and freed else "", words.where, words.blame),
             evidence=[*crash.evidence.log(), Evidence("the pointer", found.words, crash.evidence.command("bt")),
                       *(crash.evidence.call() if called else crash.evidence.instruction()), *crash.evidence.stack()],
             next=["Boot with slub_debug=FZPU (or a kernel with KASAN): the next crash then also says who freed "

@@ -1,0 +1,153 @@
+"""Where a register's value came from, over small pieces of machine code."""
+
+from __future__ import annotations
+
+import pytest
+
+from kdumpy.diagnosis.crashed import dataflow
+from kdumpy.diagnosis.crashed.assembly import Immediate, Memory, Register, line, operand
+from kdumpy.diagnosis.crashed.values import Argument, Constant, Loaded, PerCpu, Plus, Returned, Value
+
+BASE = 0x1000
+
+
+def values(code: str, pc: int | None = None, beside: str = "") -> dict[str, Value]:
+    """Return the values before the last instruction (`pc`: offset of another one) of code in hexadecimal."""
+    data = bytes.fromhex(code)
+    cold = bytes.fromhex(beside)
+
+    def read(address: int, size: int) -> bytes:
+        if address == BASE:
+            return data[:size]
+        if address == 0x2000 and cold:
+            return cold[:size]
+        raise LookupError(hex(address))
+
+    parts = {0x2000: 0x2000 + len(cold)} if cold else {}
+    return dataflow.trace(read, BASE, BASE + len(data), BASE + (len(data) - 1 if pc is None else pc),
+                          beside=parts).registers
+
+
+RET = "c3"
+
+
+def test_an_argument_stays_until_it_is_overwritten() -> None:
+    found = values("89d0" + RET)                                # mov %edx,%eax
+    assert found["rdi"] == Argument("rdi")
+    assert "rax" not in found
+
+
+def test_a_chain_of_loads() -> None:
+    found = values("488b8780000000" "488b4018" "488b4008" + RET)    # 0x80(%rdi), 0x18(%rax), 8(%rax) -> %rax
+    inner = Loaded(Argument("rdi"), 0x80, 8, 0, BASE)
+    assert found["rax"] == Loaded(Loaded(inner, 0x18, 8, 0, BASE + 7), 8, 8, 0, BASE + 11)
+
+
+def test_a_call_leaves_only_what_it_preserves() -> None:
+    found = values("4889fb" "e8f8ffffff" + RET)                 # mov %rdi,%rbx; call BASE
+    assert found["rbx"] == Argument("rdi")
+    assert "rdi" not in found
+    assert found["rax"] == Returned(BASE + 3, BASE)
+
+
+def test_paths_that_differ_leave_nothing() -> None:
+    # test %rdi,%rdi; je +3; mov %rsi,%rdi; ret
+    found = values("4885ff" "7403" "4889f7" + RET)
+    assert "rdi" not in found
+    assert found["rsi"] == Argument("rsi")
+
+
+def test_paths_that_agree_keep_the_value() -> None:
+    # je +3; mov %rsi,%rax; jmp +3; mov %rsi,%rax -- both sides leave rsi in rax
+    found = values("4885ff" "7405" "4889f0" "eb03" "4889f0" + RET)
+    assert found["rax"] == Argument("rsi")
+
+
+def test_a_loop_that_moves_a_pointer_leaves_nothing() -> None:
+    # add $8,%rdi; dec %rsi; jne BASE; ret
+    assert "rdi" not in values("4883c708" "48ffce" "75f7" + RET)
+
+
+def test_what_was_pushed_comes_back() -> None:
+    # push %rdi; call; pop %rax
+    found = values("57" "e8faffffff" "58" + RET)
+    assert found["rax"] == Argument("rdi")
+    assert found["rsp"] == Argument("rsp")
+
+
+def test_a_slot_whose_address_was_handed_on_is_forgotten() -> None:
+    # sub $16,%rsp; mov %rdi,(%rsp); lea (%rsp),%rdi; call; mov (%rsp),%rax; ret
+    found = values("4883ec10" "48893c24" "488d3c24" "e8efffffff" "488b0424" + RET)
+    assert "rax" not in found
+
+
+def test_a_slot_that_nobody_else_knows_is_kept() -> None:
+    # sub $16,%rsp; mov %rdi,(%rsp); call; mov (%rsp),%rax
+    found = values("4883ec10" "48893c24" "e8f3ffffff" "488b0424" + RET)
+    assert found["rax"] == Argument("rdi")
+
+
+def test_a_vector_store_covers_its_neighbours() -> None:
+    # sub $32,%rsp; mov %rdi,8(%rsp); movups %xmm0,(%rsp); mov 8(%rsp),%rax
+    found = values("4883ec20" "48897c2408" "0f110424" "488b442408" + RET)
+    assert "rax" not in found
+
+
+def test_the_cold_part_is_a_path_too() -> None:
+    # jne 0x2000 (cold); mov (%rdi),%rax   cold: xor %edi,%edi; jmp back
+    hot = "4885ff" "0f85f70f0000" "488b07" + RET
+    back = (BASE + 9 - (0x2000 + 7)) & 0xFFFFFFFF
+    cold = "31ff" "e9" + back.to_bytes(4, "little").hex()
+    assert values(hot, 9)["rdi"] == Argument("rdi")
+    assert "rdi" not in values(hot, 9, cold)
+
+
+def test_a_table_of_jumps_is_not_followed() -> None:
+    assert values("ff24fd00000000" + RET) == {}                 # jmp *0(,%rdi,8)
+
+
+def test_an_increment_is_no_input() -> None:
+    assert values("48ffc7" + RET)["rdi"] == Plus(Argument("rdi"), 1)
+    assert values("48ffc7" + RET)["rax"] == Argument("rax")
+
+
+def test_an_instruction_that_is_not_known_leaves_nothing() -> None:
+    assert "rdi" not in values("0f01f8" + RET)                  # swapgs
+
+
+def test_this_cpus_memory() -> None:
+    found = values("65488b0425c0fb0100" + RET)                  # mov %gs:0x1fbc0,%rax
+    assert found["rax"] == PerCpu(0x1FBC0, 8)
+
+
+def test_a_variable_of_the_kernel() -> None:
+    found = values("488b0510000000" + RET)                      # mov 0x10(%rip),%rax
+    assert found["rax"] == Loaded(Constant(BASE + 7 + 0x10), 0, 8, 0, BASE)
+
+
+def test_a_zeroed_register_is_a_constant() -> None:
+    assert values("31c0" + RET)["rax"] == Constant(0)
+
+
+def test_code_that_is_not_in_the_dump() -> None:
+    def read(address: int, size: int) -> bytes:
+        raise LookupError(hex(address))
+    assert dataflow.trace(read, BASE, BASE + 8, BASE).registers == {}
+
+
+def test_a_function_that_is_too_large_is_left_alone() -> None:
+    assert dataflow.trace(lambda address, size: b"\x90" * size, 0, dataflow.LARGEST + 1, 4).registers == {}
+
+
+@pytest.mark.parametrize(("text", "made"), [
+    ("%eax", Register("rax", 4)), ("$0x10", Immediate(16)), ("0x18(%rax, %rbx, 8)", Memory("", "rax", "rbx", 8, 0x18)),
+    ("-8(%rbp)", Memory("", "rbp", "", 1, -8)), ("%gs:0x28", Memory("gs", "", "", 1, 0x28)),
+    ("*0x18(%rax)", Memory("", "rax", "", 1, 0x18)), ("(, %rdi, 8)", Memory("", "", "rdi", 8, 0)), ("%xmm0", None),
+])
+def test_operands_are_taken_apart(text: str, made: object) -> None:
+    assert operand(text) == made
+
+
+def test_a_direct_jump_has_a_target() -> None:
+    assert line(BASE, 5, "callq", "0xffffffff81000000").target == 0xFFFFFFFF81000000
+    assert line(BASE, 2, "callq", "*%rax").indirect
