@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,8 +24,12 @@ if TYPE_CHECKING:
 NAME = "vmcore"
 
 _HIGHEST_LEVEL = 31
-_COMFORTABLE = 96 << 20
-"""Bytes of available memory, below which no worker processes are started."""
+_RESERVE = 24 << 20
+"""Bytes that are left to the kernel: for its buffers, and what a target's programs take."""
+_ALONE = 32 << 20
+"""Bytes that one process takes to save a dump, numpy included (30 MiB were measured; 20 with the least memory)."""
+_WORKER = 20 << 20
+"""Bytes that each worker takes beside it, its shared memory included (18 MiB were measured)."""
 _TRIAL_S = 5.0
 _TRIAL_SHARE = 50
 """From this part of the pages on (1 in 50), and after _TRIAL_S, the time that the rest will take is believed."""
@@ -86,16 +91,14 @@ class CoreSaver:
         self._target = target
         self._journal = journal
         self._stop = stop
+        self._workers = config.workers
         self._written = 0
         self.left_behind = ""
         """Where an incomplete dump stays; empty when there is none."""
 
     def save(self, *, small: bool, last_target: bool) -> bool:
         """Try each way until one works; return whether the dump is complete. Stopped passes through."""
-        memory = available_memory()
-        if not small and memory is not None and memory < _COMFORTABLE:
-            self._journal.say(f"memory is short, {human_bytes(memory)} are available: saves with the least memory")
-            small = True
+        small = small or self._is_short_of_memory()
         ways = attempts(self._config, small=small)
         too_large: list[Attempt] = []
         """What did not fit."""
@@ -125,6 +128,21 @@ class CoreSaver:
             except Stopped:
                 self._abandon()
                 raise
+        return False
+
+    def _is_short_of_memory(self) -> bool:
+        """Tell whether only the least memory may be used; else take no more workers than there is memory for."""
+        memory = available_memory()
+        if memory is None:
+            return False
+        if memory < _ALONE + _RESERVE:
+            self._journal.say(f"memory is short, {human_bytes(memory)} are available: saves with the least memory")
+            return True
+        wanted = self._config.workers or len(os.sched_getaffinity(0))
+        self._workers = max(min(wanted, (memory - _ALONE - _RESERVE) // _WORKER), 1)
+        if self._workers < wanted:
+            self._journal.say(f"{human_bytes(memory)} of memory are available: {self._workers} in place of {wanted} "
+                              "processes")
         return False
 
     def _failed(self, way: Attempt, error: object) -> None:
@@ -172,7 +190,7 @@ class CoreSaver:
 
         try:
             with self._stop.interruptible():
-                return pipeline.estimate(self._dump, way.options(self._config.workers))
+                return pipeline.estimate(self._dump, way.options(self._workers))
         except MemoryError:
             raise
         except Exception as error:
@@ -193,7 +211,7 @@ class CoreSaver:
         console = self._journal.console
         console.start(self._dump.page_size)
         with self._stop.interruptible():
-            summary = pipeline.save(self._dump, sink, way.options(self._config.workers),
+            summary = pipeline.save(self._dump, sink, way.options(self._workers),
                                     self._watch(smaller_ones=smaller_ones))
             sink.close()
         console.end()

@@ -137,6 +137,24 @@ def test_when_memory_is_short_the_first_way_is_a_small_one(tmp_path: Path, monke
     assert "memory is short, 30.0 MiB are available" in out.getvalue()
 
 
+@pytest.mark.parametrize(("mib", "wanted", "given"), [(1024, 8, 8), (160, 8, 5), (100, 8, 2), (89, 1, 1), (60, 8, 1)])
+def test_there_are_no_more_workers_than_memory_for_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mib: int,
+                                                        wanted: int, given: int) -> None:
+    double, out = Double(monkeypatch, {}), io.StringIO()
+    monkeypatch.setattr(module, "available_memory", lambda: mib << 20)
+    workers = []
+    fine = double.save
+
+    def save(dump: Dump, sink: Sink, options: Options, progress: Progress) -> Summary:
+        workers.append(options.workers)
+        return fine(dump, sink, options, progress)
+
+    monkeypatch.setattr(pipeline, "save", save)
+    assert saver(tmp_path, out, workers=wanted).save(small=False, last_target=True)
+    assert workers == [given]
+    assert ("in place of" in out.getvalue()) is (given < wanted)
+
+
 def test_an_estimate_that_fails_does_not_end_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(dump: Dump, options: Options) -> None:
         raise ValueError("a bug")
