@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,9 +46,11 @@ def gpg_key(folder: Path) -> Key:
 
 
 @pytest.fixture(params=[age_key, gpg_key], ids=["age", "gpg"], scope="module")
-def key(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Key:
-    made: Key = request.param(tmp_path_factory.mktemp("key"))
-    return made
+def key(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Key]:
+    folder = tmp_path_factory.mktemp("key")
+    yield request.param(folder)
+    if (folder / "gnupg").is_dir():     # gpg left its agent running
+        run("gpgconf", "--homedir", folder / "gnupg", "--kill", "gpg-agent")
 
 
 def test_dump_and_log_are_opened_with_the_private_key(key: Key, tmp_path: Path) -> None:
