@@ -175,7 +175,7 @@ def _show_kinds(kinds: Census, lost: int) -> None:
         print(f"{'':>12}  what the pages were used for cannot be told: {printable(kinds.not_judged)}")
     if kinds.unreadable:
         print(f"{'':>12}  {kinds.unreadable:,} pages are of unknown use (counted as the kernel's): "
-              "what the kernel notes of them is not in the dump")
+              "the kernel notes nothing of them, or the dump lacks it")
 
 
 def _coloured(state: str) -> str:
