@@ -10,6 +10,7 @@ from drgn import Architecture, Platform
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.dumpfile.base import Dump
 from kdumpy.dumpfile.notes import Machine
+from kdumpy.dumpfile.splitset import SplitDump
 from kdumpy.errors import DamagedDump, DumpFormatError, KdumpyError
 
 _ARCHITECTURES = {Machine.X86_64: Architecture.X86_64, Machine.AARCH64: Architecture.AARCH64}
@@ -22,6 +23,8 @@ def open_program(path: Path, dump: Dump) -> tuple[drgn.Program, str]:
         DumpFormatError: the dump is not one of a Linux kernel.
         DamagedDump: neither reader can use it.
     """
+    if isinstance(dump, SplitDump):  # drgn opens one file, and would miss the other parts' pages
+        return _over_our_reader(dump), "drgn does not read split sets"
     prog = drgn.Program()
     try:
         prog.set_core_dump(str(path))
@@ -49,6 +52,7 @@ def _over_our_reader(dump: Dump) -> drgn.Program:
         except KdumpyError as error:
             raise drgn.FaultError(str(error), address) from error
 
-    prog.set_linux_kernel_custom(dump.vmcoreinfo.raw, False)
+    # The memory first: plugins, ours among them where drgn has loaded it before, look at it as soon as it is a kernel.
     prog.add_memory_segment(0, dump.max_pfn * dump.page_size, read, physical=True)
+    prog.set_linux_kernel_custom(dump.vmcoreinfo.raw, False)
     return prog
