@@ -17,9 +17,9 @@ MAY_IMPORT = {
     "vm": {"image"},
     "debuginfo": {"drgn"},
     "kernel": {"debuginfo", "dumpfile", "drgn", "numpy"},
-    "crash": {"kernel", "debuginfo", "dumpfile", "drgn", "capstone", "prompt_toolkit"},
+    "crash": {"kernel", "debuginfo", "dumpfile", "drgn", "capstone", "numpy", "prompt_toolkit"},
     "diagnosis": {"kernel", "debuginfo", "dumpfile", "drgn", "capstone"},
-    "report": {"diagnosis", "rich"},
+    "report": {"diagnosis", "rich", "jinja2", "markupsafe"},
     "cli": {"capture", "crash", "debuginfo", "diagnosis", "dumpfile", "host", "image", "kernel", "report", "vm",
             "drgn", "rich", "prompt_toolkit", "shtab"},
 }

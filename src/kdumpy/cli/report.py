@@ -5,6 +5,7 @@ Nothing but the dump is needed: no vmlinux, no debuginfo package, no matching ke
 examples:
   kdumpy report /var/crash/host-2026-11-23-17:37:02/vmcore
   kdumpy report vmcore -o report.txt        into a file that only you can read
+  kdumpy report vmcore --html report.html   a page for a browser, with every task, the log, the code; one file
   kdumpy report vmcore --json | jq -r .verdict.cause
   kdumpy report vmcore --vmlinux /usr/lib/debug/boot/vmlinux-6.1.0-56-amd64
                                             adds lines of source and inlined functions
@@ -28,20 +29,33 @@ from kdumpy.cli.common import add_dump, add_json, colourful, open_from
 
 if TYPE_CHECKING:
     from kdumpy.diagnosis import Diagnosis
+    from kdumpy.diagnosis.details import Details
+    from kdumpy.dumpfile import Dump
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add_dump(parser)
     add_json(parser)
+    parser.add_argument("--html", type=Path, metavar="FILE",
+                        help="write a page for a browser there (mode 0600), in one file that needs no network; the "
+                             "terminal then gets the verdict in a line, or what --json and -o ask for")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE",
                         help="write the report there (mode 0600: a dump holds secrets) and not to the terminal")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print or write the report."""
-    diagnosis = _diagnose(arguments)
-    if arguments.json:
+    diagnosis, details = _diagnose(arguments)
+    if arguments.html is not None and details is not None:
+        from kdumpy.report import html
+
+        _write(arguments.html, html.render(diagnosis, details))
+    if arguments.html is not None and not arguments.json and arguments.output is None:
+        from kdumpy.units import printable
+
+        text = f"{printable(diagnosis.verdict.title)}\n{printable(str(arguments.html))}\n"
+    elif arguments.json:
         from kdumpy.report import json
 
         text = json.render(diagnosis)
@@ -60,8 +74,8 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if verdict.cause == "none" or (verdict.cause == "unknown" and not verdict.evidence) else 0
 
 
-def _diagnose(arguments: argparse.Namespace) -> Diagnosis:
-    """Diagnose the dump; where it cannot be opened whole, by its log alone."""
+def _diagnose(arguments: argparse.Namespace) -> tuple[Diagnosis, Details | None]:
+    """Diagnose the dump; where it cannot be opened whole, by its log alone. The details are for --html only."""
     from kdumpy.errors import DamagedDump, KdumpyError
 
     try:
@@ -72,13 +86,25 @@ def _diagnose(arguments: argparse.Namespace) -> Diagnosis:
 
         try:
             with open_dump(arguments.vmcore) as dump:
-                return diagnose_log(arguments.vmcore, dump, str(damage))
+                found = diagnose_log(arguments.vmcore, dump, str(damage))
+                return found, _details_of_log(found, dump) if arguments.html else None
         except KdumpyError:
             raise damage from None
     from kdumpy.diagnosis import diagnose
 
     with kernel:
-        return diagnose(kernel)
+        found = diagnose(kernel)
+        if arguments.html is None:
+            return found, None
+        from kdumpy.diagnosis.details import gather
+
+        return found, gather(kernel, found)
+
+
+def _details_of_log(diagnosis: Diagnosis, dump: Dump) -> Details:
+    from kdumpy.diagnosis.details import gather_log
+
+    return gather_log(diagnosis, dump)
 
 
 def _write(path: Path, text: str) -> None:

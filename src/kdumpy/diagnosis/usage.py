@@ -10,6 +10,9 @@ from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.diagnosis.model import MemoryFacts
 from kdumpy.kernel import Kernel
 
+_MOST_NODES = 1024
+"""The largest MAX_NUMNODES."""
+
 
 def memory_usage(kernel: Kernel) -> MemoryFacts:
     """Read the counters; what the dump does not hold is None.
@@ -68,5 +71,12 @@ def largest_slabs(kernel: Kernel) -> list[tuple[str, int]]:
 
 
 def _nodes(cache: drgn.Object) -> list[drgn.Object]:
-    nodes = cache.node if cache.type_.type.has_member("node") else []
-    return [node for node in list(nodes)[:64] if node]
+    """Return the `struct kmem_cache_node *` of a cache.
+
+    The array is declared for the most nodes that a kernel can have, but holds nr_node_ids only: what lies behind
+    it is something else's (mm/slub.c, kmem_cache_init()).
+    """
+    if not cache.type_.type.has_member("node"):
+        return []
+    count = min(int(cache.prog_["nr_node_ids"].value_()), len(cache.node), _MOST_NODES)
+    return [node for node in (cache.node[number] for number in range(count)) if node]

@@ -1,0 +1,346 @@
+"""What stands on the page, as plain values for the template: words and numbers are decided here, looks are not."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from kdumpy.diagnosis.culprit import contexts, name_list
+from kdumpy.diagnosis.details import Details
+from kdumpy.diagnosis.model import Confidence, CpuFacts, Diagnosis, FrameFacts, Health, TaskFacts, as_json
+from kdumpy.report import bugreport
+from kdumpy.report.html import timeline, waits
+from kdumpy.units import human_bytes, human_seconds
+
+CONFIDENCE = {Confidence.CERTAIN: (3, "certain", "The evidence excludes other causes."),
+              Confidence.LIKELY: (2, "likely", "It fits best, but the evidence does not exclude other causes."),
+              Confidence.POSSIBLE: (1, "possible", "The evidence is thin.")}
+STATES = {"R": "running or ready", "S": "sleeping", "D": "blocked, cannot be interrupted", "I": "idle kernel thread",
+          "T": "stopped", "t": "traced", "X": "dead", "Z": "zombie", "P": "parked", "?": "unknown"}
+_ASLEEP = frozenset({"__switch_to", "__schedule", "schedule", "preempt_schedule", "preempt_schedule_common",
+                     "schedule_timeout", "schedule_preempt_disabled", "io_schedule", "io_schedule_timeout",
+                     "schedule_hrtimeout_range", "schedule_hrtimeout_range_clock", "schedule_timeout_interruptible",
+                     "schedule_timeout_uninterruptible", "schedule_idle", "preempt_schedule_irq", "schedule_rtlock"})
+"""Functions through which every sleeper goes: they do not tell for what it waits."""
+_CPU_CARDS, _BLOCKED, _STACK_ROWS, _NAMED = 64, 16, 40, 4
+
+
+@dataclass(frozen=True)
+class TraceRow:
+    """A frame of the trace, or a run of equal ones."""
+
+    number: int
+    name: str
+    offset: str
+    module: str | None
+    source: str | None
+    kind: str
+    """culprit, module, plain, plumbing."""
+    notes: tuple[str, ...]
+    times: int
+
+
+def context(diagnosis: Diagnosis, details: Details) -> dict[str, Any]:
+    """Return everything that the template shows."""
+    held = details.registers if _registers_tell(diagnosis) else ()
+    return {
+        "d": diagnosis, "x": details, "confidence": CONFIDENCE[diagnosis.verdict.confidence],
+        "crashed": diagnosis.verdict.cause != "none", "glance": list(_glance(diagnosis, details)),
+        "trust": list(_trust(diagnosis)), "evidence": list(_evidence(diagnosis)),
+        "trace": list(_trace(diagnosis)), "trace_of": _trace_of(diagnosis), "code": _code(diagnosis, details),
+        "registers": [item for item in held if item.words],
+        "used": _used(diagnosis, details),
+        "other_registers": [item for item in held if not item.words],
+        "graph": waits.draw(diagnosis.blocked), "blocked": diagnosis.blocked.tasks[:_BLOCKED],
+        "cpus": _cpus(diagnosis.cpus), "stack_groups": list(_stack_groups(details)), "memory": _memory(details),
+        "modules": _modules(diagnosis, details), "timeline": timeline.draw(details.log),
+        "log_tail": diagnosis.log_tail, "message": diagnosis.panic.message if diagnosis.panic else None,
+        "facts": list(_facts(diagnosis)), "bug_report": bugreport.render(diagnosis), "states": STATES,
+        "state_counts": Counter(task.state for task in details.tasks).most_common(),
+        "missing": {**diagnosis.dump.missing, **details.missing},
+    }
+
+
+def data(diagnosis: Diagnosis, details: Details) -> dict[str, Any]:
+    """Return what the page's script draws: tasks, stacks, log. Rows are lists, their columns as below."""
+    names: dict[str, int] = {}
+    stacks = [[names.setdefault(name, len(names)) for name in stack] for stack in details.stacks]
+    panicked = {cpu.task.pid for cpu in diagnosis.cpus if cpu.panicked and cpu.task}
+    culprit = diagnosis.verdict.culprit
+    return {
+        "frames": list(names),
+        "stacks": stacks,
+        "where": [next((place for place, name in zip(stack, words, strict=True) if name not in _ASLEEP), stack[0])
+                  for stack, words in zip(stacks, details.stacks, strict=True)],
+        "columns": ["pid", "tgid", "parent", "comm", "state", "cpu", "flags", "rss", "idle", "stack"],
+        "tasks": [[task.pid, task.tgid, task.parent, task.comm, task.state, task.cpu,
+                   int(task.on_cpu) | int(task.kernel_thread) << 1 | int(task.pid in panicked) << 2,
+                   task.rss, task.idle_s, task.stack] for task in details.tasks],
+        "states": STATES,
+        "log": [[line.seconds, line.level, line.text] for line in details.log.lines],
+        "events": [[event.line, event.end, event.words, int(event.cause)] for event in details.log.events],
+        "culprit": {"function": culprit.function, "module": culprit.module} if culprit else None,
+    }
+
+
+def raw(diagnosis: Diagnosis) -> dict[str, Any]:
+    """Return the diagnosis as JSON; the page carries it for programs."""
+    return as_json(diagnosis)
+
+
+def when(seconds: int | None) -> str:
+    """Return a time (seconds since 1970) in words; empty where unknown."""
+    if seconds is None:
+        return ""
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
+    except (ValueError, OverflowError, OSError):
+        return str(seconds)
+
+
+def uptime(diagnosis: Diagnosis) -> str:
+    """Return how long the machine had been up, in words; the kernel's own count is of whole seconds."""
+    seconds = diagnosis.system.uptime_s
+    return human_seconds(seconds).replace(".0 s", " s") if seconds is not None else ""
+
+
+def task_words(task: TaskFacts | None) -> str:
+    """Return a task as name and number."""
+    if task is None:
+        return ""
+    return f"{task.comm} (pid {task.pid})" if task.pid else "the idle task"
+
+
+def _glance(diagnosis: Diagnosis, details: Details) -> Iterator[tuple[str, str, str]]:
+    """Yield (name, value, small print) of the verdict's card."""
+    verdict, system, panic = diagnosis.verdict, diagnosis.system, diagnosis.panic
+    if verdict.culprit:
+        module = verdict.culprit.module
+        taints = next((item.taints for item in diagnosis.modules if item.name == module), "")
+        kind = ", not part of the kernel" if "O" in taints else ""
+        yield ("Culprit", f"{verdict.culprit.function}()",
+               verdict.culprit.source or (f"module {module}{kind}" if module else "the kernel itself"))
+    if panic and (panic.task or panic.cpu is not None):
+        place = [f"CPU {panic.cpu}" if panic.cpu is not None else "", f"in {panic.context}" if panic.context else ""]
+        # A watchdog's task panics for others: it is not the one whose stack is shown.
+        whose = diagnosis.trace_task
+        noticed = panic.task and panic.task.pid and whose and whose.pid != panic.task.pid
+        yield ("Noticed by" if noticed else "Ran in", task_words(panic.task) or "unknown",
+               ", ".join(part for part in place if part))
+    up = uptime(diagnosis)
+    if system.panic_time or up:
+        yield ("Crashed" if verdict.cause != "none" else "Taken", when(system.panic_time) or "unknown",
+               f"after {up} of uptime" if up else "")
+    if system.release:
+        size = ", ".join(part for part in (
+            system.machine or "", f"{system.cpus} CPUs" if system.cpus else "",
+            human_bytes(system.memory_bytes) if system.memory_bytes else "") if part)
+        yield "Kernel", system.release, size
+
+
+def _trust(diagnosis: Diagnosis) -> Iterator[str]:
+    """Yield what the dump does not tell, so that nobody takes an absent answer for a good one."""
+    dump = diagnosis.dump
+    if dump.health != Health.COMPLETE:
+        yield f"The dump is {dump.health}: " + ("; ".join(dump.health_details) or "no reason is known")
+    nameless = [what for what, why in dump.missing.items() if "symbols" in dump.missing and "could not find " in why]
+    for what, why in dump.missing.items():
+        if what != "engine" and what not in nameless and not (diagnosis.verdict.cause == "none" and what == "panic"):
+            yield f"{what}: {why}"
+    if nameless:
+        yield "Without symbols these cannot be found: " + ", ".join(nameless)
+    for item in diagnosis.verdict.not_judged:
+        yield f"Not judged, whether it is {item.cause}: {item.why}"
+
+
+def _evidence(diagnosis: Diagnosis) -> Iterator[tuple[str, str, str]]:
+    """Yield (what, detail, command); the dump's path is said as $VMCORE."""
+    path = shlex.quote(diagnosis.dump.path)
+    for item in diagnosis.verdict.evidence:
+        yield item.what, item.detail, item.command.replace(path, "$VMCORE")
+
+
+def _trace(diagnosis: Diagnosis) -> Iterator[TraceRow]:
+    plumbing, anchors, told = name_list("plumbing"), contexts(), set[str]()
+    fault = diagnosis.panic.instruction_address if diagnosis.panic else None
+    runs = groupby(diagnosis.trace, lambda frame: (frame.pc, frame.symbol, frame.offset))
+    number = 0
+    for _, same in runs:
+        run = list(same)
+        frame = next((item for item in run if item.culprit), run[0])
+        notes = ["the culprit"] if frame.culprit else []
+        if frame.pc and frame.pc == fault and not frame.inline:
+            notes.append("the fault is here")
+        where = anchors.get(_plain(frame), "")
+        if where and where not in told:
+            told.add(where)
+            notes.append(f"in {where}")
+        if frame.symbol and frame.offset is None and not frame.symbol.startswith("("):
+            notes.append("inlined" if frame.inline else "tail call")
+        kind = "culprit" if frame.culprit else "module" if frame.module else \
+            "plumbing" if _plain(frame) in plumbing or where else "plain"
+        yield TraceRow(number, frame.symbol or f"{frame.pc:#x}",
+                       f"+{frame.offset:#x}" if frame.symbol and frame.offset is not None and not frame.inline else "",
+                       frame.module, frame.source, kind,
+                       (*notes, *(() if frame.symbol else ("no code there",))), len(run))
+        number += len(run)
+
+
+def _plain(frame: FrameFacts) -> str:
+    return frame.symbol.split(".", 1)[0] if frame.symbol else ""
+
+
+def _trace_of(diagnosis: Diagnosis) -> str:
+    words = f"of {task_words(diagnosis.trace_task)}" if diagnosis.trace_task else ""
+    return words + (", as the log has it" if diagnosis.trace_source == "log" else "")
+
+
+def _registers_tell(diagnosis: Diagnosis) -> bool:
+    """Whether the registers are those of a fault; those of a call of panic() say nothing."""
+    return bool(diagnosis.panic and diagnosis.panic.registers and (
+        diagnosis.panic.instruction_address or diagnosis.panic.fault_address is not None))
+
+
+def _code(diagnosis: Diagnosis, details: Details) -> list[dict[str, Any]]:
+    """Return the blocks, each line's text cut where a register is named."""
+    import re
+
+    held = {register.name: register for register in details.registers}
+    pattern = re.compile(r"\b(r[a-d]x|r[sd]i|r[sb]p|r\d{1,2}[dwb]?|e[a-d]x|e[sd]i|e[sb]p|[a-d][xlh]|[sd]il?|[sb]pl?|"
+                         r"[xw]\d{1,2})\b")
+    blocks = []
+    for block in details.code:
+        lines = []
+        for line in block.lines:
+            mnemonic, _, operands = line.text.partition(" ")
+            pieces = [(part, _whole(part) if number % 2 and _whole(part) in held else "")
+                      for number, part in enumerate(pattern.split(operands))]
+            lines.append((line, mnemonic, pieces))
+        blocks.append({"code": block, "lines": lines})
+    return blocks
+
+
+def _used(diagnosis: Diagnosis, details: Details) -> set[str]:
+    """Return the registers that the faulting instruction names."""
+    return {register for block in _code(diagnosis, details) if block["code"].fault
+            for line, _, pieces in block["lines"] if line.marked for _, register in pieces if register}
+
+
+def _whole(name: str) -> str:
+    """Return the 64-bit register of which one is a part."""
+    if name[0] in "xw" and name[1:].isdigit():
+        return f"x{name[1:]}"
+    if name[0] == "r":
+        return name.rstrip("dwb") if name[1].isdigit() else name
+    if name[0] == "e":
+        return f"r{name[1:]}"
+    return f"r{name[0]}x" if name[1] in "xlh" and name[0] in "abcd" else f"r{name[:2]}"
+
+
+def _cpus(cpus: Sequence[CpuFacts]) -> dict[str, Any]:
+    kinds = {cpu.number: _cpu_kind(cpu) for cpu in cpus}
+    busy = [cpu for cpu in cpus if kinds[cpu.number] != "idle"]
+    busy.sort(key=lambda cpu: not cpu.panicked)
+    return {"all": cpus, "kinds": kinds, "cards": busy[:_CPU_CARDS], "left_out": max(0, len(busy) - _CPU_CARDS),
+            "idle": ranges([cpu.number for cpu in cpus if kinds[cpu.number] == "idle"]),
+            "counts": Counter(kinds.values())}
+
+
+def _cpu_kind(cpu: CpuFacts) -> str:
+    if cpu.panicked:
+        return "panicked"
+    for words in ("idle", "user", "kernel"):
+        if words in cpu.doing.split(":")[0]:
+            return words
+    return "unknown"
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Return numbers as ranges: `0-3, 7`."""
+    parts = []
+    for _, run in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0]):
+        members = [number for _, number in run]
+        parts.append(str(members[0]) if len(members) == 1 else f"{members[0]}-{members[-1]}")
+    return ", ".join(parts)
+
+
+def _stack_groups(details: Details) -> Iterator[tuple[int, str, tuple[str, ...]]]:
+    """Yield (tasks, their names, stack), the largest groups first."""
+    by_stack: dict[int, list[str]] = {}
+    for task in details.tasks:
+        if task.stack is not None:
+            by_stack.setdefault(task.stack, []).append(task.comm)
+    ordered = sorted(by_stack.items(), key=lambda item: -len(item[1]))[:_STACK_ROWS]
+    for stack, comms in ordered:
+        names = list(dict.fromkeys(comms))
+        more = f" and {len(names) - _NAMED} other names" if len(names) > _NAMED else ""
+        yield len(comms), ", ".join(names[:_NAMED]) + more, details.stacks[stack]
+
+
+def _memory(details: Details) -> dict[str, Any] | None:
+    census = details.census
+    if not census.total or not census.shares:
+        return None
+    rows, before = [], 0.0
+    for number, share in enumerate(census.shares):
+        part = 100 * share.size / census.total
+        rows.append({"name": share.name, "words": share.words, "size": human_bytes(share.size), "begin": before,
+                     "part": part, "colour": "free" if share.name == "free" else str(number)})
+        before += part
+    return {"total": human_bytes(census.total), "rows": rows, "slabs": _bars(census.slabs),
+            "processes": _bars([(f"{name} ({pid})", size) for pid, name, size in census.processes])}
+
+
+def _bars(rows: Sequence[tuple[str, int]]) -> list[tuple[str, str, float]]:
+    """Return (name, size in words, per cent of the largest)."""
+    largest = max((size for _, size in rows), default=0)
+    return [(name, human_bytes(size), 100 * size / largest) for name, size in rows if size > 0]
+
+
+def _modules(diagnosis: Diagnosis, details: Details) -> list[dict[str, Any]]:
+    culprit = diagnosis.verdict.culprit.module if diagnosis.verdict.culprit else None
+    if details.modules:
+        rows = [{"name": item.name, "size": item.size, "taints": item.taints, "version": item.version,
+                 "base": f"{item.base:016x}" if item.base else "", "used_by": item.used_by, "state": item.state}
+                for item in details.modules]
+    else:
+        rows = [{"name": item.name, "size": item.size, "taints": item.taints, "version": item.version, "base": "",
+                 "used_by": (), "state": ""} for item in diagnosis.modules]
+    for row in rows:
+        row["culprit"] = culprit is not None and row["name"] == culprit
+    return sorted(rows, key=lambda row: (not row["culprit"], not row["taints"]))
+
+
+def _facts(diagnosis: Diagnosis) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """Yield (heading, rows) of everything that is worth a line."""
+    system, dump, panic, signature = diagnosis.system, diagnosis.dump, diagnosis.panic, diagnosis.signature
+    yield "System", [(name, value) for name, value in (
+        ("host", system.hostname or ""), ("release", system.release or ""), ("build", system.version or ""),
+        ("machine", system.machine or ""), ("booted", when(system.boot_time)), ("crashed", when(system.panic_time)),
+        ("uptime", uptime(diagnosis)), ("CPUs online", str(system.cpus or "")),
+        ("memory", human_bytes(system.memory_bytes) if system.memory_bytes else ""),
+        ("load", ", ".join(f"{value:.2f}" for value in system.load)), ("taint", "; ".join(system.taints)),
+        ("command line", system.cmdline or "")) if value]
+    if panic:
+        yield "Panic", [(name, value) for name, value in (
+            ("message", panic.message or ""), ("CPU", "" if panic.cpu is None else str(panic.cpu)),
+            ("task", task_words(panic.task)),
+            ("task_struct", f"{panic.task.address:016x}" if panic.task and panic.task.address else ""),
+            ("context", panic.context or ""), ("instruction", panic.instruction or ""),
+            ("at", f"{panic.instruction_address:016x}" if panic.instruction_address else ""),
+            ("fault address", f"{panic.fault_address:016x}" if panic.fault_address is not None else "")) if value]
+    yield "Dump", [(name, value) for name, value in (
+        ("path", dump.path), ("format", dump.format), ("size", human_bytes(dump.size)),
+        ("dump level", "" if dump.dump_level is None else str(dump.dump_level)),
+        ("health", "; ".join((str(dump.health), *dump.health_details))),
+        ("engine", dump.missing.get("engine", "")), ("debug symbols", ", ".join(dump.debug_files) or "none needed: "
+         "symbols and types came from the dump itself" if "symbols" not in dump.missing else "none")) if value]
+    if signature.id:
+        yield "Signature", [("id", signature.id), ("title", signature.title),
+                            *((f"alternate, {name}", value) for name, value in signature.alternates.items()),
+                            *((f"step {number}", words) for number, words in enumerate(signature.decisions, 1))]
