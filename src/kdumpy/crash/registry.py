@@ -9,7 +9,7 @@ from kdumpy.crash.command import Command
 
 COMMANDS = {
     "alias": "alias", "bt": "bt", "dis": "dis", "files": "files", "foreach": "foreach", "help": "help",
-    "kmem": "kmem", "log": "log", "mod": "mod", "p": "p", "ps": "ps", "rd": "rd", "set": "set",
+    "kmem": "kmem", "log": "log", "mod": "mod", "p": "p", "ps": "ps", "rd": "rd", "search": "search", "set": "set",
     "struct": "struct", "union": "struct", "*": "struct", "sym": "sym", "sys": "sys", "task": "task", "vm": "vm",
 }  # fmt: skip
 """Module of `kdumpy.crash.commands` by the command's name."""

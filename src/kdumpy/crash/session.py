@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import drgn
@@ -13,6 +14,8 @@ from kdumpy.kernel.kernel import Kernel
 
 if TYPE_CHECKING:
     from kdumpy.crash.engine import Engine
+    from kdumpy.crash.memory.arrays import Arrays
+    from kdumpy.crash.memory.slabs import Slabs
 
 _KERNEL_HALF = 1 << 63
 _MOST_CPUS = 8192
@@ -36,6 +39,20 @@ class Session:
         self.run: Callable[[str], bool] = lambda line: False
         """Run a line of commands; set by the shell."""
         self._context: drgn.Object | None = None
+
+    @cached_property
+    def arrays(self) -> Arrays:
+        """The kernel's memory as numpy arrays, for commands that go through much of it."""
+        from kdumpy.crash.memory.arrays import Arrays
+
+        return Arrays(self.prog, self.kernel.dump)
+
+    @cached_property
+    def slabs(self) -> Slabs:
+        """The slab allocator, all slabs at a time."""
+        from kdumpy.crash.memory.slabs import Slabs
+
+        return Slabs(self.prog, self.arrays)
 
     @property
     def context(self) -> drgn.Object:

@@ -1,122 +1,103 @@
-"""`kmem`: what the memory was used for; all but `-i` is drgn's."""
+"""`kmem`: what the memory was used for, page by page and object by object."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-
-import drgn
-from drgn.helpers.linux.block import nr_blockdev_pages
-from drgn.helpers.linux.hugetlb import hugetlb_total_usage
-from drgn.helpers.linux.mm import totalram_pages, vm_commit_limit, vm_memory_committed
-from drgn.helpers.linux.slab import slab_total_usage
-from drgn.helpers.linux.swap import swap_total_usage, total_swapcache_pages
-from drgn.helpers.linux.vmstat import global_node_page_state, nr_free_pages
+from collections.abc import Iterable, Iterator, Sequence
+from importlib import import_module
+from types import ModuleType
+from typing import Any
 
 from kdumpy.crash.command import Arg, Command, Options
+from kdumpy.crash.kmem import usage
+from kdumpy.crash.kmem.usage import UsageRow
 from kdumpy.crash.session import Session
-from kdumpy.errors import NotInDump
+from kdumpy.errors import UsageError
 
-
-@dataclass(frozen=True)
-class UsageRow:
-    """A use of memory."""
-
-    name: str
-    pages: int | None
-    """None where the dump does not tell."""
-    bytes: int | None
-    percent: int | None
-    """Of the total that the row belongs to; None for a total."""
-    of: str
-    """Name of that total, or empty."""
-    problem: str
-    """Why there is no number; empty when there is one."""
-
-
-_COUNTS: tuple[tuple[str, str, Callable[[drgn.Program], int]], ...] = (
-    ("TOTAL MEM", "", totalram_pages),
-    ("FREE", "TOTAL MEM", nr_free_pages),
-    ("USED", "TOTAL MEM", lambda prog: totalram_pages(prog) - nr_free_pages(prog)),
-    ("BUFFERS", "TOTAL MEM", nr_blockdev_pages),
-    ("CACHED", "TOTAL MEM", lambda prog: int(global_node_page_state(prog["NR_FILE_PAGES"]))
-        - total_swapcache_pages(prog) - nr_blockdev_pages(prog)),
-    ("SLAB", "TOTAL MEM", lambda prog: slab_total_usage(prog).total_pages),
-    ("TOTAL HUGE", "", lambda prog: hugetlb_total_usage(prog).pages),
-    ("HUGE FREE", "TOTAL HUGE", lambda prog: hugetlb_total_usage(prog).free_pages),
-    ("TOTAL SWAP", "", lambda prog: swap_total_usage(prog).pages),
-    ("SWAP USED", "TOTAL SWAP", lambda prog: swap_total_usage(prog).used_pages),
-    ("SWAP FREE", "TOTAL SWAP", lambda prog: swap_total_usage(prog).free_pages),
-    ("COMMIT LIMIT", "", vm_commit_limit),
-    ("COMMITTED", "COMMIT LIMIT", vm_memory_committed),
-)
-"""Name, the total it is a part of, and how it is read (pages)."""
+_OWN = frozenset("ipmsSrfFcCPI")
+"""Options that are answered here; the others are drgn's."""
 
 
 class Kmem(Command[UsageRow]):
-    """Show what the memory was used for.
+    """Show what the memory was used for: in all (-i), by page (-p), by slab cache (-s), by list of free pages (-f).
 
-    A line that the dump cannot tell says why; the others stand.
+    Slabs are found by their struct pages and their lists of free objects followed, so what is corrupt is named below
+    its cache, and not only met. Pages are read and sorted thousands at a time.
 
     Example:
         crash> kmem -i
-                      PAGES     TOTAL  PERCENTAGE
-           TOTAL MEM  102916   402.0 MB  ----
-                FREE   89116   348.1 MB   87% of TOTAL MEM
+                         PAGES        TOTAL      PERCENTAGE
+            TOTAL MEM   102916       402 MB         ----
+                 FREE    92982     363.2 MB    90% of TOTAL MEM
+        crash> kmem -s task_struct
+        CACHE             OBJSIZE  ALLOCATED     TOTAL  SLABS  SSIZE  NAME
+        ff390e1a811ab800     8328         68        75     25    32k  task_struct
     """
 
     names = ("kmem",)
     example = "kmem -i"
     row = UsageRow
     args = (
+        Arg("addresses", nargs="*", metavar="ADDRESS|SLAB", help="a page (its struct page, a virtual or a physical "
+            "address) for -p, -m, -f; a cache's name or an address for -s, -S; alone: what lies there"),
         Arg("-i", dest="info", action="store_true", help="free, used, cached, slab, huge pages, swap, committed"),
+        Arg("-p", dest="pages", action="store_true", help="every page: mapping, index, count, flags"),
+        Arg("-m", dest="members", metavar="MEMBER,…", help="every page, with these members of its struct page"),
+        Arg("-s", dest="slabs", action="store_true", help="slab caches; the slab and object of an address"),
+        Arg("-S", dest="slabs_all", action="store_true", help="slab caches with all slabs and objects"),
+        Arg("-r", dest="slabs_root", action="store_true",
+            help="caches with their children; kernels since 5.9 have none, so the same as -s"),
+        Arg("-I", dest="ignored", metavar="SLAB,…", help="leave out these caches"),
+        Arg("-f", dest="free", action="store_true", help="the lists of free pages, the CPUs' own too"),
+        Arg("-F", dest="free_pages", action="store_true", help="the same with every block on them"),
+        Arg("-c", dest="cached", action="store_true", help="the page cache by file, counted"),
+        Arg("-C", dest="cached_pages", action="store_true", help="the same with every page"),
+        Arg("-P", dest="physical", action="store_true", help="the address is physical"),
         *(Arg(name, engine=True, help=f"{words} (drgn)") for name, words in {
-            "-f": "the lists of free pages", "-F": "every free page", "-c": "the page cache", "-v": "vmalloc's areas",
-            "-V": "the counters of vmstat", "-n": "nodes and memory blocks", "-z": "zones", "-o": "per-CPU offsets",
-            "-h": "huge pages", "-p": "every page", "-m": "members of every page", "-s": "slab caches",
-            "-S": "slab caches with their slabs", "-g": "page flags in words", "-I": "leave out these caches"}.items()),
+            "-v": "vmalloc's areas", "-V": "the counters of vmstat", "-n": "nodes and memory blocks", "-z": "zones",
+            "-o": "per-CPU offsets", "-h": "huge pages", "-g": "page flags in words"}.items()),
     )
 
     def for_engine(self, words: Sequence[str]) -> bool:
-        """Everything but `-i` is drgn's: an address too."""
-        return [word for word in words if word not in ("--json", "--help")] != ["-i"]
+        """Give drgn its options, and an address alone."""
+        options = {word[1] for word in words if word.startswith("-") and len(word) > 1}
+        return bool(words) and "--help" not in words and not options & _OWN
 
-    def rows(self, session: Session, options: Options) -> Iterator[UsageRow]:
-        """Yield the uses, each total before its parts."""
-        if session.kernel.debuginfo.types is None and not session.kernel.debuginfo.dwarf:
-            raise NotInDump("the kernel's counters cannot be read")
-        page = int(session.prog["PAGE_SIZE"])
-        totals: dict[str, int] = {}
-        for name, of, read in _COUNTS:
-            try:
-                pages = int(read(session.prog))
-            except (LookupError, ValueError, AttributeError, TypeError, drgn.FaultError) as error:
-                yield UsageRow(name, None, None, None, of, str(error).split("\n")[0])
-                continue
-            totals[name] = pages
-            percent = None
-            if of:
-                percent = round(100 * pages / totals[of]) if totals.get(of) else 0
-            yield UsageRow(name, pages, pages * page, percent, of, "")
+    def rows(self, session: Session, options: Options) -> Iterator[Any]:
+        """Yield rows of what is asked for; each option has its own."""
+        return iter(_view(session, options)[0])
 
-    def render(self, rows: Iterable[UsageRow], session: Session, options: Options) -> Iterator[str]:
-        """Lay the uses out as crash does."""
-        yield f"{'PAGES':>21}  {'TOTAL':>10}  {'PERCENTAGE':^20}".rstrip()
-        for number, row in enumerate(rows):
-            if number and not row.of:
-                yield ""
-            if row.pages is None:
-                yield f"{row.name:>12}  ({row.problem})"
-                continue
-            share = f"{row.percent:>3}% of {row.of}" if row.of else "----"
-            yield f"{row.name:>12} {row.pages:>8}  {_size(row.bytes or 0):>10}  {share}"
+    def render(self, rows: Iterable[Any], session: Session, options: Options) -> Iterator[str]:
+        """Lay them out as crash does."""
+        lines: Iterator[str] = _view(session, options)[1](rows, session, options)
+        return lines
 
 
-def _size(size: int) -> str:
-    for unit, name in ((1 << 30, "GB"), (1 << 20, "MB"), (1 << 10, "KB")):
-        if size >= unit:
-            return f"{size / unit:.1f} {name}"
-    return "0" if not size else f"{size} bytes"
+def _view(session: Session, options: Options) -> tuple[Iterable[Any], Any]:
+    """Return the rows and the layout of what is asked for.
+
+    Raises:
+        UsageError: nothing is, or too much.
+    """
+    asked = [name for name in ("info", "pages", "members", "slabs", "slabs_all", "slabs_root", "free", "free_pages",
+                               "cached", "cached_pages") if getattr(options, name)]
+    if len(asked) != 1 and not (options.physical and not asked):
+        raise UsageError("one option at a time" if asked else "what of the memory?", where="kmem",
+                         mend="kmem -i is a good start; see 'help kmem'")
+    if options.physical and options.addresses:
+        options.addresses = [f"{session.address(text) & (1 << 52) - 1:x}" for text in options.addresses]
+    name = asked[0] if asked else "pages"
+    if name == "info":
+        return usage.rows(session, options), usage.render
+    if name == "members":
+        pages = _module("pages")
+        return pages.member_rows(session, options), pages.render_members
+    module = _module({"pages": "pages", "free": "free", "free_pages": "free", "cached": "cached",
+                      "cached_pages": "cached"}.get(name, "slabs"))
+    return module.rows(session, options), module.render
+
+
+def _module(name: str) -> ModuleType:
+    return import_module(f"kdumpy.crash.kmem.{name}")
 
 
 COMMAND = Kmem()

@@ -83,7 +83,7 @@ class Ps(Command[TaskRow]):
         wanted = [_Selector(text) for text in options.which]
         state = STATES.get(options.state, options.state)
         unread = 0
-        for task in _all_tasks(session):
+        for task in all_tasks(session):
             try:
                 row = _row(session, task, running, total_kb)
             except READ_ERRORS:
@@ -128,7 +128,8 @@ class _Selector:
         return f"{row.task:x}" == self.text.lower().removeprefix("0x") or row.command == self.text[:15]
 
 
-def _all_tasks(session: Session) -> Iterator[drgn.Object]:
+def all_tasks(session: Session) -> Iterator[drgn.Object]:
+    """Yield every task, the idle ones first."""
     from drgn.helpers.linux.sched import idle_task
 
     for cpu in session.cpus("a"):

@@ -1,0 +1,317 @@
+"""`search`: find values or text in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import drgn
+import numpy as np
+from drgn.helpers.linux.mm import for_each_vma, for_each_vmap_area
+from drgn.helpers.linux.sched import task_cpu
+
+from kdumpy.crash.command import Arg, Command, Options
+from kdumpy.crash.commands.bt import header
+from kdumpy.crash.expression import evaluate
+from kdumpy.crash.memory.arrays import Arrays, Piece
+from kdumpy.crash.session import Session
+from kdumpy.debuginfo.reading import READ_ERRORS
+from kdumpy.errors import DamagedDump, NotInDump, UsageError
+
+_WORD = 1 << 64
+_SHOWN = 56
+"""Characters shown of a found text."""
+_MOST_CONTEXT = 1024
+_MOST_STRING = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class FoundRow:
+    """A place where a value stands."""
+
+    address: int
+    value: int
+    text: str
+    """What stands there as text, with -c."""
+    wanted: str
+    """What was searched for, as typed, where that was a symbol or an expression."""
+    before: tuple[int, ...]
+    """Values in front of it, with -x."""
+    after: tuple[int, ...]
+    pid: int | None
+    """The task whose stack it lies on, with -t and -T."""
+    task: int | None
+
+
+@dataclass(frozen=True)
+class _Range:
+    """Memory to go through."""
+
+    start: int
+    stop: int
+    user: drgn.Object | None = None
+    physical: bool = False
+    task: drgn.Object | None = None
+
+
+@dataclass(frozen=True)
+class _Value:
+    """A number that is searched for."""
+
+    number: int
+    name: str
+
+
+class Search(Command[FoundRow]):
+    """Search memory for values, or for text (-c): of the kernel, if nothing else is said.
+
+    Whole arrays are compared at a time. What the dump left out is passed over.
+
+    Example:
+        crash> search -t 57ac6e9d
+        PID: 1        TASK: ff29ecb5011f0000  CPU: 1    COMMAND: "init"
+        ff7bdbf040010000: 57ac6e9d
+    """
+
+    names = ("search",)
+    example = "search -T 57ac6e9d"
+    row = FoundRow
+    args = (
+        Arg("values", nargs="+", metavar="VALUE|(EXPRESSION)|SYMBOL|TEXT", help="hexadecimal numbers; text with -c"),
+        Arg("-s", dest="start", metavar="ADDRESS|SYMBOL", help="begin here"),
+        Arg("-e", dest="end", metavar="ADDRESS|SYMBOL", help="end here"),
+        Arg("-l", dest="length", metavar="BYTES", help="go this far (hexadecimal)"),
+        Arg("-k", dest="kernel", action="store_true", help="the kernel's memory: the default"),
+        Arg("-K", dest="mapped", action="store_true", help="the kernel's without vmalloc's, modules', struct pages"),
+        Arg("-V", dest="virtual", action="store_true", help="the kernel's, without the direct map and the image"),
+        Arg("-u", dest="user", action="store_true", help="the context task's user space"),
+        Arg("-p", dest="physical", action="store_true", help="physical memory"),
+        Arg("-t", dest="stacks", action="store_true", help="the kernel stacks of all tasks"),
+        Arg("-T", dest="active", action="store_true", help="the kernel stacks of the tasks on the CPUs"),
+        Arg("-m", dest="mask", metavar="MASK", help="ignore the bits that are set in this (hexadecimal)"),
+        Arg("-w", dest="bits", action="store_const", const=32, help="values of 32 bits"),
+        Arg("-h", dest="bits", action="store_const", const=16, help="values of 16 bits"),
+        Arg("-c", dest="text", action="store_true", help="text; quotes hold spaces"),
+        Arg("-x", dest="context", metavar="COUNT", help="show this many values before and behind"),
+    )
+
+    def rows(self, session: Session, options: Options) -> Iterator[FoundRow]:
+        """Yield the places in rising order."""
+        unit = (options.bits or 64) // 8
+        ranges = list(_ranges(session, options))
+        if options.text:
+            texts = [value.encode() for value in options.values]
+            if any(not 0 < len(text) <= _MOST_STRING for text in texts):
+                raise UsageError("a text to search for has between 1 and 4096 bytes")
+            for area in ranges:
+                yield from _texts(session, area, texts)
+        else:
+            values = [_value(session, text, unit) for text in options.values]
+            mask = int(options.mask, 16) if options.mask else 0
+            context = int(options.context, 0) if options.context else 0
+            if not 0 <= context <= _MOST_CONTEXT:
+                raise UsageError(f"at most {_MOST_CONTEXT} values can stand around one", where="-x")
+            for area in ranges:
+                yield from _values(session, area, values, mask, unit, context)
+        if session.arrays.damaged:
+            raise DamagedDump(f"{len(session.arrays.damaged)} pages could not be searched",
+                              why=str(session.arrays.damaged[0]))
+
+    def render(self, rows: Iterable[FoundRow], session: Session, options: Options) -> Iterator[str]:
+        """Lay the places out as crash does."""
+        digits = (options.bits or 64) // 4
+        task = None
+        for row in rows:
+            if row.task != task and row.task is not None:
+                if task is not None:
+                    yield ""
+                task = row.task
+                value = session.kernel.task_object(task)
+                yield header(value.pid.value_(), task, task_cpu(value),
+                             value.comm.string_().decode("utf-8", "backslashreplace"))
+            if options.text:
+                yield f"{row.address:x}: {row.text}"
+                continue
+            name = f" ({row.wanted})" if row.wanted else ""
+            if row.before or row.after:
+                before, after = (" ".join(f"{value:0{digits}x}" for value in part) for part in (row.before, row.after))
+                yield f"{row.address:x}: {before} {row.value:x}{name} {after}"
+            else:
+                yield f"{row.address:x}: {row.value:x}{name}"
+
+
+def _value(session: Session, text: str, unit: int) -> _Value:
+    name = ""
+    try:
+        number = int(text, 16)
+    except ValueError:
+        name = text
+        number = int(evaluate(session, text)) if text.startswith("(") else session.address(text)
+    if number % _WORD >> 8 * unit and not (number < 0 and number >= -(1 << 8 * unit - 1)):
+        raise UsageError(f"{text!r} does not fit into {8 * unit} bits")
+    return _Value(number % (1 << 8 * unit), name)
+
+
+def _ranges(session: Session, options: Options) -> Iterator[_Range]:
+    """Yield the memory to go through."""
+    kinds = [name for name in ("kernel", "mapped", "virtual", "user", "physical", "stacks", "active")
+             if getattr(options, name)]
+    if len(kinds) > 1:
+        raise UsageError("only one kind of memory can be searched at a time", why=" and ".join(kinds))
+    kind = kinds[0] if kinds else "kernel"
+    if kind in ("stacks", "active"):
+        yield from _stacks(session, active=kind == "active")
+        return
+    start, stop = _limits(session, options)
+    if kind == "physical":
+        yield _Range(start or 0, min(stop, session.kernel.dump.max_pfn * session.kernel.dump.page_size), physical=True)
+        return
+    if kind == "user" or (start is not None and not start >> 63):
+        yield from _user(session, start or 0, stop)
+        return
+    for low, high in kernel_ranges(session, kind):
+        low, high = max(low, start or 0), min(high, stop)
+        if low < high:
+            yield _Range(low, high)
+
+
+def _limits(session: Session, options: Options) -> tuple[int | None, int]:
+    start = session.address(options.start) if options.start else None
+    stop = _WORD
+    if options.end:
+        stop = session.address(options.end)
+    if options.length:
+        if options.end:
+            raise UsageError("-e and -l say the same")
+        try:
+            stop = (start or 0) + int(options.length, 16)
+        except ValueError:
+            raise UsageError(f"{options.length!r} is no length") from None
+    if start is not None and start % 8:
+        raise UsageError("the begin must be aligned to 8 bytes", where=f"{start:x}")
+    if start is not None and stop <= start:
+        raise UsageError("the end lies before the begin")
+    return start, stop
+
+
+def kernel_ranges(session: Session, kind: str) -> list[tuple[int, int]]:
+    """Return the kernel's memory in rising order: the direct map, vmalloc's areas, struct pages, the image.
+
+    Source: crash, x86_64.c, x86_64_get_kvaddr_ranges().
+    """
+    arrays, prog = session.arrays, session.prog
+    size = arrays.dump.max_pfn * arrays.dump.page_size
+    found = []
+    if kind in ("kernel", "mapped"):
+        if arrays.direct is not None:
+            found.append((arrays.direct, arrays.direct + size))
+        start, stop = (prog.symbol(name).address for name in ("_text", "_end"))
+        found.append((start & -arrays.page_size, stop))
+    if kind in ("kernel", "virtual"):
+        found += [(area.va_start.value_(), area.va_end.value_()) for area in for_each_vmap_area(prog)]
+        vmemmap = int(prog["vmemmap"])
+        page = drgn.sizeof(prog.type("struct page"))
+        found.append((vmemmap, vmemmap + size // arrays.page_size * page))
+    return sorted(found)
+
+
+def _stacks(session: Session, *, active: bool) -> Iterator[_Range]:
+    from kdumpy.crash.commands.ps import all_tasks
+
+    size = int(session.prog["THREAD_SIZE"])
+    tasks = session.tasks_running() if active else all_tasks(session)
+    for task in tasks:
+        try:
+            base = task.stack.value_()
+        except READ_ERRORS:
+            continue
+        if base:
+            yield _Range(base, base + size, task=task)
+
+
+def _user(session: Session, start: int, stop: int) -> Iterator[_Range]:
+    task = session.context
+    if not task.mm:
+        raise NotInDump("the context task has no user space", mend="set another: set PID")
+    for vma in for_each_vma(task.mm):
+        low, high = max(vma.vm_start.value_(), start), min(vma.vm_end.value_(), stop)
+        if low < high:
+            yield _Range(low, high, user=task.mm)
+
+
+def pieces(session: Session, area: _Range) -> Iterator[Piece]:
+    """Yield what the dump holds of a range."""
+    arrays = session.arrays
+    if area.physical:
+        return arrays.walk_physical(area.start, area.stop)
+    if area.user is not None:
+        return _user_pieces(session, arrays, area)
+    if arrays.direct is not None and arrays.direct <= area.start \
+            and area.stop <= arrays.direct + arrays.dump.max_pfn * arrays.dump.page_size:
+        direct = arrays.direct
+        return (Piece(piece.address + direct, piece.data)
+                for piece in arrays.walk_physical(area.start - direct, area.stop - direct))
+    return arrays.walk_virtual(area.start, area.stop)
+
+
+def _user_pieces(session: Session, arrays: Arrays, area: _Range) -> Iterator[Piece]:
+    from drgn.helpers.linux.mm import follow_phys
+
+    step = arrays.page_size
+    for address in range(area.start & -step, area.stop, step):
+        try:
+            physical = int(follow_phys(area.user, address))
+        except READ_ERRORS:
+            continue
+        for piece in arrays.walk_physical(physical, physical + step):
+            low = max(area.start - address, 0)
+            yield Piece(address + low, piece.data[low:area.stop - address])
+
+
+def _values(session: Session, area: _Range, values: list[_Value], mask: int, unit: int,
+            context: int) -> Iterator[FoundRow]:
+    kind = np.dtype(f"<u{unit}")
+    keep = np.array((1 << 8 * unit) - 1 & ~mask, kind)
+    names = {value.number & ~mask: value.name for value in values}
+    wanted = [np.array(number & (1 << 8 * unit) - 1, kind) for number in names]
+    pid, task = (None, None) if area.task is None else (area.task.pid.value_(), area.task.value_())
+    for piece in pieces(session, area):
+        words = piece.data[:len(piece.data) // unit * unit].view(kind)
+        masked = words & keep if mask else words
+        hits = masked == wanted[0]
+        for other in wanted[1:]:
+            hits |= masked == other
+        for place in np.flatnonzero(hits).tolist():
+            number = int(words[place])
+            yield FoundRow(piece.address + place * unit, number, "", names.get(number & ~mask, ""),
+                           tuple(words[max(place - context, 0):place].tolist()) if context else (),
+                           tuple(words[place + 1:place + 1 + context].tolist()) if context else (), pid, task)
+
+
+def _texts(session: Session, area: _Range, texts: list[bytes]) -> Iterator[FoundRow]:
+    """Find texts; one that goes over the end of a piece is found where the next one follows on it."""
+    longest = max(len(text) for text in texts)
+    pid, task = (None, None) if area.task is None else (area.task.pid.value_(), area.task.value_())
+    rest, end = b"", -1
+    for piece in pieces(session, area):
+        before = rest if piece.address == end else b""
+        data = before + piece.data.tobytes()
+        start = piece.address - len(before)
+        found = sorted({place for text in texts for place in _places(data, text)
+                        # What lies wholly in the part that was seen before was found before.
+                        if place + len(text) > len(before)})
+        for place in found:
+            shown = data[place:place + _SHOWN]
+            yield FoundRow(start + place, 0, "".join(chr(byte) if 32 <= byte < 127 else "." for byte in shown), "",
+                           (), (), pid, task)
+        rest, end = data[max(len(data) - longest + 1, 0):] if longest > 1 else b"", piece.address + len(piece.data)
+
+
+def _places(data: bytes, text: bytes) -> Iterator[int]:
+    place = data.find(text)
+    while place >= 0:
+        yield place
+        place = data.find(text, place + 1)
+
+
+COMMAND = Search()

@@ -1,0 +1,1 @@
+"""The answers of `kmem`, one file a question; `kdumpy.crash.commands.kmem` chooses among them."""

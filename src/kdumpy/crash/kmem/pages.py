@@ -1,0 +1,191 @@
+"""`kmem -p` and `kmem -m`: every page of the machine, or some, by struct page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import drgn
+import numpy as np
+from drgn.helpers.linux.mm import for_each_valid_page_range
+from numpy.typing import NDArray
+
+from kdumpy.crash.command import Options
+from kdumpy.crash.memory.pages import PageArray, StructPages
+from kdumpy.crash.session import Session
+from kdumpy.debuginfo.reading import READ_ERRORS
+from kdumpy.errors import NotInDump, UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class PageRow:
+    """A page."""
+
+    page: int
+    """Address of its struct page."""
+    physical: int
+    mapping: int
+    index: int
+    count: int
+    flags: int
+    names: str
+    """The flags in words, as the kernel calls them."""
+
+
+@dataclass(frozen=True)
+class MemberRow:
+    """Some members of a struct page."""
+
+    page: int
+    members: dict[str, str]
+
+
+class FlagNames:
+    """Turns page flags into words, each value once."""
+
+    def __init__(self, prog: drgn.Program) -> None:
+        self._bits: list[tuple[int, str]] = []
+        try:
+            found = prog.type("enum pageflags").enumerators or ()
+            end = next(value for name, value in found if name == "__NR_PAGEFLAGS")
+        except (LookupError, StopIteration):
+            return
+        seen = set()
+        for name, value in found:
+            # The first name of a bit is its own; later ones are other users' of it.
+            if value < end and value not in seen and name.startswith("PG_"):
+                seen.add(value)
+                self._bits.append((value, name.removeprefix("PG_")))
+        self._known: dict[int, str] = {}
+
+    def __call__(self, flags: int) -> str:
+        """Return the names of the bits that are set."""
+        low = flags & 0xffffffff
+        text = self._known.get(low) if self._bits else ""
+        if text is None:
+            text = self._known[low] = ",".join(name for bit, name in self._bits if low >> bit & 1)
+        return text
+
+
+def rows(session: Session, options: Options) -> Iterator[PageRow]:
+    """Yield a row a page; pages whose struct page is not in the dump are counted at the end.
+
+    Raises:
+        NotInDump: some are not in the dump.
+    """
+    pages = StructPages(session.prog, session.arrays)
+    names = FlagNames(session.prog)
+    missing = 0
+    for found in selected(session, pages, options.addresses):
+        missing += int(np.count_nonzero(~found.held))
+        yield from _array(pages, found, names, session.arrays.page_size)
+    if missing:
+        raise NotInDump(f"the struct pages of {missing} pages are not in the dump")
+
+
+def selected(session: Session, pages: StructPages, addresses: list[str]) -> Iterator[PageArray]:
+    """Yield all struct pages, or those that addresses (of a struct page, physical, virtual) mean."""
+    if not addresses:
+        yield from pages.walk()
+        return
+    for text in addresses:
+        pfn = pfn_of(session, pages, text)
+        found = next(pages.walk(pfn, pfn + 1), None)
+        if found is None:
+            raise NotInDump(f"there is no page {pfn:#x}", where=text)
+        yield found
+
+
+def pfn_of(session: Session, pages: StructPages, text: str) -> int:
+    """Return the page frame number that an address means: of a struct page, else virtual, else physical.
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    address = session.address(text)
+    for low, high, mem_map in for_each_valid_page_range(session.prog):
+        base = mem_map.value_()
+        if base + low * pages.size <= address < base + high * pages.size:
+            return int((address - base) // pages.size)
+    if address >> 63:
+        physical = int(session.arrays.physical(np.array([address], np.uint64))[0])
+        if physical < 0:
+            raise UsageError("nothing is mapped at this address", where=text)
+        return physical // session.arrays.page_size
+    return address // session.arrays.page_size
+
+
+def _array(pages: StructPages, found: PageArray, names: FlagNames, page_size: int) -> Iterator[PageRow]:
+    def column(*members: str, size: int = 8, signed: bool = False) -> list[int]:
+        values: list[int] = pages.column(found, pages.offset(*members), size, signed=signed).tolist()
+        return values
+
+    which: NDArray[np.int64] = np.flatnonzero(found.held)
+    flags, mapping = column("flags"), column("mapping")
+    index = column("index", "__folio_index")
+    counts = column("_refcount", "_count", size=4, signed=True)
+    for row in which.tolist():
+        flag = flags[row]
+        yield PageRow(found.address + row * pages.size, (found.first + row) * page_size, mapping[row], index[row],
+                      counts[row], flag, names(flag))
+
+
+def render(found: Iterable[PageRow], session: Session, options: Options) -> Iterator[str]:
+    """Lay the pages out as crash does."""
+    yield "      PAGE       PHYSICAL      MAPPING       INDEX CNT FLAGS"
+    for row in found:
+        yield (f"{row.page:016x} {row.physical:8x} {row.mapping:16x} {row.index:8x} {row.count:2} {row.flags:x}"
+               f"{' ' if row.names else ''}{row.names}")
+
+
+def member_rows(session: Session, options: Options) -> Iterator[MemberRow]:
+    """Yield the members that `-m` names, of every page or of some."""
+    pages = StructPages(session.prog, session.arrays)
+    members = [(name, *pages.member(name)) for name in options.members.split(",") if name]
+    if not members:
+        raise UsageError("which members?", where="kmem -m")
+    readers = [(name, offset, *_reader(name, made, session.radix)) for name, offset, made in members]
+    for found in selected(session, pages, options.addresses):
+        columns = [(name, pages.column(found, offset, size, signed=signed).tolist(), style)
+                   for name, offset, size, signed, style in readers]
+        for row in np.flatnonzero(found.held).tolist():
+            yield MemberRow(found.address + row * pages.size,
+                            {name: format(values[row], style) for name, values, style in columns})
+
+
+def _reader(name: str, made: drgn.Type, radix: int) -> tuple[int, bool, str]:
+    """Return (bytes, signed, format) of a member; counters are decimal, everything else hexadecimal, as in crash."""
+    while made.kind == drgn.TypeKind.TYPEDEF:
+        made = made.type
+    size = drgn.sizeof(made)
+    if name.split(".")[0] in ("_count", "_refcount", "_mapcount", "counter"):
+        return min(size, 4), True, "d"
+    if size not in (1, 2, 4, 8):
+        raise UsageError(f"a member of {size} bytes cannot be shown in a column", where=name,
+                         mend="name one of its own members, such as lru.next")
+    signed = made.kind == drgn.TypeKind.INT and bool(made.is_signed)
+    decimal = made.kind == drgn.TypeKind.INT and radix == 10 and name != "flags"
+    return size, signed and decimal, "d" if decimal else "x"
+
+
+def render_members(found: Iterable[MemberRow], session: Session, options: Options) -> Iterator[str]:
+    """Lay the members out in columns."""
+    for number, row in enumerate(found):
+        if not number:
+            yield "      PAGE        " + "  ".join(f"{name:>16}" for name in row.members)
+        yield f"{row.page:016x}  " + "  ".join(f"{value:>16}" for value in row.members.values())
+
+
+def shared_pages(session: Session) -> int | None:
+    """Return how many pages have more than one user, reserved ones left out; None where that cannot be told."""
+    try:
+        pages = StructPages(session.prog, session.arrays)
+        reserved = np.uint64(1 << int(session.prog["PG_reserved"]))
+        total = 0
+        for found in pages.walk():
+            counts = pages.column(found, pages.offset("_refcount", "_count"), 4, signed=True)
+            flags = pages.column(found, pages.offset("flags")).astype(np.uint64, copy=False)
+            total += int(np.count_nonzero((counts > np.int32(1)) & ((flags & reserved) == 0)))
+        return total
+    except READ_ERRORS:
+        return None
