@@ -207,7 +207,7 @@ def _boot(plan: Recipe, driver: Path, work: Path, progress: Progress) -> None:
             text = capturing.config(level=plan.level, compress=plan.compress)
             capturing.build_image(plan.kernel, text, carried, compression=plan.compress)
             files = {"vmlinuz": plan.kernel.image, "initrd": carried}
-        recipe = _guest_recipe(plan).encode()
+        recipe = guest_recipe(plan).encode()
         guest.make_disk(image, mib=1)          # for the guest to mount through a loop device
         guest.make_data_disk(data, {**files, "recipe": recipe, "image": image}, mib=96)
         guest.make_disk(out, mib=plan.memory_mib + 128, label=capturing.OUT)
@@ -251,7 +251,7 @@ def _check_symptom(plan: Recipe, console: Path) -> None:
                               why=f"none of {', '.join(plan.fault.symptoms)} on its console or in its log")
 
 
-def _guest_recipe(plan: Recipe) -> str:
+def guest_recipe(plan: Recipe) -> str:
     """Return the shell file that the guest's init reads."""
     settings = " ".join(f"{key}={value}" for key, value in plan.fault.sysctls.items())
     lines = [f"sysctls='{settings}'", f"capture_cmdline='{capturing.CMDLINE}'",
