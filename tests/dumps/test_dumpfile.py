@@ -25,10 +25,11 @@ from kdumpy.dumpfile.health import State, check_for_engine, health
 from kdumpy.dumpfile.kdump import KdumpDump
 from kdumpy.dumpfile.opening import open_source
 from kdumpy.dumpfile.paging import KernelMemory
+from kdumpy.dumpfile.sink import FileSink
 from kdumpy.dumpfile.source import BytesSource
 from kdumpy.errors import DamagedDump, KdumpyError, MissingPage
 from kdumpy.vm import kernels, laboratory
-from synthetic import for_makedumpfile
+from synthetic import for_makedumpfile, write_kdump
 
 KERNELS = ("5.10", "6.1", "6.12", "newest")
 PAGES = 2000
@@ -424,15 +425,20 @@ def test_wrong_filter_is_recognised(tmp_path: Path) -> None:
 
 
 def test_without_lzo_library_the_log_is_still_read(one: Path, tmp_path: Path) -> None:
-    (tmp_path / "lzallright.py").write_text("raise ImportError")
+    for module in ("lzallright", "ctypes"):  # the second is the way to liblzo2
+        (tmp_path / f"{module}.py").write_text("raise ImportError")
     code = ("import sys; from kdumpy.dumpfile import open_dump; from kdumpy.dumpfile.dmesg import read_log\n"
-            "print(*read_log(open_dump(sys.argv[1])).lines(), sep='\\n')")
-    command = [sys.executable, "-c", code, str(one)]
+            "print(*read_log(open_dump(sys.argv[1])).lines(), sep='\\n')\n"
+            "from kdumpy.dumpfile import compression; print(compression._loaded[2].__module__, file=sys.stderr)")
+    with open_dump(one) as dump, FileSink(tmp_path / "lzo") as sink:
+        write_kdump(dump, sink, "lzo")
+    command = [sys.executable, "-c", code, str(tmp_path / "lzo")]
     path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
     plain = subprocess.run(command, check=True, capture_output=True, env={**os.environ, "PYTHONPATH": path})
     usual = subprocess.run(command, check=True, capture_output=True,
                            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))})
     assert plain.stdout == usual.stdout
+    assert (plain.stderr, usual.stderr) == (b"kdumpy.dumpfile.lzo\n", b"kdumpy.dumpfile.liblzo\n")
 
 
 def test_vmcoreinfo_is_found_where_the_dump_lacks_it(live: Path, tmp_path: Path) -> None:
