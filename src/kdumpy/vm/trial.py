@@ -16,6 +16,9 @@ from kdumpy.vm.laboratory import BOOT_SECONDS, CAPTURE_SECONDS, Recipe, guest_re
 from kdumpy.vm.paths import locked
 from kdumpy.vm.qemu import Disk, Hardware, Machine
 
+Builder = Callable[[Kernel, Path], Built]
+"""Builds a capture image for a kernel at a path."""
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -41,7 +44,7 @@ class Trial:
         return target
 
 
-def crash(work: Path, image: Callable[[Kernel, Path], Built], disks: Mapping[str, int], *, kernel: str = "6.1",
+def crash(work: Path, image: Builder, disks: Mapping[str, int], *, kernel: str = "6.1",
           fault: str = "sysrq", memory_mib: int = 640, crashkernel: str = "192M") -> Trial:
     """Boot a guest, bring the fault about, wait until its capture image powers off.
 
@@ -83,6 +86,6 @@ def crash(work: Path, image: Callable[[Kernel, Path], Built], disks: Mapping[str
     return Trial(text[text.index("LAB ready"):], targets, built, seconds)
 
 
-def image(text: str, **more: object) -> Callable[[Kernel, Path], Built]:
+def image(text: str, **more: object) -> Builder:
     """Return a builder for `crash`: the laboratory's capture image with a configuration of its own."""
     return lambda kernel, path: capturing.build_image(kernel, text, path, **more)  # type: ignore[arg-type]
