@@ -9,6 +9,7 @@ from pathlib import Path
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.facts.reading import Reading
+from kdumpy.diagnosis.graph import wait_graph
 from kdumpy.diagnosis.locks import BlockedTask
 from kdumpy.diagnosis.model import (
     SCHEMA,
@@ -252,7 +253,8 @@ def _blocked(crash: Crash) -> Blocked:
     if waits is None:
         return Blocked(0, (), ())
     tasks = tuple(map(_blocked_task, waits.blocked))
-    return Blocked(waits.count, tasks, tuple(tuple(item.task.pid for item in circle) for circle in waits.circles))
+    return Blocked(waits.count, tasks, tuple(tuple(item.task.pid for item in circle) for circle in waits.circles),
+                   wait_graph(waits))
 
 
 def _blocked_task(item: BlockedTask) -> BlockedFacts:

@@ -20,6 +20,7 @@ from drgn.helpers.linux.locking import mutex_owner, rwsem_owner
 
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.diagnosis import memory
+from kdumpy.diagnosis.waiting import Waiters, kind_of
 from kdumpy.kernel import Kernel, Stack, Task
 from kdumpy.kernel.tasks import task_objects, task_value
 
@@ -35,8 +36,12 @@ _THREAD_SIZE = 16384
 """THREAD_SIZE of x86-64 and arm64 without KASAN, in bytes."""
 _LOCKS = ("mutex", "rw_semaphore")
 _DEEPEST = 8
-_WAITS_IN = (("rwsem", ("rwsem_", "down_read", "down_write")),
-             ("mutex", ("__mutex_lock", "mutex_lock", "__ww_mutex_lock")))
+_READER_OWNED = 0x1
+"""RWSEM_READER_OWNED, in rwsem.owner: the task is the last of the readers (kernel/locking/rwsem.c)."""
+_READER_SHIFT = 8
+"""RWSEM_READER_SHIFT: the count of readers in rwsem.count."""
+_MOST_STEPS = 256
+_NAMELESS = {"RCU": "grace period", "I/O": "request"}
 
 
 def _member_at(made: drgn.Type, offset: int) -> str:
@@ -61,16 +66,21 @@ class LockWait:
     """A lock that a task waits for."""
 
     kind: str
-    """mutex or rwsem."""
+    """mutex, rwsem, or another kind of `waiting`."""
     address: int
     name: str
     """By symbol or by the object that it lies in; by address where it has no name."""
     owner: Task | None
+    mode: str = ""
+    """read or write, of a rwsem."""
+    certain: bool = True
+    """The owner is the only one; a reader is but the last of several."""
+    note: str = ""
 
 
 @dataclass(frozen=True)
 class BlockedTask:
-    """A task in uninterruptible sleep."""
+    """A task that sleeps; in `Waits.blocked`, uninterruptibly."""
 
     task: Task
     stack: Stack
@@ -89,6 +99,7 @@ class Waits:
         self.now_ns = now_ns
         self.count = 0
         """All tasks in D, also those beyond MOST_BLOCKED."""
+        self._sleepers: dict[int, BlockedTask | None] = {}
         self.problem = ""
         """Why not all could be looked at; empty when all were."""
 
@@ -111,19 +122,31 @@ class Waits:
     @cached_property
     def circles(self) -> tuple[tuple[BlockedTask, ...], ...]:
         """Circles of tasks of which each waits for a lock that the next one holds."""
-        by_pid = {item.task.pid: item for item in self.blocked}
-        found, done = [], set()
-        for start in by_pid:
-            path: list[int] = []
-            pid: int | None = start
-            while pid in by_pid and pid not in done and pid not in path:
-                path.append(pid)
-                wait = by_pid[pid].waits_for
-                pid = wait.owner.pid if wait and wait.owner else None
-            if pid in path:
-                found.append(tuple(by_pid[item] for item in path[path.index(pid):]))
-            done.update(path)
+        found: list[tuple[BlockedTask, ...]] = []
+        done: set[int] = set()
+        for start in self.blocked:
+            path: list[BlockedTask] = []
+            item: BlockedTask | None = start
+            while item is not None and item.task.pid not in done and item not in path and len(path) < _MOST_STEPS:
+                path.append(item)
+                wait = item.waits_for
+                item = self.sleeper(wait.owner) if wait and wait.owner and wait.certain else None
+            if item is not None and item in path:
+                found.append(tuple(path[path.index(item):]))
+            done.update(step.task.pid for step in path)
         return tuple(found)
+
+    def sleeper(self, task: Task) -> BlockedTask | None:
+        """Return a task as one that sleeps, and what it waits for; None where it runs or cannot be read."""
+        if task.on_cpu:
+            return None
+        if task.pid not in self._sleepers:
+            known = self.of_pid(task.pid)
+            if known is None:
+                with contextlib.suppress(*READ_ERRORS):
+                    known = self._blocked(self.kernel.task_object(task.address))
+            self._sleepers[task.pid] = known
+        return self._sleepers[task.pid]
 
     def of_pid(self, pid: int) -> BlockedTask | None:
         """Return the blocked task of a thread id."""
@@ -158,27 +181,49 @@ class Waits:
 
     def lock_of(self, task: drgn.Object, stack: Stack) -> LockWait | None:
         """Return the lock that a sleeping task waits for; None when its stack shows no wait for one."""
-        names = [frame.function or "" for frame in stack.frames[:8]]
-        kind = next((kind for kind, marks in _WAITS_IN for name in names if name.startswith(marks)), None)
-        if kind is None:
-            return None
+        kind = kind_of(stack)
+        if kind not in ("mutex", "rwsem"):
+            return self._other(task, kind)
         try:
             address = self._lock_address(task, kind)
         except READ_ERRORS:
             return None
-        return self._lock(kind, address) if address else None
+        mode = next((mode for frame in stack.frames[:8] for mode in ("read", "write")
+                     if f"down_{mode}" in (frame.function or "")), "") if kind == "rwsem" else ""
+        return self._lock(kind, address, mode) if address else None
 
-    def _lock(self, kind: str, address: int) -> LockWait:
-        owner = None
+    def _other(self, task: drgn.Object, kind: str | None) -> LockWait | None:
+        """Return a wait of another kind than the two that have an owner."""
+        try:
+            found = Waiters(self.kernel).of(task, kind, self._stack_words(task))
+        except READ_ERRORS:
+            return None
+        if found is None:
+            return None
+        name = self._name(found.address) if found.address else _NAMELESS.get(found.kind, "that the dump does not show")
+        return LockWait(found.kind, found.address, name, found.owner, certain=found.certain, note=found.note)
+
+    def _lock(self, kind: str, address: int, mode: str = "") -> LockWait:
+        owner, certain, note = None, True, ""
         try:
             if kind == "mutex":
                 holder = mutex_owner(drgn.Object(self.prog, "struct mutex *", address))
             else:
-                holder = rwsem_owner(drgn.Object(self.prog, "struct rw_semaphore *", address))
+                lock = drgn.Object(self.prog, "struct rw_semaphore *", address)
+                holder = rwsem_owner(lock)
+                certain, note = self._readers(lock)
             owner = task_value(holder) if holder.value_() else None
         except READ_ERRORS:
             pass
-        return LockWait(kind, address, self._name(address), owner)
+        return LockWait(kind, address, self._name(address), owner, mode, certain and owner is not None, note)
+
+    @staticmethod
+    def _readers(lock: drgn.Object) -> tuple[bool, str]:
+        """Return (its owner is a writer, who holds it in words)."""
+        if not int(lock.owner.counter.value_()) & _READER_OWNED:
+            return True, "held for writing"
+        count = int(lock.count.counter.value_()) >> _READER_SHIFT
+        return count == 1, f"held by {count} reader{'s' if count != 1 else ''}; the one named came last"
 
     def _name(self, address: int) -> str:
         symbol = memory.symbol_at(self.prog, address)

@@ -13,6 +13,7 @@ from typing import Any
 
 from kdumpy.diagnosis.facts.base import HEX
 from kdumpy.diagnosis.facts.reading import Reading
+from kdumpy.diagnosis.facts.waits import WaitGraph
 
 SCHEMA = 1
 """Raised when a field is removed or changes its meaning; a new field does not raise it."""
@@ -237,11 +238,11 @@ class Wait:
     """A task that waits for a lock."""
 
     lock: str
-    """The lock by name where it has one, else by address."""
+    """The lock by name where it has one, else by address; empty where it is not known."""
     lock_address: int = field(metadata=HEX)
     """Where the lock lies."""
     kind: str
-    """mutex or rwsem."""
+    """mutex, rwsem, semaphore, completion, wait queue, page lock, buffer lock, bit lock, RCU, work, or I/O."""
     owner: TaskFacts | None
     """Task that holds it; null where that cannot be told."""
 
@@ -255,7 +256,7 @@ class BlockedFacts:
     seconds: float | None
     """Seconds since it last ran; null where unknown."""
     waits_for: Wait | None
-    """The lock that it waits for, if it is a mutex or rwsem."""
+    """What it waits for; null where its stack does not show it."""
     trace: tuple[str, ...]
     """Its stack, innermost first."""
 
@@ -270,6 +271,8 @@ class Blocked:
     """The ones that were looked at, the longest wait first."""
     circles: tuple[tuple[int, ...], ...]
     """Thread ids of tasks that wait for each other in a circle."""
+    graph: WaitGraph | None = None
+    """Who waits for whom, by kind of wait; null where the dump does not tell."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from kdumpy.diagnosis import culprit
 from kdumpy.diagnosis.causes.base import CERTAIN, Cause, Finding, Unjudged, Words
 from kdumpy.diagnosis.causes.hung_task import wait_evidence
 from kdumpy.diagnosis.crash import Crash
+from kdumpy.diagnosis.graph import lock_orders
 from kdumpy.diagnosis.locks import BlockedTask
 from kdumpy.diagnosis.model import Evidence
 from kdumpy.diagnosis.oops import Kind
@@ -50,7 +51,8 @@ class Deadlock(Cause):
                 "They take the same locks in different order." if len(circle) > 1 else "",
                 "The kernel would have gone on without them, but it is set to panic when tasks hang "
                 "(kernel.hung_task_panic).", words[0].blame)).replace("  ", " "),
-            evidence=[*_circle_evidence(crash, circle), *crash.evidence.log()],
+            evidence=[Evidence("the order in which they take the locks", lock_orders(circle), ""),
+                      *_circle_evidence(crash, circle), *crash.evidence.log()],
             next=["Let all code take these locks in one order; lockdep (CONFIG_PROVE_LOCKING) finds such pairs "
                   "before they happen."],
             culprit=choices[0].frame, decisions=choices[0].decisions, trace=crash.with_tail_calls(first.stack.frames),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from kdumpy.diagnosis import culprit
 from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Unjudged, Words
 from kdumpy.diagnosis.crash import Crash
-from kdumpy.diagnosis.locks import BlockedTask
+from kdumpy.diagnosis.locks import BlockedTask, LockWait
 from kdumpy.diagnosis.model import Evidence
 from kdumpy.diagnosis.oops import Kind
 from kdumpy.kernel.values import Frame, Task
@@ -47,17 +47,21 @@ class HungTask(Cause):
                 + (f"for more than {seconds} seconds" if seconds is not None else "too long")
                 + f" in {waiter.name} and could not be interrupted."]
         if lock and owner:
-            told.append(f"It waits for the {_KINDS[lock.kind]} {lock.name}, which {owner.comm} (pid {owner.pid}) holds"
-                        + (f"; that task is in {words.name} and does not give it back." if holder else "."))
+            held = "holds" if lock.kind in _OWNED else "is to bring about"
+            back = "give it back" if lock.kind in _OWNED else "come to its end"
+            told.append(f"It waits for the {_kind(lock)} {lock.name}, which {owner.comm} (pid {owner.pid}) {held}"
+                        + (f"; that task is in {words.name} and does not {back}." if holder else "."))
         elif lock:
-            told.append(f"It waits for the {_KINDS[lock.kind]} {lock.name}; who holds it cannot be told.")
+            told.append(f"It waits for the {_kind(lock)} {lock.name}".rstrip()
+                        + ("; who holds it cannot be told." if lock.kind in _OWNED else
+                           "; whom it waits for the dump does not tell."))
         if others > 0:
             told.append(f"{others} more task{'s' if others > 1 else ''} waited in the same way (see below).")
         told.append("The kernel would have gone on, but it is set to panic then (kernel.hung_task_panic).")
         return Finding(
             title=(f"A task hung: {words.short} holds its lock and does not give it back" if holder and holder.frame
                    else words.titled("A task hung")),
-            confidence=CERTAIN if lock and owner and holder else LIKELY,
+            confidence=CERTAIN if lock and owner and lock.certain and holder else LIKELY,
             explanation=" ".join(told),
             evidence=[*crash.evidence.log(), *wait_evidence(crash, blocked),
                       *self._owner_evidence(crash, owner, held_by)],
@@ -85,7 +89,16 @@ class HungTask(Cause):
         return next((family for start, family in _FAMILIES if any(name.startswith(start) for name in names)), "")
 
 
-_KINDS = {"mutex": "mutex", "rwsem": "read-write semaphore"}
+_KINDS = {"rwsem": "read-write semaphore", "RCU": "end of an RCU grace period", "work": "end of a work",
+          "I/O": "end of I/O"}
+_OWNED = ("mutex", "rwsem")
+_STRUCTURES = {"mutex": "mutex", "rwsem": "rw_semaphore", "semaphore": "semaphore", "completion": "completion",
+               "wait queue": "wait_queue_head", "page lock": "page"}
+"""Kinds of wait, and the structure that is waited for."""
+
+
+def _kind(wait: LockWait) -> str:
+    return _KINDS.get(wait.kind, wait.kind)
 
 
 def wait_evidence(crash: Crash, blocked: BlockedTask | None) -> list[Evidence]:
@@ -97,7 +110,9 @@ def wait_evidence(crash: Crash, blocked: BlockedTask | None) -> list[Evidence]:
     lock = blocked.waits_for
     if lock:
         owner = f"held by {lock.owner.comm} (pid {lock.owner.pid})" if lock.owner else "its holder is not known"
-        made = {"mutex": "mutex", "rwsem": "rw_semaphore"}[lock.kind]
-        found.append(Evidence("the lock", f"{_KINDS[lock.kind]} {lock.name}, {owner}",
-                              crash.evidence.command(f"struct {made} {lock.address:x}")))
+        made = _STRUCTURES.get(lock.kind)
+        what = f"{_kind(lock)} {lock.name}".rstrip()
+        parts = [what, *([owner] if lock.kind in _OWNED or lock.owner else []), *([lock.note] if lock.note else [])]
+        shown = crash.evidence.command(f"struct {made} {lock.address:x}") if made and lock.address else ""
+        found.append(Evidence("the lock" if lock.kind in _OWNED else "what it waits for", ", ".join(parts), shown))
     return found

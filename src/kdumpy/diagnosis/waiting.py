@@ -1,0 +1,260 @@
+"""What a sleeping task waits for, beside mutexes and rwsems: found by the waiter structure on its stack.
+
+The functions on the stack say what kind of wait it is; the structure that such a wait lays on the
+stack points to the task, and lies in a list whose head is in the thing that is waited for.
+
+Sources: kernel/locking/semaphore.c, include/linux/swait.h, include/linux/wait.h, wait_bit.h,
+mm/filemap.c (struct wait_page_queue), kernel/workqueue.c (struct wq_barrier), kernel/rcu/tree.h.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import drgn
+
+from kdumpy.debuginfo.reading import READ_ERRORS
+from kdumpy.kernel import Kernel, Stack, Task
+from kdumpy.kernel.tasks import task_objects, task_value
+
+_DEEPEST = 14
+"""Frames in which the kind of wait is looked for."""
+_MOST_NODES = 4096
+_MOST_WORKERS = 10_000
+_PF_WQ_WORKER = 0x20
+"""include/linux/sched.h; the same since 2.6.36."""
+_LEAF_BITS = 64
+
+_SEMAPHORE = frozenset({"__down", "__down_common", "___down_common", "down", "down_killable", "down_interruptible",
+                        "down_timeout", "__down_killable", "__down_interruptible", "__down_timeout"})
+_KINDS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("rwsem", ("rwsem_", "down_read", "down_write")),
+    ("mutex", ("__mutex_lock", "mutex_lock", "__ww_mutex_lock")),
+    ("page lock", ("folio_wait_bit", "__folio_lock", "folio_lock", "__lock_page", "wait_on_page_bit",
+                   "folio_wait_writeback", "wait_on_page_writeback")),
+    ("buffer lock", ("__wait_on_buffer", "__lock_buffer")),
+    ("completion", ("wait_for_completion", "__wait_for_common", "do_wait_for_common", "wait_for_common")),
+    ("RCU", ("synchronize_rcu", "__wait_rcu_gp", "rcu_barrier", "synchronize_srcu", "__synchronize_srcu",
+             "synchronize_net")),
+    ("work", ("__flush_work", "__flush_workqueue", "flush_workqueue", "__cancel_work", "drain_workqueue",
+              "flush_delayed_work", "cancel_work_sync", "cancel_delayed_work_sync")),
+    ("bit lock", ("__wait_on_bit", "out_of_line_wait_on_bit", "wait_on_bit", "bit_wait")),
+    ("I/O", ("io_schedule", "blk_mq_get_tag", "submit_bio_wait")),
+)
+_OUTER = {"completion": ("RCU", "work"), "bit lock": ("buffer lock", "page lock"),
+          "I/O": ("page lock", "buffer lock", "bit lock")}
+"""A wait of the first kind that serves one of the others, which stands further out on the stack."""
+
+
+_Finder = Callable[[drgn.Object, tuple[int, Sequence[int]]], "Waited | None"]
+
+
+class Waited(NamedTuple):
+    """What a task waits for."""
+
+    kind: str
+    address: int
+    """0 where it is not known."""
+    owner: Task | None = None
+    certain: bool = False
+    note: str = ""
+    bit: int | None = None
+
+
+def kind_of(stack: Stack) -> str | None:
+    """Return the kind of wait that a stack shows; None where it shows none."""
+    found = [kind for frame in stack.frames[:_DEEPEST] if (kind := _kind_of_function(frame.function or ""))]
+    if not found:
+        return None
+    kind = found[0]
+    for outer in found[1:]:
+        kind = outer if outer in _OUTER.get(kind, ()) else kind
+    return kind
+
+
+def _kind_of_function(name: str) -> str | None:
+    if name in _SEMAPHORE:
+        return "semaphore"
+    return next((kind for kind, marks in _KINDS if name.startswith(marks)), None)
+
+
+class Waiters:
+    """Finds what the tasks of a kernel wait for."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel = kernel
+        self.prog = kernel.prog
+
+    def of(self, task: drgn.Object, kind: str | None, words: tuple[int, Sequence[int]]) -> Waited | None:
+        """Return what a task waits for; None where its stack shows nothing.
+
+        Args:
+            task: struct task_struct *.
+            kind: of `kind_of`.
+            words: address and 64-bit words of the part of its stack that is in use.
+        """
+        finders: dict[str | None, _Finder] = {
+            "semaphore": self._semaphore, "completion": self._completion, "page lock": self._page,
+            "buffer lock": self._bit, "bit lock": self._bit, "work": self._work, "RCU": self._rcu, None: self._queue,
+        }
+        found: Waited | None = None
+        with contextlib.suppress(*READ_ERRORS):
+            if kind in finders:
+                found = finders[kind](task, words)
+        if found is None and kind is not None:
+            return Waited(kind, 0)
+        return found._replace(kind=kind) if found is not None and kind is not None else found
+
+    def _places(self, task: drgn.Object, words: tuple[int, Sequence[int]], offset: int) -> Iterator[int]:
+        """Yield where a structure with the task at an offset could begin."""
+        begin, numbers = words
+        for number, word in enumerate(numbers):
+            if word == task.value_():
+                yield begin + 8 * number - offset
+
+    def _semaphore(self, task: drgn.Object, words: tuple[int, Sequence[int]]) -> Waited | None:
+        waiter, made = self.prog.type("struct semaphore_waiter"), self.prog.type("struct semaphore")
+        offset = drgn.offsetof(waiter, "task")
+        for place in self._places(task, words, offset):
+            head = self._head(place, offset)
+            if head:
+                return Waited("semaphore", head - drgn.offsetof(made, "wait_list"))
+        return None
+
+    def _completion(self, task: drgn.Object, words: tuple[int, Sequence[int]]) -> Waited | None:
+        waiter, made = self.prog.type("struct swait_queue"), self.prog.type("struct completion")
+        offset, link = drgn.offsetof(waiter, "task"), drgn.offsetof(waiter, "task_list")
+        for place in self._places(task, words, offset):
+            head = self._head(place + link, offset - link)
+            if head:
+                return Waited("completion", head - drgn.offsetof(made, "wait.task_list"))
+        return None
+
+    def _entries(self, task: drgn.Object, words: tuple[int, Sequence[int]]) -> Iterator[tuple[int, str]]:
+        """Yield (address, wake function) of the wait queue entries on a stack."""
+        made = self.prog.type("struct wait_queue_entry")
+        private, function = drgn.offsetof(made, "private"), drgn.offsetof(made, "func")
+        for place in self._places(task, words, private):
+            with contextlib.suppress(drgn.FaultError, LookupError):
+                symbol = self.prog.symbol(self.prog.read_u64(place + function))
+                if self.prog.read_u64(place + function) == symbol.address:
+                    yield place, symbol.name
+
+    def _queue(self, task: drgn.Object, words: tuple[int, Sequence[int]]) -> Waited | None:
+        made, head = self.prog.type("struct wait_queue_entry"), self.prog.type("struct wait_queue_head")
+        link, function = drgn.offsetof(made, "entry"), drgn.offsetof(made, "func")
+        for place, _ in self._entries(task, words):
+            for node in self._ring(place + link):
+                # A wait queue's own head has its lock there, and not the address of a function.
+                if self.prog.read_u64(node - link + function) not in (self.kernel.debuginfo.text or ()):
+                    return Waited("wait queue", node - drgn.offsetof(head, "head"))
+        return None
+
+    def _page(self, task: drgn.Object, words: tuple[int, Sequence[int]]) -> Waited | None:
+        made = self.prog.type("struct wait_page_queue")
+        member = "folio" if made.has_member("folio") else "page"
+        for place, function in self._entries(task, words):
+            if function.startswith("wake_page_function"):
+                begin = place - drgn.offsetof(made, "wait")
+                bit = self.prog.read_u32(begin + drgn.offsetof(made, "bit_nr"))
+                page = self.prog.read_u64(begin + drgn.offsetof(made, member))
+                return Waited("page lock", page, note=f"bit {bit} of its flags", bit=bit)
+        return None
+
+    def _bit(self, task: drgn.Object, words: tuple[int, Sequence[int]]) -> Waited | None:
+        made = self.prog.type("struct wait_bit_queue_entry")
+        for place, function in self._entries(task, words):
+            if function in ("wake_bit_function", "var_wake_function"):
+                begin = place - drgn.offsetof(made, "wq_entry")
+                flags = self.prog.read_u64(begin + drgn.offsetof(made, "key.flags"))
+                bit = self.prog.read_u32(begin + drgn.offsetof(made, "key.bit_nr"))
+                return Waited("bit lock", flags, note=f"bit {bit} there", bit=bit)
+        return None
+
+    def _work(self, task: drgn.Object, words: tuple[int, Sequence[int]]) -> Waited | None:
+        """Find the worker in whose list the barrier lies that a flush laid on its stack."""
+        made = self.prog.type("struct wq_barrier")
+        for place in self._places(task, words, drgn.offsetof(made, "task")):
+            link = place + drgn.offsetof(made, "work.entry")
+            ring = set(self._ring(link))
+            if not ring:
+                continue
+            for worker in self._workers():
+                scheduled = worker.scheduled.address_of_().value_()
+                if scheduled in ring:
+                    running = int(worker.current_func.value_())
+                    name = self._symbol(running)
+                    return Waited("work", int(worker.current_work.value_()), task_value(worker.task), True,
+                                  f"the worker runs {name}()" if name else "")
+        return None
+
+    def _workers(self) -> Iterator[drgn.Object]:
+        from drgn.helpers.linux.kthread import kthread_data
+
+        made = self.prog.type("struct worker *")
+        found = 0
+        for task in task_objects(self.prog):
+            if task.flags.value_() & _PF_WQ_WORKER and found < _MOST_WORKERS:
+                found += 1
+                with contextlib.suppress(*READ_ERRORS):
+                    yield drgn.cast(made, kthread_data(task))
+
+    def _symbol(self, address: int) -> str:
+        try:
+            return str(self.prog.symbol(address).name).split(".")[0]
+        except LookupError:
+            return ""
+
+    def _rcu(self, task: drgn.Object, words: tuple[int, Sequence[int]]) -> Waited | None:
+        """Name the CPUs that the grace period still waits for, and what runs on the first of them."""
+        cpus = sorted(set(self._late_cpus()))
+        if not cpus:
+            return Waited("RCU", 0, note="no CPU is known to hold the grace period up")
+        running = next((cpu.task for cpu in self.kernel.cpus if cpu.number == cpus[0]), None)
+        listed = ", ".join(map(str, cpus[:16]))
+        return Waited("RCU", self.prog["rcu_state"].address_ or 0, running, len(cpus) == 1,
+                      f"the grace period waits for CPU{'s' if len(cpus) > 1 else ''} {listed}")
+
+    def _late_cpus(self) -> Iterator[int]:
+        state = self.prog["rcu_state"]
+        if not int(state.gp_seq.value_()) & 3 and not int(state.expedited_sequence.value_()) & 1:
+            return                          # no grace period goes on
+        # state.level[] points to the first node of each level; the last level's nodes are the leaves.
+        nodes = list(state.node)
+        deepest = max(int(node.level.value_()) for node in nodes)
+        for node in nodes:
+            if int(node.level.value_()) != deepest:
+                continue
+            first = int(node.grplo.value_())
+            late = int(node.qsmask.value_()) | int(node.expmask.value_())
+            for bit in range(_LEAF_BITS):
+                if late >> bit & 1:
+                    yield first + bit
+
+    def _ring(self, address: int) -> Iterator[int]:
+        """Yield the nodes of a list, from the one behind `address`; ends where it is damaged."""
+        node, seen = address, {address}
+        for _ in range(_MOST_NODES):
+            try:
+                following = self.prog.read_u64(node)
+                if self.prog.read_u64(following + 8) != node or following in seen:
+                    return
+            except drgn.FaultError:
+                return
+            yield following
+            seen.add(following)
+            node = following
+
+    def _head(self, link: int, task_offset: int) -> int:
+        """Follow a waiter's list to the one node that is no waiter; 0 where there is none."""
+        return next((node for node in self._ring(link) if not self._is_waiter(node, task_offset)), 0)
+
+    def _is_waiter(self, node: int, task_offset: int) -> bool:
+        try:
+            task = self.kernel.task_object(self.prog.read_u64(node + task_offset))
+            stack = task.stack.value_()
+        except drgn.FaultError:
+            return False
+        return bool(stack <= node < stack + 16384)
