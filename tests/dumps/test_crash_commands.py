@@ -104,11 +104,54 @@ def test_bt_shows_raw_words_text_and_registers(null: Console) -> None:
     stack_words = null("bt -r").splitlines()[1:]
     assert len(stack_words) == null.prog["THREAD_SIZE"].value_() // 16
     assert any(DRIVER[1] in line for line in null("bt -T").splitlines())
-    assert "RIP:" in null("bt -e")
-    assert "#0" not in null("bt -e")
     assert null("bt -R flaky_poll_work").startswith("PID:")
     assert null("bt -R schedule") == ""
     assert re.search(r"flaky_poll_work\+0x[0-9a-f]+ at", null("bt -s -x"))
+
+
+def test_bt_f_shows_the_words_between_the_frames(null: Console) -> None:
+    (row,) = null.json("bt -FF --json")
+    assert len(row["data"]) == len(row["frames"])
+    seen = [word for frame in row["data"] for word in frame]
+    assert len(seen) > 20
+    assert all(null.prog.read_u64(word["address"]) == word["value"] for word in seen)
+    slots = [frame["slot"] for frame in row["frames"][1:] if frame["stack"] == "TASK"]
+    assert set(slots) <= {word["address"] for word in seen}        # each frame's return address is among them
+    assert any(word["cache"] == "task_struct" and word["object"].startswith("task ") for word in seen)
+    assert "[" in null("bt -F")
+    assert null("bt -f").count("flaky_poll_work") == 1
+
+
+def test_bt_e_finds_the_registers_of_the_fault(null: Console) -> None:
+    (row,) = null.json("bt -e --json")
+    panic = null.kernel.panic
+    assert panic is not None
+    assert any(frame["registers"]["rip"] == panic.registers["rip"] and frame["registers"]["rsp"] ==
+               panic.registers["rsp"] and not frame["user"] for frame in row["found"])
+    stacks = null.json("bt -E -c 0 --json")
+    assert {"IRQ", "NMI", "DF"} <= {stack["stack"] for stack in stacks}
+    assert {stack["cpu"] for stack in stacks} == {0}
+    assert "CPU 0 NMI EXCEPTION STACK:" in null("bt -E -c 0")
+
+
+def test_bt_begins_where_it_is_told(null: Console) -> None:
+    (row,) = null.json("bt --json")
+    second = row["frames"][2]
+    (begun,) = null.json(f"bt -I {second['pc']:x} --json")
+    assert [frame["pc"] for frame in begun["frames"]] == [frame["pc"] for frame in row["frames"][2:]]
+    (begun,) = null.json(f"bt -S {second['slot']:x} --json")
+    assert [frame["pc"] for frame in begun["frames"]] == [frame["pc"] for frame in row["frames"][2:]]
+    assert "does not lie on the stack" in null.fails("bt -S 1000")
+
+
+def test_bt_o_shows_every_return_address_and_can_be_made_the_way(null: Console) -> None:
+    exact = {frame["pc"] for frame in null.json("bt --json")[0]["frames"][1:]}
+    old_way = null("bt -o")
+    assert exact <= {int(match, 16) for match in re.findall(r" at ([0-9a-f]{16})", old_way)}
+    assert null("bt -O") == "bt: use old bt method by default\n"
+    assert null("bt") == old_way
+    assert null("bt -O") == "bt: use new bt method by default\n"
+    assert null("bt") != old_way
 
 
 def test_ps_is_what_drgn_counts(null: Console) -> None:

@@ -12,9 +12,9 @@ import pytest
 from console import Console, kernel_of
 from crashtruth import Truth, truth, words
 
-SAME = ("kmem -p", "kmem -s", "kmem -o", "search -V 57ac6e9d")
+SAME = ("bt -e", "kmem -p", "kmem -s", "kmem -o", "search -V 57ac6e9d")
 """Answers that are the same line by line."""
-OTHERS = ("kmem -i", "kmem -f", "kmem -S task_struct", "search -k -c flaky_sample")
+OTHERS = ("bt", "bt -a", "bt -F", "kmem -i", "kmem -f", "kmem -S task_struct", "search -k -c flaky_sample")
 
 
 @pytest.fixture(scope="module")
@@ -74,3 +74,36 @@ def test_search_finds_the_text_that_crash_finds(crash: Truth, ours: Console) -> 
     start = ours.prog.symbol("_text").address
     aliases = {address for address in expected if 0xffffffff80000000 <= int(address, 16) < start}
     assert expected - aliases <= found
+
+
+def frames(lines: list[str]) -> list[str]:
+    """Return `[address] function at pc` of every frame."""
+    return [" ".join(match[1].split()) for line in lines if (match := re.match(r" *#\d+ (\[.*)$", line))]
+
+
+def test_bt_has_the_frames_and_registers_of_crash(crash: Truth, ours: Console) -> None:
+    expected, found = frames(crash("bt")), frames(ours("bt").splitlines())
+    # crash begins at machine_kexec, ours at the fault: what lies above the fault is the way to the dump.
+    assert found[1:] == expected[-len(found) + 1:]
+    lines = words(crash("bt"))
+    begin = next(number for number, line in enumerate(lines) if line.startswith("[exception RIP"))
+    registers = words(ours("bt").splitlines())[1:]
+    assert registers[:7] == lines[begin:begin + 7]
+
+
+def test_bt_a_lacks_only_the_stale_frames_of_crash(crash: Truth, ours: Console) -> None:
+    expected, found = frames(crash("bt -a")), frames(ours("bt -a").splitlines())
+    callers = [frame for frame in found if "flaky_poll_channel" not in frame]
+    assert len(callers) > 10
+    assert [frame for frame in callers if frame not in expected] == []
+
+
+def test_bt_f_names_the_slabs_and_symbols_of_crash(crash: Truth, ours: Console) -> None:
+    def data(lines: list[str]) -> dict[str, list[str]]:
+        return {match[1]: match[2].split() for line in lines
+                if (match := re.match(r" +([0-9a-f]{16}): (.*)$", line))}
+
+    expected, found = data(crash("bt -F")), data(ours("bt -F").splitlines())
+    assert len(found) > 10
+    assert [address for address in found if address in expected and found[address] != expected[address]] == []
+    assert len(found.keys() & expected.keys()) > 8

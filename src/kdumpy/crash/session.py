@@ -35,6 +35,8 @@ class Session:
         """10 or 16: how integers of structures are shown."""
         self.scroll = True
         """On a terminal, long output goes through a pager."""
+        self.stale_traces = False
+        """Stack traces are those of `bt -o`."""
         self.aliases: dict[str, str] = {}
         self.run: Callable[[str], bool] = lambda line: False
         """Run a line of commands; set by the shell."""
@@ -113,13 +115,18 @@ class Session:
         except ValueError:
             raise UsageError(f"{text!r} is neither a process id nor the address of a task") from None
         task = self.kernel.task_object(address)
-        try:
-            same = find_task(self.prog, task.pid.value_()) == task or task.pid.value_() == 0
-        except drgn.FaultError:
-            same = False
-        if not same:
+        if not self.is_task(task):
             raise NotInDump(f"there is no task at {text}")
         return task
+
+    def is_task(self, task: drgn.Object) -> bool:
+        """Whether a `struct task_struct *` is that of a task (an idle one is believed)."""
+        from drgn.helpers.linux.pid import find_task
+
+        try:
+            return bool(find_task(self.prog, task.pid.value_()) == task or task.pid.value_() == 0)
+        except drgn.FaultError:
+            return False
 
     def tasks_of(self, texts: list[str]) -> list[drgn.Object]:
         """Return the tasks that are named, or the context."""

@@ -40,6 +40,9 @@ class StackFrame:
     """Which stack it lies on: TASK, IRQ, SOFTIRQ, NMI, EXCEPTION, USER, UNKNOWN."""
     registers: dict[str, int] = field(default_factory=dict)
     """Those of the moment of the exception; empty for a frame that called the next."""
+    slot: int = 0
+    """Where on the stack pc stands as a return address; the stack pointer for a frame that was interrupted.
+    This is the address that crash shows. 0 where it is not known."""
 
 
 def frames_of(session: Session, task: drgn.Object) -> tuple[tuple[StackFrame, ...], str]:
@@ -53,6 +56,7 @@ def frames_of(session: Session, task: drgn.Object) -> tuple[tuple[StackFrame, ..
     walked, stack = stacks.walk(trace), stacks.frames(trace)
     kinds = _kinds(task) if any(value.interrupted for value in stack.frames) else {}
     base, size = (task.stack.value_(), session.prog["THREAD_SIZE"].value_()) if kinds else (0, 0)
+    x86 = session.prog.platform is not None and session.prog.platform.arch == drgn.Architecture.X86_64
     found = []
     for frame, value in zip(walked, stack.frames, strict=False):    # the values may be cut
         sp = _stack_pointer(frame)
@@ -63,8 +67,10 @@ def frames_of(session: Session, task: drgn.Object) -> tuple[tuple[StackFrame, ..
         if value.interrupted and not value.inline:
             with contextlib.suppress(LookupError, ValueError):
                 registers = frame.registers()
+        # x86-64 pushes the return address; arm64 has no place for it that the stack pointer tells.
+        slot = sp - 8 if sp and x86 and not value.interrupted else sp
         found.append(StackFrame(value.pc, sp, value.symbol, value.offset, value.module, value.source, value.inline,
-                                kind.name, registers))
+                                kind.name, registers, slot))
     return tuple(found), stack.problem
 
 
@@ -99,7 +105,7 @@ def register_lines(prog: drgn.Program, registers: Mapping[str, int]) -> Iterator
         for name in row:
             if name in registers:
                 shown = f"{registers[name]:0{_WIDTHS.get(name, 16)}x}"
-                cells.append(f"{name.upper():>3}: {shown}")
+                cells.append(f"{name.upper():>{len(row[0]) if row[0] != 'orig_rax' else 0}}: {shown}")
         if cells:
             yield "    " + "  ".join(cells)
 

@@ -10,9 +10,11 @@ import drgn
 from drgn.helpers.linux.sched import cpu_curr, idle_task, task_cpu
 
 from kdumpy.crash.command import Arg, Command, Options
+from kdumpy.crash.exceptionframes import ExceptionFrame, cpu_stacks, exception_frames
 from kdumpy.crash.session import Session
 from kdumpy.crash.stack import REGISTER_SAVERS, RawStack, StackFrame, frames_of, register_lines
-from kdumpy.errors import KdumpyError, NotInDump
+from kdumpy.crash.stackdata import StackWord, frame_words, lines
+from kdumpy.errors import KdumpyError, NotInDump, UsageError
 
 _STACKS = {"NMI": "NMI exception", "EXCEPTION": "exception"}
 """What crash calls them."""
@@ -31,6 +33,12 @@ class Backtrace:
     """Innermost first."""
     problem: str
     """Why the stack is not whole; empty when it is."""
+    data: tuple[tuple[StackWord, ...], ...] = ()
+    """The words of each frame, with -f and -F."""
+    found: tuple[ExceptionFrame, ...] = ()
+    """Registers found on the stack, with -e and -E."""
+    stack: str = ""
+    """The CPU's stack that -E searched: IRQ, NMI, DF, DB, MCE; empty for the task's."""
 
 
 class Bt(Command[Backtrace]):
@@ -46,8 +54,8 @@ class Bt(Command[Backtrace]):
             RIP: ffffffffc055902f  RSP: ff5d6f31400ffe60  RFLAGS: 00010246
             ...
          #0 [ff5d6f31400ffe60] flaky_poll_channel at ffffffffc055902f [flaky]
-         #1 [ff5d6f31400ffe68] flaky_poll_work at ffffffffc05594c2 [flaky]
-         #2 [ff5d6f31400ffe98] process_one_work at ffffffffa9ab8437
+         #1 [ff5d6f31400ffe60] flaky_poll_work at ffffffffc05594c2 [flaky]
+         #2 [ff5d6f31400ffe90] process_one_work at ffffffffa9ab8437
     """
 
     names = ("bt",)
@@ -68,11 +76,19 @@ class Bt(Command[Backtrace]):
         Arg("-r", dest="raw", action="store_true", help="the raw words of the stack"),
         Arg("-t", dest="text", action="store_true", help="every return address on the stack from its pointer up"),
         Arg("-T", dest="all_text", action="store_true", help="every return address on the whole stack"),
-        Arg("-e", dest="exceptions", action="store_true", help="only the exception frames"),
+        Arg("-e", dest="exceptions", action="store_true", help="saved registers found anywhere on the stack"),
+        Arg("-E", dest="cpu_stacks", action="store_true",
+            help="saved registers found on the CPUs' interrupt and exception stacks; with -c of some CPUs"),
+        Arg("-o", dest="stale", action="store_true",
+            help="by the words that look like return addresses, stale ones too, as crash's old method does"),
+        Arg("-O", dest="toggle", action="store_true", help="make -o the way of this session, or no more"),
+        Arg("-I", dest="start_ip", metavar="ADDRESS", help="begin at this instruction"),
+        Arg("-S", dest="start_sp", metavar="ADDRESS", help="begin with this stack pointer"),
         Arg("-R", dest="reference", metavar="SYMBOL|ADDRESS", help="only stacks in which this function stands"),
         Arg("-v", dest="overflow", action="store_true", help="check every task for a stack that has overflowed"),
-        Arg("-f", engine=True, help="all data of each frame (drgn)"),
-        Arg("-F", engine=True, help="the same with symbols and slabs (drgn)"),
+        Arg("-f", dest="data", action="store_true", help="the data of each frame"),
+        Arg("-F", dest="symbolic", action="count", default=0,
+            help="the same with symbols and slab caches; -FF: with addresses too, and which task or file it is"),
         Arg("-V", engine=True, help="local variables, with DWARF (drgn)"),
     )
 
@@ -81,16 +97,27 @@ class Bt(Command[Backtrace]):
         if session.kernel.debuginfo.types is None and not session.kernel.debuginfo.dwarf:
             yield panic_alone(session)
             return
+        if options.toggle:
+            session.stale_traces = not session.stale_traces
+            return
+        if options.cpu_stacks:
+            yield from _on_cpu_stacks(session, options)
+            return
         for task in self._tasks(session, options):
             idle = task.pid.value_() == 0
             if options.without and idle:
                 continue
-            trace = backtrace(session, task)
+            trace = _started(session, task, options) if options.start_ip or options.start_sp else \
+                backtrace(session, task)
             if options.overflow and not RawStack(session, task).overflowed():
                 continue
             if options.exceptions:
-                kept = tuple(frame for frame in trace.frames if frame.registers)
-                trace = dataclasses.replace(trace, frames=kept)
+                stack = RawStack(session, task)
+                trace = dataclasses.replace(trace, found=tuple(exception_frames(session, stack.base, stack.size)))
+            if options.data or options.symbolic:
+                trace = dataclasses.replace(trace, data=tuple(
+                    frame_words(session, trace.frames, number, symbolic=bool(options.symbolic))
+                    for number in range(len(trace.frames))))
             if options.reference and not _refers(session, trace, options.reference):
                 continue
             yield trace
@@ -118,19 +145,32 @@ class Bt(Command[Backtrace]):
 
     def render(self, rows: Iterable[Backtrace], session: Session, options: Options) -> Iterator[str]:
         """Lay the traces out as crash does."""
+        if options.toggle:
+            list(rows)
+            yield f"bt: use {'old' if session.stale_traces else 'new'} bt method by default"
+            return
         number = -1
         for number, trace in enumerate(rows):
             if number:
                 yield ""
-            yield header(trace.pid, trace.task, trace.cpu, trace.command)
-            if options.raw or options.text or options.all_text:
-                yield from _raw(session, trace, options)
+            if trace.stack:
+                kind = "IRQ STACK" if trace.stack == "IRQ" else f"{trace.stack} EXCEPTION STACK"
+                yield f"CPU {trace.cpu} {kind}:"
+                yield from _found(session, trace)
                 continue
-            yield from _frames(session, trace, options)
-            if trace.problem:
-                yield f"    ({trace.problem})"
+            yield header(trace.pid, trace.task, trace.cpu, trace.command)
+            if options.exceptions:
+                yield from _found(session, trace)
+            elif options.raw or options.text or options.all_text:
+                yield from _raw(session, trace, options)
+            elif options.stale or session.stale_traces:
+                yield from _stale(session, trace, options)
+            else:
+                yield from _frames(session, trace, options)
+                if trace.problem:
+                    yield f"    ({trace.problem})"
         if options.overflow and number < 0:
-            yield "no stack overflows detected"
+            yield "No stack overflows detected"
 
 
 def header(pid: int, task: int, cpu: int, command: str) -> str:
@@ -164,10 +204,78 @@ def panic_alone(session: Session) -> Backtrace:
     return Backtrace(-1, 0, panic.cpu, "?", frames, panic.stack.problem)
 
 
+def _started(session: Session, task: drgn.Object, options: Options) -> Backtrace:
+    """Unwind a task's stack from an instruction or a stack pointer that the user gives.
+
+    Raises:
+        UsageError: the stack pointer lies on no stack of the task, or no return address stands at or above it.
+    """
+    stack = RawStack(session, task)
+    whole = backtrace(session, task)
+    sp = session.address(options.start_sp) if options.start_sp else whole.frames[0].sp if whole.frames else stack.base
+    if not stack.base <= sp < stack.base + stack.size:
+        raise UsageError(f"{sp:016x} does not lie on the stack of this task",
+                         why=f"that is {stack.base:016x} to {stack.base + stack.size:016x}")
+    if options.start_ip:
+        ip = session.address(options.start_ip)
+        if not options.start_sp:        # an instruction of the trace itself has its own stack pointer
+            sp = next((frame.sp for frame in whole.frames if frame.pc == ip and not frame.inline), sp)
+    else:
+        found = next(stack.text_words(sp), None)
+        if found is None:
+            raise UsageError(f"no return address stands at or above {sp:016x}")
+        sp, ip = found[0] + 8, found[1]
+    registers = dict(whole.frames[0].registers) if whole.frames else {}
+    registers |= {"rip": ip, "rsp": sp}
+    frames = []
+    values = session.kernel.stacks.frames(session.kernel.stacks.from_registers(registers))
+    walked = session.kernel.stacks.walk(session.kernel.stacks.from_registers(registers))
+    for number, (frame, value) in enumerate(zip(walked, values.frames, strict=False)):
+        try:
+            at = int(frame.sp)
+        except LookupError:
+            at = 0
+        frames.append(StackFrame(value.pc, at, value.symbol, value.offset, value.module, value.source, value.inline,
+                                 "TASK", {}, at if not number else max(at - 8, 0)))
+    return dataclasses.replace(whole, frames=tuple(frames), problem=values.problem)
+
+
+def _on_cpu_stacks(session: Session, options: Options) -> Iterator[Backtrace]:
+    """Yield what is found on the stacks of the CPUs."""
+    cpus = session.cpus(options.cpus) if options.cpus else session.cpus("a")
+    for stack in cpu_stacks(session, cpus):
+        task = cpu_curr(session.prog, stack.cpu)
+        yield Backtrace(task.pid.value_(), task.value_(), stack.cpu,
+                        task.comm.string_().decode("utf-8", "backslashreplace"), (), "",
+                        found=tuple(exception_frames(session, stack.base, stack.size)), stack=stack.name)
+
+
+def _found(session: Session, trace: Backtrace) -> Iterator[str]:
+    if not trace.found:
+        yield "(none found)"
+    for frame in trace.found:
+        yield ""
+        yield f"  {'USER' if frame.user else 'KERNEL'}-MODE EXCEPTION FRAME AT: {frame.address:016x}"
+        if not frame.user:
+            yield f"    [exception RIP: {session.place(frame.registers['rip']) or 'unknown or invalid address'}]"
+        yield from register_lines(session.prog, frame.registers)
+
+
+def _stale(session: Session, trace: Backtrace, options: Options) -> Iterator[str]:
+    stack = RawStack(session, session.kernel.task_object(trace.task))
+    radix = options.radix or session.radix
+    start = trace.frames[0].sp if trace.frames else None
+    for number, (address, word) in enumerate(stack.text_words(start)):
+        symbol = session.symbol(word)
+        frame = StackFrame(word, address + 8, symbol.name if symbol else None, None, session.module(word), None, False,
+                           "TASK", {}, address)
+        yield _line(session, frame, number, options.offsets, radix)
+
+
 def _frames(session: Session, trace: Backtrace, options: Options) -> Iterator[str]:
     radix = options.radix or session.radix
     kind, number = "", 0
-    for frame in trace.frames:
+    for at, frame in enumerate(trace.frames):
         if kind and frame.stack != kind and kind not in ("TASK", "USER", "UNKNOWN"):
             yield f"--- <{_STACKS.get(kind, kind)} stack> ---"
         kind = frame.stack
@@ -177,12 +285,14 @@ def _frames(session: Session, trace: Backtrace, options: Options) -> Iterator[st
                                                                  else frame.function)
                 yield f"    [exception RIP: {place}]"
             yield from register_lines(session.prog, frame.registers)
-        if frame.stack == "USER" or options.exceptions:
+        if frame.stack == "USER":
             continue
         yield _line(session, frame, number, options.offsets, radix)
         number += 1
         if options.lines and frame.source:
             yield f"    {frame.source.replace(':', ': ')}"
+        if trace.data:
+            yield from lines(trace.data[at], min(options.symbolic, 2))
 
 
 def _line(session: Session, frame: StackFrame, number: int, offsets: bool, radix: int) -> str:
@@ -193,7 +303,7 @@ def _line(session: Session, frame: StackFrame, number: int, offsets: bool, radix
     index = f"#{number}"
     if frame.inline:
         return f"{index:>3} {'(inline)':18} {name}{module}"
-    return f"{index:>3} [{frame.sp:016x}] {name} at {frame.pc:x}{module}"
+    return f"{index:>3} [{frame.slot:016x}] {name} at {frame.pc:x}{module}"
 
 
 def _raw(session: Session, trace: Backtrace, options: Options) -> Iterator[str]:

@@ -112,24 +112,11 @@ def _wanted(session: Session, slabs: Slabs, options: Options) -> tuple[list[Cach
         if by_address:
             found += by_address
             continue
-        row = slab_of(slabs, address)
-        if row is None:
+        owner = slabs.holding(address)
+        if owner is None:
             raise NotInDump(f"{address:016x} lies in no slab")
-        owner = int(slabs.heads.cache[row])
-        return [cache for cache in slabs.caches if cache.address == owner], address
+        return [owner], address
     return found, None
-
-
-def slab_of(slabs: Slabs, address: int) -> int | None:
-    """Return the row of the slab that holds an address, or None."""
-    heads = slabs.heads
-    if not len(heads.memory):
-        return None
-    row = int(np.searchsorted(heads.memory, np.uint64(address), "right")) - 1
-    if row < 0:
-        return None
-    size = {cache.address: cache.size for cache in slabs.caches}.get(int(heads.cache[row]), 0)
-    return row if address < int(heads.memory[row]) + int(heads.objects[row]) * size else None
 
 
 def _cache(session: Session, slabs: Slabs, cache: Cache, *, deep: bool, only: int | None) -> CacheRow:

@@ -149,6 +149,19 @@ class Slabs:
         raise NotInDump(f"there is no slab cache {name!r}")
 
     @cached_property
+    def _by_address(self) -> dict[int, Cache]:
+        return {cache.address: cache for cache in self.caches}
+
+    def holding(self, address: int) -> Cache | None:
+        """Return the cache in one of whose slabs an address lies, or None."""
+        memory = self.heads.memory
+        row = int(np.searchsorted(memory, np.uint64(address), "right")) - 1 if len(memory) else -1
+        cache = self._by_address.get(int(self.heads.cache[row])) if row >= 0 else None
+        if cache is None or address >= int(memory[row]) + int(self.heads.objects[row]) * cache.size:
+            return None
+        return cache
+
+    @cached_property
     def heads(self) -> Heads:
         """Every slab, found by its struct page."""
         columns: list[tuple[NDArray[np.generic], ...]] = []
