@@ -317,9 +317,9 @@ def test_options_reach_the_pipeline(source: Path, tmp_path: Path, monkeypatch: p
     seen = []
     real = pipeline.save
 
-    def save(*arguments: object) -> pipeline.Summary:
+    def save(*arguments: object, **more: object) -> pipeline.Summary:
         seen.append(arguments[2])
-        return real(*arguments)     # type: ignore[arg-type]
+        return real(*arguments, **more)     # type: ignore[arg-type]
 
     monkeypatch.setattr(pipeline, "save", save)
     outcome, _said = descend(config(targets=[str(tmp_path)], level=17, compress="lzo", workers=1), source)

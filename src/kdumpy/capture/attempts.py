@@ -18,6 +18,7 @@ from kdumpy.units import human_bytes
 
 if TYPE_CHECKING:
     from kdumpy.capture.pipeline import Estimate, Options, Summary
+    from kdumpy.capture.plan import Plan
     from kdumpy.dumpfile.base import Dump
     from kdumpy.dumpfile.sink import Sink
 
@@ -92,6 +93,8 @@ class CoreSaver:
         self._journal = journal
         self._stop = stop
         self._workers = config.workers
+        self._plan: Plan | None = None
+        """Which pages the last way keeps: pages are sorted once for ways of the same level."""
         self._written = 0
         self.left_behind = ""
         """Where an incomplete dump stays; empty when there is none."""
@@ -190,7 +193,9 @@ class CoreSaver:
 
         try:
             with self._stop.interruptible():
-                return pipeline.estimate(self._dump, way.options(self._workers))
+                found = pipeline.estimate(self._dump, way.options(self._workers), plan=self._plan)
+            self._plan = found.plan
+            return found
         except MemoryError:
             raise
         except Exception as error:
@@ -212,7 +217,7 @@ class CoreSaver:
         console.start(self._dump.page_size)
         with self._stop.interruptible():
             summary = pipeline.save(self._dump, sink, way.options(self._workers),
-                                    self._watch(smaller_ones=smaller_ones))
+                                    self._watch(smaller_ones=smaller_ones), plan=self._plan)
             sink.close()
         console.end()
         name = self._target.keep(NAME, summary.bytes_written)

@@ -51,10 +51,11 @@ class Double:
         self.failures = failures
         self.sizes = sizes or {}
         monkeypatch.setattr(pipeline, "save", self.save)
-        monkeypatch.setattr(pipeline, "estimate", lambda dump, options: FakeEstimate(self.sizes.get(options.level, 1)))
+        monkeypatch.setattr(pipeline, "estimate",
+                            lambda dump, options, plan: FakeEstimate(self.sizes.get(options.level, 1)))
         monkeypatch.setattr(module, "available_memory", lambda: 1 << 30)
 
-    def save(self, dump: Dump, sink: Sink, options: Options, progress: Progress) -> Summary:
+    def save(self, dump: Dump, sink: Sink, options: Options, progress: Progress, *, plan: object) -> Summary:
         name = f"{options.level} {options.compression}{' small' if options.small else ''}"
         self.tried.append(name)
         sink.write_at(0, name.encode())
@@ -145,9 +146,9 @@ def test_there_are_no_more_workers_than_memory_for_them(tmp_path: Path, monkeypa
     workers = []
     fine = double.save
 
-    def save(dump: Dump, sink: Sink, options: Options, progress: Progress) -> Summary:
+    def save(dump: Dump, sink: Sink, options: Options, progress: Progress, *, plan: object) -> Summary:
         workers.append(options.workers)
-        return fine(dump, sink, options, progress)
+        return fine(dump, sink, options, progress, plan=plan)
 
     monkeypatch.setattr(pipeline, "save", save)
     assert saver(tmp_path, out, workers=wanted).save(small=False, last_target=True)
@@ -156,7 +157,7 @@ def test_there_are_no_more_workers_than_memory_for_them(tmp_path: Path, monkeypa
 
 
 def test_an_estimate_that_fails_does_not_end_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(dump: Dump, options: Options) -> None:
+    def fail(dump: Dump, options: Options, plan: object) -> None:
         raise ValueError("a bug")
 
     _double, out = Double(monkeypatch, {}), io.StringIO()
@@ -170,11 +171,11 @@ def test_what_would_take_too_long_gives_way_to_less(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(module, "_TRIAL_S", 0.0)
     slow = double.save
 
-    def save(dump: Dump, sink: Sink, options: Options, progress: Progress) -> Summary:
+    def save(dump: Dump, sink: Sink, options: Options, progress: Progress, *, plan: object) -> Summary:
         if options.level == 1 and progress is not None:
             time.sleep(0.3)
             progress(2, 100, 1)     # 15 s for all of it
-        return slow(dump, sink, options, None)
+        return slow(dump, sink, options, None, plan=plan)
 
     monkeypatch.setattr(pipeline, "save", save)
     assert saver(tmp_path, out, Stop(8), level=1).save(small=False, last_target=True)
@@ -197,9 +198,9 @@ def test_a_signal_whose_exception_was_lost_still_ends_it(tmp_path: Path, monkeyp
     stop = Stop()
     fine = double.save
 
-    def save(dump: Dump, sink: Sink, options: Options, progress: Progress) -> Summary:
+    def save(dump: Dump, sink: Sink, options: Options, progress: Progress, *, plan: object) -> Summary:
         stop.reason = "SIGTERM came"
-        return fine(dump, sink, options, progress)
+        return fine(dump, sink, options, progress, plan=plan)
 
     monkeypatch.setattr(pipeline, "save", save)
     one = saver(tmp_path, out, stop)
