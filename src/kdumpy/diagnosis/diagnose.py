@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from kdumpy.debuginfo.reading import READ_ERRORS
+from kdumpy.diagnosis.account import memory_account
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.facts.reading import Reading
 from kdumpy.diagnosis.graph import wait_graph
@@ -61,7 +63,7 @@ def diagnose(kernel: Kernel) -> Diagnosis:
         trace_task=_trace_task(crash, judgement),
         cpus=tuple(CpuFacts(cpu.number, _task(cpu.task), cpu.panicked, cpu.doing, _words(cpu.stack))
                    for cpu in kernel.cpus),
-        blocked=_blocked(crash), memory=memory_usage(kernel),
+        blocked=_blocked(crash), memory=_memory(crash, kernel),
         modules=tuple(ModuleFacts(item.name, item.size, item.taints, item.version) for item in kernel.modules),
         log_tail=_log_tail(crash, kernel.log),
         # The last one: reading all the above is what finds out what is missing.
@@ -131,6 +133,15 @@ def _panic(crash: Crash) -> PanicFacts | None:
         instruction=instruction.text if instruction else None,
         instruction_address=crash.fault.pc or None if crash.faulted and crash.fault else None,
         fault_address=crash.address if crash.faulted else None, reading=_reading(crash))
+
+
+def _memory(crash: Crash, kernel: Kernel) -> MemoryFacts:
+    account = None
+    try:
+        account = memory_account(kernel, crash.lines, crash.seconds)
+    except READ_ERRORS as error:
+        kernel.problems["the account of memory"] = str(error)
+    return replace(memory_usage(kernel), account=account)
 
 
 def _reading(crash: Crash) -> Reading | None:

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from kdumpy.diagnosis.facts.base import HEX
+from kdumpy.diagnosis.facts.memory import MemoryAccount
 from kdumpy.diagnosis.facts.reading import Reading
 from kdumpy.diagnosis.facts.waits import WaitGraph
 
@@ -291,6 +292,8 @@ class MemoryFacts:
     """The kernel's own objects (slab)."""
     slab_unreclaimable: int | None
     """The part of it that cannot be given back."""
+    account: MemoryAccount | None = None
+    """Where all of it went; null where the dump does not tell."""
 
 
 @dataclass(frozen=True)

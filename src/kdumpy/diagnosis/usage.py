@@ -62,7 +62,7 @@ def largest_slabs(kernel: Kernel) -> list[tuple[str, int]]:
         page = int(prog["PAGE_SIZE"].value_())
         for cache in for_each_slab_cache(prog):
             slabs = sum(read(lambda node=node: int(node.nr_slabs.counter.value_()))  # type: ignore[misc]
-                        for node in _nodes(cache))
+                        for node in cache_nodes(cache))
             pages = read(lambda cache=cache: int(slab_cache_pages_per_slab(cache)))  # type: ignore[misc]
             found.append((cache.name.string_().decode("utf-8", "backslashreplace"), slabs * pages * page))
     except READ_ERRORS:
@@ -70,13 +70,19 @@ def largest_slabs(kernel: Kernel) -> list[tuple[str, int]]:
     return sorted(found, key=lambda row: -row[1])
 
 
-def _nodes(cache: drgn.Object) -> list[drgn.Object]:
+def cache_nodes(cache: drgn.Object) -> list[drgn.Object]:
     """Return the `struct kmem_cache_node *` of a cache.
 
     The array is declared for the most nodes that a kernel can have, but holds nr_node_ids only: what lies behind
-    it is something else's (mm/slub.c, kmem_cache_init()).
+    it is something else's (mm/slub.c, kmem_cache_init()). 7.2 has it as `per_node`, beside the node's barn.
     """
-    if not cache.type_.type.has_member("node"):
+    made = cache.type_.type
+    if made.has_member("per_node"):
+        table, wrapped = cache.per_node, True
+    elif made.has_member("node"):
+        table, wrapped = cache.node, False
+    else:
         return []
-    count = min(int(cache.prog_["nr_node_ids"].value_()), len(cache.node), _MOST_NODES)
-    return [node for node in (cache.node[number] for number in range(count)) if node]
+    count = min(int(cache.prog_["nr_node_ids"].value_()), len(table), _MOST_NODES)
+    nodes = [table[number].node if wrapped else table[number] for number in range(count)]
+    return [node for node in nodes if node]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shlex
 
+from kdumpy.diagnosis.account import memory_account, oom_kills
 from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.model import Evidence
@@ -14,6 +16,8 @@ _INVOKED = re.compile(r"(\S.*) invoked oom-killer: ")
 # mm/oom_kill.c dump_tasks(): [  pid  ]   uid  tgid total_vm      rss ... oom_score_adj name
 _TASK = re.compile(r"^\[\s*(\d+)\](?:\s+-?\d+){3}\s+(\d+)(?:\s+-?\d+)+\s+(\S.*)$")
 _PAGE = 4096
+_SHARES = 7
+"""Uses of memory that are named; the rest is summed up."""
 
 
 class OutOfMemory(Cause):
@@ -64,12 +68,21 @@ def _largest_evidence(crash: Crash, largest: list[tuple[int, int, str]]) -> list
 
 def memory_evidence(crash: Crash) -> list[Evidence]:
     """Return how memory was used."""
-    from kdumpy.diagnosis.usage import memory_usage
-
-    usage = memory_usage(crash.kernel) if crash.kernel else None
-    if usage is None or usage.total is None:
+    account = memory_account(crash.kernel) if crash.kernel else None
+    if account is None:
         return []
-    parts = {"in all": usage.total, "free": usage.free, "processes": usage.anonymous, "file cache": usage.file,
-             "kernel objects": usage.slab}
-    words = ", ".join(f"{human_bytes(size)} {name}" for name, size in parts.items() if size is not None)
-    return [Evidence("memory", words, crash.evidence.command("kmem -i"))]
+    shares = [f"{human_bytes(share.size)} {share.name}" for share in account.shares[:_SHARES] if share.size]
+    rest = sum(share.size for share in account.shares[_SHARES:])
+    words = f"{human_bytes(account.ram)} in all: " + ", ".join(shares) + f", {human_bytes(rest)} the rest"
+    found = [Evidence("memory", words, crash.evidence.command("kmem -i"))]
+    kills = list(oom_kills(crash.lines, crash.seconds))
+    if kills:
+        named = ", ".join(f"{kill.comm} (pid {kill.pid}) {human_bytes(kill.anonymous)}"
+                          + (f" in {kill.cgroup}" if kill.cgroup else "") for kill in kills[-3:])
+        found.append(Evidence(f"processes that were ended before, {len(kills)}", named,
+                              f"kdumpy log {shlex.quote(str(crash.path))}"))
+    full = [group for group in account.cgroups if group.used >= 0.95 * group.limit]
+    if full:
+        named = ", ".join(f"{group.path} {human_bytes(group.used)} of {human_bytes(group.limit)}" for group in full[:3])
+        found.append(Evidence("cgroups at their limit", named, ""))
+    return found

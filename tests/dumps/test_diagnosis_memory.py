@@ -1,0 +1,144 @@
+"""Where the memory went: it adds up to the RAM, and to what the kernel itself said in the log."""
+
+from __future__ import annotations
+
+import re
+import struct
+import time
+from functools import cache
+
+import drgn
+import pytest
+
+import kdumpy
+import lab
+from kdumpy.diagnosis.account import memory_account, oom_kills
+from kdumpy.diagnosis.crash import Crash
+from kdumpy.diagnosis.facts.memory import MemoryAccount
+
+KERNELS = sorted({kernel for kernel, _ in lab.panics("sysrq")})
+SHORT = [pair for pair in lab.panics("out-of-memory", "memory-leak") if pair[0] != "newest" or lab.FULL]
+
+
+@cache
+def account(kernel: str, fault: str) -> tuple[MemoryAccount, tuple[str, ...]]:
+    with kdumpy.open(lab.dump(kernel, fault).path) as opened:
+        crash = Crash(opened.path, opened, opened.log)
+        found = memory_account(opened, crash.lines, crash.seconds)
+        assert found is not None
+        return found, tuple(crash.lines)
+
+
+def sizes(kernel: str, fault: str) -> dict[str, int]:
+    return {share.name: share.size for share in account(kernel, fault)[0].shares}
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_the_shares_add_up_to_the_ram(kernel: str) -> None:
+    found = account(kernel, "sysrq")[0]
+    assert sum(share.size for share in found.shares) == found.ram
+    assert found.ram == sum(zone.present for zone in found.zones)
+    assert found.missing == ()
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_little_is_left_unexplained(kernel: str) -> None:
+    found = sizes(kernel, "sysrq")
+    assert 0 <= found["other"] < 0.03 * sum(found.values())
+
+
+@pytest.mark.parametrize(("kernel", "fault"), SHORT)
+def test_it_is_what_the_kernel_said(kernel: str, fault: str) -> None:
+    """mm/show_mem.c prints pages of RAM and reserved ones when memory runs out."""
+    found, lines = account(kernel, fault)
+    matches = (re.match(r"(\d+) pages (RAM|reserved)$", line) for line in lines)
+    said = {match[2]: int(match[1]) * 4096 for match in matches if match}
+    assert found.ram == said["RAM"]
+    assert sizes(kernel, fault)["reserved"] == said["reserved"]
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_free_blocks_are_the_free_memory(kernel: str) -> None:
+    found = account(kernel, "sysrq")[0]
+    for zone in found.zones:
+        blocks = sum(count << order for order, count in enumerate(zone.free_blocks)) * 4096
+        assert abs(blocks - zone.free) <= found.error
+        assert 0 < zone.minimum <= zone.low < zone.managed <= zone.present
+
+
+@pytest.mark.parametrize("kernel", sorted({kernel for kernel, _ in lab.panics("memory-leak")}))
+def test_a_leak_is_seen_in_its_cache(kernel: str) -> None:
+    found = account(kernel, "memory-leak")[0]
+    largest = found.caches[0]
+    assert largest.name == "flaky_sample"
+    assert not largest.reclaimable
+    assert largest.size > found.ram // 2
+    assert largest.objects is not None
+    assert largest.objects * largest.object_size <= largest.size
+    assert found.shares[0].name == "slab unreclaimable"
+
+
+@pytest.mark.parametrize("kernel", sorted({kernel for kernel, _ in lab.panics("out-of-memory")}))
+def test_a_load_is_seen_in_its_process(kernel: str) -> None:
+    found = account(kernel, "out-of-memory")[0]
+    assert found.shares[0].name == "processes"
+    assert found.processes[0].comm == "dd"
+    assert abs(found.processes[0].anonymous - sizes(kernel, "out-of-memory")["processes"]) < 0.05 * found.ram
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_the_processes_are_counted_to_the_page(kernel: str) -> None:
+    """A guest at rest: what its processes hold is in the sum of them, pages that two share counted twice."""
+    found = account(kernel, "sysrq")[0]
+    total = sum(process.anonymous for process in found.processes)
+    assert total > 0
+    assert all(process.anonymous >= 4096 for process in found.processes[:3])
+
+
+def test_it_is_fast() -> None:
+    with kdumpy.open(lab.dump("6.1", "memory-leak").path) as opened:
+        assert opened.system.cpus
+        begin = time.monotonic()
+        memory_account(opened)
+        assert time.monotonic() - begin < 0.15
+
+
+def test_a_limit_of_a_cgroup() -> None:
+    """The root group of a real dump, given a limit."""
+    with kdumpy.open(lab.dump("6.1", "sysrq").path) as opened:
+        prog = opened.prog
+        root = drgn.Object(prog, "struct mem_cgroup *", prog.read_u64(prog.symbol("root_mem_cgroup").address))
+        data = struct.pack("<Q", 1000)
+        prog.add_memory_segment(root.memory.max.address_of_().value_(), 8,
+                                lambda address, count, offset, physical: data[offset : offset + count])
+        found = memory_account(opened)
+        assert found is not None
+        (group,) = found.cgroups
+        assert (group.path, group.limit) == ("/", 4096 * 1000)
+        assert group.used == root.memory.usage.counter.value_() * 4096
+
+
+def test_missing_zones_give_no_account() -> None:
+    with kdumpy.open(lab.dump("6.1", "sysrq").path) as opened:
+        def refuse(address: int, count: int, offset: int, physical: bool) -> bytes:
+            raise drgn.FaultError("excluded page", address)
+        opened.prog.add_memory_segment(opened.prog.symbol("node_data").address, 8, refuse)
+        assert memory_account(opened) is None
+
+
+# Linux 6.1, from a cgroup at its limit, and from the whole machine.
+KILLS = """\
+oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=/,mems_allowed=0,oom_memcg=/a.slice/b.service,\
+task_memcg=/a.slice/b.service,task=stress,pid=811,uid=0
+Memory cgroup out of memory: Killed process 811 (stress) total-vm:264420kB, anon-rss:101036kB, file-rss:1024kB, \
+shmem-rss:0kB, UID:0 pgtables:248kB oom_score_adj:0
+oom-kill:constraint=CONSTRAINT_NONE,nodemask=(null),cpuset=/,mems_allowed=0,global_oom,task_memcg=/,task=dd,pid=90,uid=0
+Out of memory: Killed process 90 (dd) total-vm:923520kB, anon-rss:370356kB, file-rss:0kB, shmem-rss:0kB, UID:0
+""".splitlines()
+
+
+def test_what_the_killer_did() -> None:
+    one, other = oom_kills(KILLS, [1.0, 1.5, 2.0, 2.5])
+    assert (one.pid, one.comm, one.constraint, one.cgroup) == (811, "stress", "memcg", "/a.slice/b.service")
+    assert (one.anonymous, one.seconds) == (101036 << 10, 1.5)
+    assert (other.pid, other.comm, other.constraint, other.cgroup) == (90, "dd", "none", "")
