@@ -27,11 +27,11 @@ check: install         ## linters and types, in seconds
 	$(BIN)/mypy
 
 test: check            ## everything: linters, unit tests, real dumps made in VMs
-	@tools/system-packages lab bench tests
+	@tools/system-packages lab bench tests web
 	$(BIN)/pytest
 
 test-all: check        ## the same over every kernel and every fault (takes long)
-	@tools/system-packages lab bench tests
+	@tools/system-packages lab bench tests web
 	KDUMPY_MATRIX=full $(BIN)/pytest
 
 bench: install         ## time kdumpy against crash and drgn on one dump

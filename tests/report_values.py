@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from kdumpy.diagnosis.details.model import (
     Census,
     Code,
@@ -58,6 +60,8 @@ HOSTILE = (
 def diagnosis(words: str = "words", *, cpus: int = 4) -> Diagnosis:
     """Return a diagnosis whose every text out of the dump holds `words`."""
     task, other = TaskFacts(30, words, 0xFFFF888003A60000), TaskFacts(31, f"other {words}", 0xFFFF888003A70000)
+    path = f"{VMCORE}{words if len(words) < 100 else ''}"
+    quoted = shlex.quote(path)
     trace = (
         FrameFacts(0xFFFFFFFFC055902F, "flaky_poll_channel", 0xF, "flaky", None, False, True),
         FrameFacts(0xFFFFFFFFC0559092, f"poll {words}", 0x52, words, words, False, False),
@@ -66,7 +70,7 @@ def diagnosis(words: str = "words", *, cpus: int = 4) -> Diagnosis:
         FrameFacts(0, None, None, None, None, False, False))
     return Diagnosis(
         schema=SCHEMA,
-        dump=DumpFacts(f"{VMCORE}{words if len(words) < 100 else ''}", "kdump", 1 << 20, 31, Health.INCOMPLETE,
+        dump=DumpFacts(path, "kdump", 1 << 20, 31, Health.INCOMPLETE,
                        (words,), {"tasks": words, words: "lost"}, ()),
         system=SystemFacts("6.1.0-56-amd64", words, "x86_64", words, cpus, 16 << 30, 93784.0, 1795455422, 1795549206,
                            words, (f"O: {words}",), (0.0, 0.5, 1.0)),
@@ -74,8 +78,8 @@ def diagnosis(words: str = "words", *, cpus: int = 4) -> Diagnosis:
                          0xFFFFFFFFC055902F, 0),
         verdict=Verdict("null-dereference", f"NULL pointer dereference in flaky_poll_channel {words}",
                         Confidence.LIKELY, Culprit("flaky_poll_channel", "flaky", None), f"Because of {words}.",
-                        (Evidence("the kernel's own words", words, f"kdumpy log {VMCORE}"),
-                         Evidence(words, f"`{words}` was 0", f"kdumpy crash {VMCORE} -e '{words}'")),
+                        (Evidence("the kernel's own words", words, f"kdumpy log {quoted}"),
+                         Evidence(words, f"`{words}` was 0", f"kdumpy crash {quoted} -e '{words}'")),
                         ("warn",), (f"Do {words}", "Update it"), (NotJudged("deadlock", words),)),
         signature=Signature("v1-3be285949717", words, ("v1",), {"top3": "v1-1", words: words}, (words,)),
         trace=trace, trace_source="dump", trace_task=task,

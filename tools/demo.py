@@ -22,11 +22,15 @@ def say(line: str = "") -> None:
 
 
 def report(vmcore: Path) -> int:
-    """Run `kdumpy report` as a user does, and say what it took."""
+    """Run `kdumpy report` as a user does, say what it took, and write the page too."""
     say(f"kdumpy report {vmcore}")
     started = time.perf_counter()
     code = subprocess.run([sys.executable, "-m", "kdumpy", "report", str(vmcore)], check=False).returncode
     say(f"that took {time.perf_counter() - started:.2f} s, with nothing but the dump")
+    page = vmcore.with_name("report.html")
+    if subprocess.run([sys.executable, "-m", "kdumpy", "report", str(vmcore), "--html", str(page)], check=False,
+                      stdout=subprocess.DEVNULL).returncode == code:
+        say(f"the same as a page, with every task, the log and the code; open it in a browser: {page}")
     return code
 
 

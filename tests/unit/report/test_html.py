@@ -24,8 +24,8 @@ from kdumpy.report.html import page, safe, timeline, waits
 TAGS = {"html", "head", "meta", "title", "link", "style", "body", "a", "header", "p", "svg", "path", "div", "button",
         "nav", "ul", "li", "main", "section", "span", "h1", "h2", "h3", "small", "dl", "dt", "dd", "ol", "b", "i",
         "code", "table", "caption", "thead", "tbody", "tr", "th", "td", "strong", "figure", "figcaption", "desc",
-        "defs", "marker", "g", "rect", "text", "circle", "details", "summary", "form", "label", "input", "select", "option",
-        "noscript", "pre", "footer", "script"}
+        "defs", "marker", "g", "rect", "text", "circle", "details", "summary", "form", "label", "input", "select",
+        "option", "pre", "footer", "script"}
 
 
 class Reader(HTMLParser):
