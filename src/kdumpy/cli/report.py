@@ -60,11 +60,14 @@ def run(arguments: argparse.Namespace) -> int:
 
         text = json.render(diagnosis)
     else:
+        from kdumpy.cli import findings
         from kdumpy.report import text as human
 
         terminal = arguments.output is None and sys.stdout.isatty()
         width = shutil.get_terminal_size((100, 24)).columns if terminal else 100
-        text = human.render(diagnosis, width=width, colour=arguments.output is None and colourful())
+        colour = arguments.output is None and colourful()
+        text = human.render(diagnosis, width=width, colour=colour)
+        text += findings.render(diagnosis, width=width, colour=colour)
     if arguments.output is not None:
         _write(arguments.output, text)
     else:

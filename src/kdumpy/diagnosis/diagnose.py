@@ -11,6 +11,7 @@ from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.diagnosis.account import memory_account
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.facts.reading import Reading
+from kdumpy.diagnosis.findings import look_around
 from kdumpy.diagnosis.graph import wait_graph
 from kdumpy.diagnosis.locks import BlockedTask
 from kdumpy.diagnosis.model import (
@@ -55,6 +56,8 @@ def diagnose(kernel: Kernel) -> Diagnosis:
     missing_log = {"log": kernel.problems["log"]} if "log" in kernel.problems else {}
     judgement = judge(crash)
     frames = _trace(crash, judgement)
+    memory = _memory(crash, kernel)
+    findings, unchecked = look_around(crash, memory.account)
     return Diagnosis(
         schema=SCHEMA, system=_system(kernel), panic=_panic(crash),
         verdict=_verdict(crash, judgement, kernel.dump, missing_log), signature=_signature(crash, judgement, frames),
@@ -63,9 +66,9 @@ def diagnose(kernel: Kernel) -> Diagnosis:
         trace_task=_trace_task(crash, judgement),
         cpus=tuple(CpuFacts(cpu.number, _task(cpu.task), cpu.panicked, cpu.doing, _words(cpu.stack))
                    for cpu in kernel.cpus),
-        blocked=_blocked(crash), memory=_memory(crash, kernel),
+        blocked=_blocked(crash), memory=memory,
         modules=tuple(ModuleFacts(item.name, item.size, item.taints, item.version) for item in kernel.modules),
-        log_tail=_log_tail(crash, kernel.log),
+        log_tail=_log_tail(crash, kernel.log), findings=findings, unchecked=unchecked,
         # The last one: reading all the above is what finds out what is missing.
         dump=_dump(kernel.path, kernel.dump, {**kernel.debuginfo.missing, **kernel.problems, **missing_log},
                    tuple(kernel.debuginfo.dwarf)))
@@ -96,7 +99,8 @@ def diagnose_log(path: Path, dump: Dump, reason: str) -> Diagnosis:
         verdict=_verdict(crash, judgement, dump, missing), signature=_signature(crash, judgement, frames),
         trace=_frames(frames, judgement), trace_source="log" if frames else "",
         trace_task=_trace_task(crash, judgement), cpus=(), blocked=Blocked(0, (), ()),
-        memory=MemoryFacts(None, None, None, None, None, None), modules=(), log_tail=_log_tail(crash, log.records))
+        memory=MemoryFacts(None, None, None, None, None, None), modules=(), log_tail=_log_tail(crash, log.records),
+        findings=look_around(crash, None)[0])
 
 
 def _dump(path: Path, dump: Dump, missing: dict[str, str], debug_files: tuple[str, ...]) -> DumpFacts:

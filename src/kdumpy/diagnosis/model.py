@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from kdumpy.diagnosis.facts.base import HEX
+from kdumpy.diagnosis.facts.findings import MachineFinding, Unchecked
 from kdumpy.diagnosis.facts.memory import MemoryAccount
 from kdumpy.diagnosis.facts.reading import Reading
 from kdumpy.diagnosis.facts.waits import WaitGraph
@@ -342,6 +343,10 @@ class Diagnosis:
     """Loaded modules, newest first."""
     log_tail: tuple[str, ...]
     """The end of the kernel's log, from just before the first sign of the crash."""
+    findings: tuple[MachineFinding, ...] = ()
+    """What else is wrong with the machine or worth to know, the worst first."""
+    unchecked: tuple[Unchecked, ...] = ()
+    """Checks of the machine that the dump did not allow to make."""
 
 
 def as_json(diagnosis: Diagnosis) -> dict[str, Any]:

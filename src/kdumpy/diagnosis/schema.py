@@ -18,9 +18,9 @@ from typing import Any
 
 from kdumpy.diagnosis import model
 from kdumpy.diagnosis.causes import causes
-from kdumpy.diagnosis.facts import memory, reading, waits
+from kdumpy.diagnosis.facts import findings, memory, reading, waits
 
-_MODULES = (model, reading, waits, memory)
+_MODULES = (model, reading, waits, memory, findings)
 """Where the classes of the diagnosis are."""
 SCHEMA_FILE = Path(__file__).with_name(f"schema-{model.SCHEMA}.json")
 DOCUMENT = Path(__file__).parents[3] / "docs" / "diagnosis-schema.md"

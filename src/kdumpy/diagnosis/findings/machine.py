@@ -1,0 +1,167 @@
+"""Checks of tasks, CPUs, stacks, file systems and the kernel's own state."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from itertools import islice
+
+import drgn
+
+from kdumpy.debuginfo.reading import READ_ERRORS
+from kdumpy.diagnosis.findings.base import CRITICAL, INFO, WARNING, Check, Found, Machine
+from kdumpy.errors import DamagedDump
+from kdumpy.kernel.tasks import task_objects
+from kdumpy.units import human_seconds
+
+_MOST_TASKS = 4096
+_MOST_FILE_SYSTEMS = 4096
+_LONG_WAIT = 120.0
+"""Seconds; the kernel's own default for a hung task."""
+_STACK_END_MAGIC = 0x57AC6E9D
+"""include/uapi/linux/magic.h: the last word of a stack, which nobody may reach."""
+_LONG_CHAIN = 20
+_FROZEN = {1: "against writes", 2: "against page faults", 3: "against its own threads", 4: "whole"}
+"""SB_FREEZE_*, include/linux/fs.h."""
+_RT_PRIO = 100
+"""MAX_RT_PRIO: lower priorities are real-time ones."""
+
+
+def hung(machine: Machine) -> Iterator[Found]:
+    """Tasks that wait uninterruptibly for long."""
+    waits = machine.crash.waits
+    long = [item for item in waits.blocked if (item.seconds or 0) > _LONG_WAIT] if waits else []
+    if long:
+        oldest = ", ".join(f"{item.task.comm} (pid {item.task.pid}) {human_seconds(item.seconds or 0)}"
+                           for item in long[:3])
+        yield Found(CRITICAL if len(long) > 1 else WARNING,
+                    f"{len(long)} task{'s' if len(long) > 1 else ''} waited for more than {_LONG_WAIT:.0f} s",
+                    f"the longest: {oldest}", "foreach UN bt")
+
+
+def load(machine: Machine) -> Iterator[Found]:
+    """More runs, or waits for disks, than the CPUs can serve."""
+    average = machine.kernel.system.load
+    if average is None:
+        raise DamagedDump("the load averages cannot be read")
+    if average[0] > 2 * machine.cpus:
+        yield Found(CRITICAL if average[0] > 10 * machine.cpus else WARNING,
+                    f"Load average of {average[0]:.1f} on {machine.cpus} CPUs", "over one minute", "sys")
+
+
+def real_time(machine: Machine) -> Iterator[Found]:
+    """Every CPU runs a real-time task: nothing else comes to run."""
+    tasks = [cpu.task for cpu in machine.kernel.cpus]
+    found = [machine.kernel.task_object(task.address) for task in tasks if task and task.pid]
+    # The stopper and migration threads are real-time too, but only stop for a moment.
+    busy = [task for task in found if int(task.prio.value_()) in range(_RT_PRIO)]
+    if busy and len(busy) == len(tasks) > 1:
+        names = ", ".join(task.comm.string_().decode("utf-8", "replace") for task in busy[:8])
+        yield Found(CRITICAL, "Every CPU runs a real-time task", names, "runq")
+
+
+def run_queues(machine: Machine) -> Iterator[Found]:
+    """Many tasks wait for one CPU."""
+    from drgn.helpers.linux.cpumask import for_each_online_cpu
+    from drgn.helpers.linux.percpu import per_cpu
+
+    prog = machine.kernel.prog
+    long = [(cpu, count) for cpu in islice(for_each_online_cpu(prog), 1024)
+            if (count := int(per_cpu(prog["runqueues"], cpu).nr_running.value_())) > 20]
+    if long:
+        cpu, count = max(long, key=lambda pair: pair[1])
+        yield Found(WARNING, f"{count} tasks wanted to run on CPU {cpu}", command="runq")
+
+
+def stacks(machine: Machine) -> Iterator[Found]:
+    """A stack was used to its end, or something wrote over that."""
+    prog = machine.kernel.prog
+    for task in islice(task_objects(prog), _MOST_TASKS):
+        with contextlib.suppress(drgn.FaultError):
+            if prog.read_u32(task.stack.value_()) != _STACK_END_MAGIC:
+                comm, pid = task.comm.string_().decode("utf-8", "replace"), int(task.pid.value_())
+                yield Found(CRITICAL, f"The end of the stack of {comm} (pid {pid}) was written over",
+                            f"the mark {_STACK_END_MAGIC:#x} is gone: it overflowed", f"bt {pid}")
+
+
+def chains(machine: Machine) -> Iterator[Found]:
+    """A long chain of processes, each a child of the one before: a script that calls itself."""
+    parents: dict[int, int] = {}
+    for task in islice(machine.kernel.tasks(), _MOST_TASKS):
+        if task.pid == task.tgid:
+            parents[task.pid] = task.parent
+    depths: dict[int, int] = {}
+    for pid in parents:
+        path = []
+        while pid in parents and pid not in depths and pid not in path:
+            path.append(pid)
+            pid = parents[pid]
+        depth = depths.get(pid, 0)
+        for step in reversed(path):
+            depth += 1
+            depths[step] = depth
+    deepest = max(depths.values(), default=0)
+    if deepest > _LONG_CHAIN:
+        pid = max(depths, key=lambda item: depths[item])
+        yield Found(WARNING, f"A chain of {deepest} processes, each started by the one before",
+                    f"the last is pid {pid}", f"ps -p {pid}")
+
+
+def frozen(machine: Machine) -> Iterator[Found]:
+    """A file system is frozen: who writes to it waits."""
+    prog = machine.kernel.prog
+    offset = drgn.offsetof(prog.type("struct super_block"), "s_list")
+    head = prog["super_blocks"]
+    entry, end = head.next.value_(), head.address_
+    for _ in range(_MOST_FILE_SYSTEMS):
+        if entry == end:
+            return
+        block = drgn.Object(prog, "struct super_block", address=entry - offset)
+        level = int(block.s_writers.frozen.value_())
+        if level:
+            name = block.s_id.string_().decode("utf-8", "replace")
+            words = f"The file system on {name} is frozen {_FROZEN.get(level, '')}".rstrip()
+            yield Found(WARNING, words, command="mount")
+        entry = block.s_list.next.value_()
+    raise DamagedDump("the list of file systems runs in a circle")
+
+
+def taint(machine: Machine) -> Iterator[Found]:
+    """What taints the kernel, beside what the crash itself set."""
+    severities = {"M": CRITICAL, "B": CRITICAL, "S": WARNING, "F": WARNING, "R": WARNING, "L": WARNING, "C": INFO,
+                  "P": INFO, "A": INFO, "K": INFO, "U": INFO, "I": INFO}
+    for flag in machine.kernel.system.taints:
+        if flag[0] in severities:
+            yield Found(severities[flag[0]], f"The kernel is tainted: {flag[3:]}", f"taint flag {flag[0]}", "sys -t")
+
+
+def died_before(machine: Machine) -> Iterator[Found]:
+    """The kernel had survived an oops."""
+    if machine.crash.ended_later and machine.crash.event:
+        yield Found(CRITICAL, "The kernel had survived an oops before it died", machine.crash.event.text, "log")
+
+
+def offline(machine: Machine) -> Iterator[Found]:
+    """CPUs that are there, and off."""
+    from drgn.helpers.linux.cpumask import num_present_cpus
+
+    present = int(num_present_cpus(machine.kernel.prog))
+    if present > machine.cpus:
+        yield Found(INFO, f"{present - machine.cpus} of {present} CPUs are offline", command="sys")
+
+
+def foreign_modules(machine: Machine) -> Iterator[Found]:
+    """Modules that are not of this kernel."""
+    with contextlib.suppress(*READ_ERRORS):
+        names = [module.name for module in machine.kernel.modules if "O" in module.taints]
+        if names:
+            many = "s were" if len(names) > 1 else " was"
+            yield Found(INFO, f"{len(names)} module{many} built outside of the kernel", ", ".join(names[:12]), "mod -t")
+
+
+CHECKS = (
+    Check("hung tasks", hung), Check("load", load), Check("real-time tasks", real_time),
+    Check("run queues", run_queues), Check("stack ends", stacks), Check("process chains", chains),
+    Check("frozen file systems", frozen), Check("taint", taint), Check("earlier oops", died_before),
+    Check("offline CPUs", offline), Check("foreign modules", foreign_modules),
+)

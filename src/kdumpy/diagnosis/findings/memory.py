@@ -1,0 +1,118 @@
+"""Checks of memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from drgn.helpers.linux.mm import vm_commit_limit, vm_memory_committed
+
+from kdumpy.diagnosis.account import Counters
+from kdumpy.diagnosis.findings.base import CRITICAL, INFO, WARNING, Check, Found, Machine
+from kdumpy.units import human_bytes
+
+_LARGE_ORDER = 3
+"""PAGE_ALLOC_COSTLY_ORDER: blocks of up to 32 KiB the kernel takes for granted."""
+
+
+def _percent(part: int, whole: int) -> int:
+    return round(100 * part / max(1, whole))
+
+
+def watermarks(machine: Machine) -> Iterator[Found]:
+    """A zone with less free memory than its lowest mark serves emergencies only."""
+    for zone in machine.account.zones:
+        if zone.free < zone.minimum:
+            yield Found(CRITICAL, f"Zone {zone.name} of node {zone.node} has run out of memory",
+                        f"{human_bytes(zone.free)} free, below its minimum of {human_bytes(zone.minimum)}", "kmem -z")
+
+
+def fragmentation(machine: Machine) -> Iterator[Found]:
+    """Much memory is free, but in pieces."""
+    for zone in machine.account.zones:
+        large = sum(zone.free_blocks[_LARGE_ORDER:])
+        if zone.free > 2 * zone.low and zone.free > 4 << 20 and not large:
+            yield Found(WARNING, f"Free memory of zone {zone.name} is fragmented",
+                        f"{human_bytes(zone.free)} are free, but no block of 32 KiB", "kmem -f")
+
+
+def commitment(machine: Machine) -> Iterator[Found]:
+    """More was promised to processes than there is."""
+    prog = machine.kernel.prog
+    committed, limit = int(vm_memory_committed(prog)), int(vm_commit_limit(prog))
+    strict = int(prog["sysctl_overcommit_memory"].value_()) == 2
+    if committed > limit:
+        page = Counters(machine.kernel).page
+        yield Found(WARNING if strict else INFO, f"{_percent(committed, limit)} % of the commit limit is promised",
+                    f"{human_bytes(committed * page)} of {human_bytes(limit * page)}", "kmem -i")
+
+
+def swap(machine: Machine) -> Iterator[Found]:
+    """Swap is nearly used up."""
+    prog = machine.kernel.prog
+    total, free = int(prog["total_swap_pages"].value_()), int(prog["nr_swap_pages"].counter.value_())
+    used = _percent(total - free, total)
+    if total > 0 and used >= 80:
+        yield Found(WARNING, f"{used} % of swap is used", command="swap")
+
+
+def large_process(machine: Machine) -> Iterator[Found]:
+    """A process holds more than a quarter of memory."""
+    ram = machine.account.ram
+    for process in machine.account.processes:
+        used = process.anonymous + process.shared
+        if used > ram // 4:
+            yield Found(WARNING if used > ram // 2 else INFO,
+                        f"{process.comm} (pid {process.pid}) holds {_percent(used, ram)} % of memory",
+                        human_bytes(used), f"vm {process.pid}")
+
+
+def slab(machine: Machine) -> Iterator[Found]:
+    """Kernel objects that cannot be given back take much."""
+    ram, used = machine.account.ram, machine.share("slab unreclaimable")
+    if used > ram // 4:
+        largest = next(iter(machine.account.caches), None)
+        yield Found(CRITICAL if used > ram // 2 else WARNING,
+                    f"{_percent(used, ram)} % of memory are kernel objects that cannot be given back",
+                    f"the largest cache is {largest.name}: {human_bytes(largest.size)}" if largest else "", "kmem -s")
+
+
+def unaccounted(machine: Machine) -> Iterator[Found]:
+    """Much memory is in no counter."""
+    ram, other = machine.account.ram, machine.share("other")
+    if other > ram // 5 and not machine.account.missing:
+        yield Found(WARNING, f"{_percent(other, ram)} % of memory is in no counter",
+                    f"{human_bytes(other)}: drivers or file systems took it from the page allocator", "kmem -i")
+
+
+def writeback(machine: Machine) -> Iterator[Found]:
+    """Much of what files hold is not on the disk yet."""
+    counters = Counters(machine.kernel)
+    dirty, being = counters.of("NR_FILE_DIRTY"), counters.of("NR_WRITEBACK")
+    waiting = ((dirty or 0) + (being or 0)) * counters.page
+    if waiting > machine.account.ram // 5:
+        yield Found(WARNING, f"{human_bytes(waiting)} of file contents were not written to disk yet",
+                    f"of them being written: {human_bytes((being or 0) * counters.page)}", "kmem -V")
+
+
+def cgroups(machine: Machine) -> Iterator[Found]:
+    """A cgroup is at its limit."""
+    for group in machine.account.cgroups:
+        if group.used >= 0.95 * group.limit:
+            yield Found(WARNING, f"The cgroup {group.path} is at its memory limit",
+                        f"{human_bytes(group.used)} of {human_bytes(group.limit)}")
+
+
+def killed(machine: Machine) -> Iterator[Found]:
+    """The out-of-memory killer had ended processes."""
+    kills = machine.account.oom_kills
+    if kills:
+        yield Found(WARNING, f"The out-of-memory killer had ended {len(kills)} process{'es' if len(kills) > 1 else ''}",
+                    ", ".join(f"{kill.comm} (pid {kill.pid})" for kill in kills[-5:]), "log")
+
+
+CHECKS = (
+    Check("free memory", watermarks), Check("fragmentation", fragmentation), Check("commit limit", commitment),
+    Check("swap", swap), Check("large process", large_process), Check("slab", slab),
+    Check("unaccounted memory", unaccounted), Check("writeback", writeback), Check("cgroup limits", cgroups),
+    Check("oom kills", killed),
+)
