@@ -32,7 +32,7 @@ def render(diagnosis: Diagnosis) -> str:
                                                        if system.uptime_s is not None else "")),
         ("Context", panic.context or "" if panic else ""),
         ("Fault", panic.instruction or "" if panic else ""),
-        ("Tainted", "; ".join(system.taints) or "no"),
+        ("Tainted", "; ".join(system.taints) or ("" if "taint" in diagnosis.dump.missing else "no")),
         ("Modules that taint", ", ".join(out_of_tree)),
     )
     lines = [verdict.title, "", *(f"{name}: {value}" for name, value in rows if value.strip()), "",

@@ -83,6 +83,7 @@ function startFlame(data) {
     path.slice(0, -1).forEach((node, level) => put(node, 0, width, level, true));
     if (shown.count) lay(shown, 0, width, path.length - 1);
     svg.setAttribute("height", (deepest + 1) * ROW);
+    svg.setAttribute("viewBox", `0 0 ${width} ${(deepest + 1) * ROW}`);
     svg.classList.toggle("searching", Boolean(wanted));
     view.replaceChildren(svg);
     if (shown.box) shown.box.setAttribute("tabindex", "0");

@@ -87,7 +87,7 @@ function words(count, noun) {
       if (id === first) link.setAttribute("aria-current", "true");
       else link.removeAttribute("aria-current");
     }
-  }, { rootMargin: "-70px 0px -55% 0px" });
+  }, { rootMargin: "-120px 0px -55% 0px" });
   for (const id of links.keys()) {
     if (byId(id)) watch.observe(byId(id));
   }
