@@ -8,9 +8,11 @@ from typing import Any
 from kdumpy.crash.command import Command
 
 COMMANDS = {
-    "alias": "alias", "bt": "bt", "dis": "dis", "files": "files", "foreach": "foreach", "help": "help",
-    "kmem": "kmem", "log": "log", "mod": "mod", "p": "p", "ps": "ps", "rd": "rd", "search": "search", "set": "set",
-    "struct": "struct", "union": "struct", "*": "struct", "sym": "sym", "sys": "sys", "task": "task", "vm": "vm",
+    "alias": "alias", "bt": "bt", "dis": "dis", "files": "files", "foreach": "foreach", "fuser": "fuser",
+    "gdb": "refused", "help": "help", "kmem": "kmem", "log": "log", "mach": "mach", "map": "refused", "mod": "mod",
+    "p": "p", "ps": "ps", "pte": "pte", "rd": "rd", "repeat": "repeat", "sbitmapq": "sbitmapq", "search": "search",
+    "set": "set", "struct": "struct", "union": "struct", "*": "struct", "sym": "sym", "sys": "sys", "task": "task",
+    "vm": "vm", "wr": "refused",
 }  # fmt: skip
 """Module of `kdumpy.crash.commands` by the command's name."""
 

@@ -38,6 +38,8 @@ class Session:
         self.stale_traces = False
         """Stack traces are those of `bt -o`."""
         self.aliases: dict[str, str] = {}
+        self.interactive = False
+        """Somebody sits at a prompt."""
         self.run: Callable[[str], bool] = lambda line: False
         """Run a line of commands; set by the shell."""
         self._context: drgn.Object | None = None

@@ -35,6 +35,7 @@ class Shell:
     def __init__(self, kernel: Kernel, out: TextIO, errors: TextIO, *, interactive: bool = False) -> None:
         self.session = Session(kernel)
         self.session.run = self.run
+        self.session.interactive = interactive
         self.out = out
         self.errors = errors
         self.interactive = interactive

@@ -106,13 +106,7 @@ class Struct(Command[StructRow]):
         if options.offsets:
             return StructRow(name, size, address, cpu, "\n".join(declaration(made, True, address)))
         value = drgn.Object(session.prog, made, address=address)
-        layout = Layout(session, options.radix)
-        if wanted:
-            parts = [f"  {member} = {indented(layout.value(value.subobject_(member)), '  ').lstrip()}"
-                     for member in wanted if _member(made, member)]
-            return StructRow(name, size, address, cpu, ",\n".join(parts))
-        session.prog.read(address, size)            # a structure that is not there is an error, not a list of them
-        return StructRow(name, size, address, cpu, f"{name} {layout.value(value)}")
+        return StructRow(name, size, address, cpu, struct_text(session, value, wanted, options.radix))
 
     def render(self, rows: Iterable[StructRow], session: Session, options: Options) -> Iterator[str]:
         """Yield the texts."""
@@ -124,6 +118,23 @@ class Struct(Command[StructRow]):
             yield row.text
             if row.address is None or options.offsets:
                 yield f"SIZE: {row.size:#x}" if (options.radix or session.radix) == 16 else f"SIZE: {row.size}"
+
+
+def struct_text(session: Session, value: drgn.Object, wanted: list[str], radix: int | None) -> str:
+    """Return a structure, or some of its members, as crash shows them.
+
+    Raises:
+        NotInDump: it has no such member.
+        drgn.FaultError: it is not in the dump.
+    """
+    layout = Layout(session, radix)
+    if wanted:
+        return ",\n".join(f"  {member} = {indented(layout.value(value.subobject_(member)), '  ').lstrip()}"
+                          for member in wanted if _member(value.type_, member))
+    if value.address_ is not None:
+        # A structure that is not there is an error, not a list of members that are not.
+        session.prog.read(value.address_, drgn.sizeof(value.type_))
+    return f"{value.type_.type_name()} {layout.value(value)}"
 
 
 def find_type(session: Session, name: str, kind: str = "*") -> drgn.Type:

@@ -102,7 +102,7 @@ def facts(session: Session) -> Iterator[Fact]:
         yield Fact("VERSION", system.version)
     yield Fact("MACHINE", system.machine)
     if system.memory_bytes is not None:
-        yield Fact("MEMORY", _memory(system.memory_bytes))
+        yield Fact("MEMORY", memory_size(system.memory_bytes))
     try:
         line = fatal_line((record.ts_ns / 1e9, record.text) for record in kernel.log)
     except KdumpyError:
@@ -111,7 +111,8 @@ def facts(session: Session) -> Iterator[Fact]:
         yield Fact("PANIC", f'"{line}"')
 
 
-def _memory(size: int) -> str:
+def memory_size(size: int) -> str:
+    """Return bytes as crash shows the size of the memory."""
     for unit, name in ((1 << 40, "TB"), (1 << 30, "GB"), (1 << 20, "MB")):
         if size >= unit:
             return f"{size / unit:.1f} {name}"

@@ -1,0 +1,38 @@
+"""`wr`, `gdb`, `map`: what crash has and a dump cannot use; each says why, and what to do instead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kdumpy.crash.command import Arg, Line, Options, TextCommand
+from kdumpy.crash.session import Session
+
+_REASONS = {
+    "wr": "wr changes the memory of a running kernel; a dump is evidence and is not changed.\n"
+          "Instead: 'kdumpy shell VMCORE' has prog.add_memory_segment(), to try a value without writing it.",
+    "gdb": "there is no gdb in this shell: it would need the kernel's DWARF, and types come out of the dump.\n"
+           "Instead: 'p', 'struct', 'whatis', 'list', 'dis', 'rd'; or 'kdumpy shell VMCORE' for Python.",
+    "map": "map stores where the pages of a KVM dump (virsh dump, without --memory-only) lie in the file.\n"
+           "Instead: nothing is needed; ELF and kdump files are read by their own tables.",
+}
+
+
+class Refused(TextCommand):
+    """Say why a command of crash has no place here, and what to use instead: wr, gdb, map.
+
+    Example:
+        crash> wr jiffies 0
+        wr changes the memory of a running kernel; a dump is evidence and is not changed.
+    """
+
+    names = ("wr", "gdb", "map")
+    example = "wr"
+    args = (Arg("words", nargs="...", metavar="…", help="whatever crash takes"),)
+
+    def rows(self, session: Session, options: Options) -> Iterator[Line]:
+        """Yield the reason."""
+        for line in _REASONS[options.command].split("\n"):
+            yield Line(line)
+
+
+COMMAND = Refused()
