@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from kdumpy.diagnosis.crashed.assembly import REGISTERS, Immediate, Line, Memory, Operand, Register, lines
+from kdumpy.diagnosis.crashed.blocks import NameOf, blocks_of, has_table, reaching
 from kdumpy.diagnosis.crashed.values import Argument, Constant, Loaded, PerCpu, Plus, Returned, Value, apart, plus
 
 PRESERVED = frozenset({"rbx", "rbp", "rsp", "r12", "r13", "r14", "r15"})
 LARGEST = 1 << 14
 """Bytes of code that are followed; a longer function is not (its data-flow would take too long)."""
 _MOST_ROUNDS = 6
-_ENDS = ("ret", "iret", "sysret", "hlt")
 _NOTHING = ("cmp", "test", "nop", "ud", "endbr", "prefetch", "pause", "lfence", "mfence", "sfence", "clac", "stac",
             "cli", "sti", "int3", "wbinvd", "verw", "cld", "fnop", "clflush", "invlpg", "ucomis", "comis")
 _NOT_NOTHING = ("cmpxchg", "cmps")
@@ -33,12 +33,8 @@ _ONE_TARGET = (
 _ACCUMULATORS = ("mul", "div", "idiv", "cqto", "cqo", "cltd", "cdq", "cwtd", "rdtsc", "rdmsr", "cpuid", "xgetbv",
                  "rdpmc", "cltq", "cwtl", "cbtw", "cdqe", "cwde", "lods", "inb", "inw", "inl")
 _STRINGS = ("movs", "stos", "cmps", "scas", "lods", "ins", "outs")
-_NO_RETURN = frozenset({"panic", "__stack_chk_fail", "do_exit", "make_task_dead", "rewind_stack_and_make_dead",
-                        "fortify_panic", "__fortify_panic", "__ubsan_handle_builtin_unreachable"})
-
 Read = Callable[[int, int], bytes]
-NameOf = Callable[[int], str]
-"""Names the function that begins at an address; empty where none does."""
+PartAt = Callable[[int], tuple[int, int] | None]
 
 
 @dataclass(slots=True)
@@ -80,7 +76,7 @@ def at_entry() -> State:
 
 
 def trace(read: Read, begin: int, end: int, pc: int, name_of: NameOf = lambda address: "",
-          beside: Mapping[int, int] | None = None) -> State:
+          beside: Mapping[int, int] | None = None, part_at: PartAt = lambda address: None) -> State:
     """Return what is known before the instruction at `pc`; nothing is where that cannot be told.
 
     Args:
@@ -90,33 +86,35 @@ def trace(read: Read, begin: int, end: int, pc: int, name_of: NameOf = lambda ad
         pc: the instruction.
         name_of: names functions, to know those that never return.
         beside: further parts of the function (its `.cold` one), from begin to end.
+        part_at: gives (begin, end) of the part of the function to which it jumps.
     """
     parts = {begin: end, **(beside or {})}
-    if sum(stop - start for start, stop in parts.items()) > LARGEST:
-        return State()
     code: dict[int, Line] = {}
-    for start, stop in parts.items():
+    work, total = list(parts.items()), 0
+    while work:
+        start, stop = work.pop()
+        total += stop - start
+        if total > LARGEST:
+            return State()
         try:
-            code.update((item.address, item) for item in lines(read(start, stop - start), start))
+            found = list(lines(read(start, stop - start), start))
         except (LookupError, ValueError):
             return State()
-    if pc not in code or begin not in code or _has_table(code):
+        code.update((item.address, item) for item in found)
+        for item in found:
+            inside = item.target is None or any(low <= item.target < high for low, high in parts.items())
+            part = None if inside or item.name.startswith("call") else part_at(item.target or 0)
+            if part is not None:
+                parts[part[0]] = part[1]
+                work.append(part)
+    if pc not in code or begin not in code or has_table(code):
         return State()
     return _solve(code, begin, pc, name_of)
 
 
-def _has_table(code: dict[int, Line]) -> bool:
-    """Whether the code jumps through a table, so that not all its paths are known."""
-    jumps = [item for item in code.values() if item.name.startswith("jmp") and item.indirect]
-    indexed = {item.operands[-1] for item in code.values() if item.name.startswith("mov") and len(item.operands) == 2
-               and isinstance(item.operands[0], Memory) and item.operands[0].index}
-    return any(item.prefix == "notrack" or item.operands[0] in indexed or
-               (isinstance(item.operands[0], Memory) and bool(item.operands[0].index)) for item in jumps)
-
-
 def _solve(code: dict[int, Line], begin: int, pc: int, name_of: NameOf) -> State:
-    blocks = _blocks(code, begin, pc, name_of)
-    wanted = _reaching(blocks, next(start for start, block in blocks.items() if block.holds(pc)))
+    blocks = blocks_of(code, begin, pc, name_of)
+    wanted = reaching(blocks, next(start for start, block in blocks.items() if block.holds(pc)))
     states: dict[int, State] = {begin: at_entry()}
     rounds: dict[int, int] = {}
     work = [begin]
@@ -146,60 +144,6 @@ def _solve(code: dict[int, Line], begin: int, pc: int, name_of: NameOf) -> State
                     return state
                 step(state, item)
     return State()
-
-
-@dataclass(slots=True)
-class _Block:
-    lines: list[Line]
-    after: list[int]
-    """Where the blocks begin that can come next."""
-
-    def holds(self, pc: int) -> bool:
-        return any(item.address == pc for item in self.lines)
-
-
-def _blocks(code: dict[int, Line], begin: int, pc: int, name_of: NameOf) -> dict[int, _Block]:
-    leaders = {begin}
-    for item in code.values():
-        if item.target in code and not item.name.startswith("call"):
-            leaders.add(item.target)
-    blocks: dict[int, _Block] = {}
-    current: _Block | None = None
-    previous_end = -1
-    for address in sorted(code):
-        item = code[address]
-        if current is None or address in leaders or address != previous_end:
-            if current is not None and address == previous_end:
-                current.after.append(address)
-            current = blocks[address] = _Block([], [])
-        current.lines.append(item)
-        previous_end = address + item.size
-        jumps = item.name[0] == "j" or item.name.startswith("loop")
-        if jumps:
-            if item.target in code:
-                current.after.append(int(item.target or 0))
-            if not item.name.startswith("jmp") and previous_end in code:
-                current.after.append(previous_end)
-                leaders.add(previous_end)
-            current = None
-        elif item.name.startswith(_ENDS) or (item.name.startswith("call") and item.target
-                                             and item.address != pc and name_of(item.target) in _NO_RETURN):
-            current = None
-    return blocks
-
-
-def _reaching(blocks: dict[int, _Block], last: int) -> set[int]:
-    before: dict[int, list[int]] = {}
-    for start, block in blocks.items():
-        for following in block.after:
-            before.setdefault(following, []).append(start)
-    found, work = {last}, [last]
-    while work:
-        for start in before.get(work.pop(), ()):
-            if start not in found:
-                found.add(start)
-                work.append(start)
-    return found
 
 
 def address_of(state: State, item: Line, place: Memory) -> tuple[Value | None, int]:

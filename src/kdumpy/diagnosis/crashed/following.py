@@ -11,7 +11,7 @@ import drgn
 
 from kdumpy.diagnosis import operands
 from kdumpy.diagnosis.crashed import dataflow
-from kdumpy.diagnosis.crashed.naming import Names
+from kdumpy.diagnosis.crashed.naming import Named, Names
 from kdumpy.diagnosis.crashed.values import Argument, Constant, Loaded, Value, apart
 from kdumpy.kernel import Kernel
 from kdumpy.kernel.values import Frame
@@ -20,6 +20,8 @@ _MOST_CALLERS = 4
 """Frames upwards in which the origin of an argument is looked for."""
 _COLD = ".cold"
 _WORD = 1 << 64
+_NEAR = 1 << 28
+"""Bytes between the parts of a function, at most."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Function:
     begin: int
     end: int
     beside: dict[int, int]
-    """Its other part (`.cold`, or the hot one): begin and end."""
+    """Its `.cold` part, where the address lies in that: begin and end."""
 
 
 def function_at(prog: drgn.Program, pc: int) -> Function | None:
@@ -40,15 +42,12 @@ def function_at(prog: drgn.Program, pc: int) -> Function | None:
     except LookupError:
         return None
     hot = symbol.name.removesuffix(_COLD)
-    other = f"{hot}{_COLD}" if hot == symbol.name else hot
-    near = [item for item in prog.symbols(other) if abs(item.address - symbol.address) < 1 << 28]
-    beside = {item.address: item.address + item.size for item in near} if len(near) == 1 else {}
     begin, end = symbol.address, symbol.address + symbol.size
-    if hot != symbol.name:              # the function begins in its hot part
-        if len(near) != 1:
-            return None
-        return Function(hot, near[0].address, near[0].address + near[0].size, {begin: end})
-    return Function(hot, begin, end, beside)
+    if hot == symbol.name:
+        return Function(hot, begin, end, {})
+    # The function begins in its hot part.
+    near = [item for item in prog.symbols(hot) if abs(item.address - begin) < _NEAR]
+    return Function(hot, near[0].address, near[0].address + near[0].size, {begin: end}) if len(near) == 1 else None
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,17 @@ class Follower:
         function = self.function
         if function is None:
             return dataflow.State()
-        return dataflow.trace(self.read, function.begin, function.end, self.pc, self._name_of, function.beside)
+        return dataflow.trace(self.read, function.begin, function.end, self.pc, self._name_of, function.beside,
+                              lambda address: self._cold_part(function, address))
+
+    def _cold_part(self, function: Function, address: int) -> tuple[int, int] | None:
+        """Return (begin, end) of the function's `.cold` part where an address lies in it."""
+        try:
+            symbol = self.kernel.prog.symbol(address)
+        except LookupError:
+            return None
+        own = symbol.name == f"{function.symbol}{_COLD}"
+        return (symbol.address, symbol.address + symbol.size) if own else None
 
     @property
     def values(self) -> dict[str, Value]:
@@ -104,12 +113,12 @@ class Follower:
         """Names for these values; where the function has no prototype, by what its caller passed."""
         module = self.frames[0].module if self.frames else None
         symbol = self.function.symbol if self.function else None
-        names = Names(self.kernel, symbol, module)
-        if names.typed or self.caller is None:
-            return names
-        passed = {register: named for register, value in self.caller.values.items()
-                  if (named := self.caller.names.named(value)) is not None}
-        return Names(self.kernel, symbol, module, passed)
+        return Names(self.kernel, symbol, module, self._passed)
+
+    def _passed(self, register: str) -> Named | None:
+        """Name what the caller passed in a register."""
+        caller = self.caller
+        return caller.names.named(caller.values.get(register)) if caller is not None else None
 
     @cached_property
     def caller(self) -> Follower | None:

@@ -7,6 +7,7 @@ modules) and from the members that were loaded; the name of an argument from the
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import drgn
@@ -52,15 +53,16 @@ class Names:
     """Names the values of one function."""
 
     def __init__(self, kernel: Kernel, symbol: str | None, module: str | None,
-                 arguments: dict[str, Named] | None = None) -> None:
-        """`arguments`: what its caller shows the registers of its arguments to be, where no prototype tells."""
+                 passed: Callable[[str], Named | None] = lambda register: None) -> None:
+        """`passed`: what its caller shows a register to be that it passed, where no prototype tells."""
         self.kernel = kernel
         self.prog = kernel.prog
-        self.arguments = dict(arguments or {})
+        self.arguments: dict[str, Named] = {}
         self.function = (symbol or "").split(".")[0]
         made = prototype(kernel, symbol, module) if symbol else None
         self.typed = made is not None
         """Whether its prototype is known."""
+        self._passed = passed
         if made is not None:
             self.arguments.update(_arguments(made, self.function))
 
@@ -69,7 +71,7 @@ class Names:
         if value is None or depth > _DEEPEST:
             return None
         if isinstance(value, Argument):
-            return self.arguments.get(value.register)
+            return self.arguments.get(value.register) if self.typed else self._passed(value.register)
         if isinstance(value, PerCpu):
             return self._per_cpu(value)
         if isinstance(value, Constant):
