@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 
 from kdumpy.diagnosis.details.model import (
-    Census,
     Code,
     CodeLine,
     Details,
@@ -14,9 +13,11 @@ from kdumpy.diagnosis.details.model import (
     LogLine,
     ModuleRow,
     Register,
-    Share,
     TaskRow,
 )
+from kdumpy.diagnosis.facts.findings import MachineFinding, Severity, Unchecked
+from kdumpy.diagnosis.facts.memory import CgroupLimit, MemoryAccount, MemoryShare, OomKill, ProcessShare, SlabShare
+from kdumpy.diagnosis.facts.reading import BadPointer, Check, Pointee, Reading, Track
 from kdumpy.diagnosis.model import (
     SCHEMA,
     Blocked,
@@ -62,6 +63,14 @@ def diagnosis(words: str = "words", *, cpus: int = 4) -> Diagnosis:
     task, other = TaskFacts(30, words, 0xFFFF888003A60000), TaskFacts(31, f"other {words}", 0xFFFF888003A70000)
     path = f"{VMCORE}{words if len(words) < 100 else ''}"
     quoted = shlex.quote(path)
+    account = MemoryAccount(
+        16 << 30, (MemoryShare("processes", 4 << 30, words), MemoryShare("free", 12 << 30, "free")), 4096, (),
+        (SlabShare(words, 1 << 20, 5, 64, True),), (ProcessShare(30, words, 1 << 22, 0, 0),),
+        (OomKill(1.0, 7, words, 4096, "none", words),), (CgroupLimit(words, 1 << 20, 1 << 21),), (words,))
+    place = Pointee(0xFFFFFFFFC053B0A0, "slab", f"an object {words}", tracks=(Track("freed", 7, 1, 2.5, (words,)),))
+    reading = Reading("movl (%rax), %edx", 0xFFFFFFFFC055902F, "read", 0, 4, ("(%rax)",), BadPointer(
+        "rax", 0, f"NULL {words}", words, "flaky_poll", words, words, 0, words, place, True, place), words, words,
+        (Check("registers", False, words),))
     trace = (
         FrameFacts(0xFFFFFFFFC055902F, "flaky_poll_channel", 0xF, "flaky", None, False, True),
         FrameFacts(0xFFFFFFFFC0559092, f"poll {words}", 0x52, words, words, False, False),
@@ -75,7 +84,7 @@ def diagnosis(words: str = "words", *, cpus: int = 4) -> Diagnosis:
         system=SystemFacts("6.1.0-56-amd64", words, "x86_64", words, cpus, 16 << 30, 93784.0, 1795455422, 1795549206,
                            words, (f"O: {words}",), (0.0, 0.5, 1.0)),
         panic=PanicFacts(words, 1, task, words, {"rax": 0, "rdi": 0xFFFFFFFFC053B0A0}, "movl (%rax), %edx",
-                         0xFFFFFFFFC055902F, 0),
+                         0xFFFFFFFFC055902F, 0, reading),
         verdict=Verdict("null-dereference", f"NULL pointer dereference in flaky_poll_channel {words}",
                         Confidence.LIKELY, Culprit("flaky_poll_channel", "flaky", None), f"Because of {words}.",
                         (Evidence("the kernel's own words", words, f"kdumpy log {quoted}"),
@@ -87,8 +96,11 @@ def diagnosis(words: str = "words", *, cpus: int = 4) -> Diagnosis:
                             "panicked" if number == 1 else "idle", (words, "do_idle")) for number in range(cpus)),
         blocked=Blocked(2, (BlockedFacts(task, 3.9, Wait(words, 0x10, "mutex", other), (words,)),
                             BlockedFacts(other, 3.8, Wait("b", 0x30, "rwsem", task), ("down_read",))), ((30, 31),)),
-        memory=MemoryFacts(1, 2, 3, 4, 5, 6), modules=(ModuleFacts("flaky", 24576, "OE", words),),
-        log_tail=(f"[    1.000000] {words}", "[    2.000000] end"))
+        memory=MemoryFacts(1, 2, 3, 4, 5, 6, account), modules=(ModuleFacts("flaky", 24576, "OE", words),),
+        log_tail=(f"[    1.000000] {words}", "[    2.000000] end"),
+        findings=(MachineFinding("memory", Severity.CRITICAL, f"No memory {words}", words, f"kdumpy info {quoted}"),
+                  MachineFinding("modules", Severity.INFO, "1 module was built outside", words, "")),
+        unchecked=(Unchecked("swap", words),))
 
 
 def details(words: str = "words", *, tasks: int = 60, lines: int = 300, stacks: int = 40) -> Details:
@@ -113,8 +125,6 @@ def details(words: str = "words", *, tasks: int = 60, lines: int = 300, stacks: 
         log=Log(tuple(log), (LogEvent(20, 30, words, False), LogEvent(crash, lines, "BUG: the crash", True)), 7),
         code=(code,), registers=(Register("rax", 0, "NULL", "null"), Register("rdi", 1 << 63, words, "kernel"),
                                  Register("cs", 16, "", "")),
-        census=Census(16 << 30, (Share("processes", words, 4 << 30), Share("free", "used by nobody", 12 << 30)),
-                      ((words, 1 << 20), ("dentry", 1 << 19)), ((30, words, 1 << 22),)),
         modules=(ModuleRow("flaky", 0xFFFFFFFFC0559000, 24576, "OE", words, (words,), "live"),
                  ModuleRow(words, 0, 4096, "", "", (), words)),
         missing={"stacks": words})

@@ -12,7 +12,6 @@ import pytest
 import kdumpy
 import lab
 from console import Console, kernel_of
-from kdumpy.cli import findings as listed
 from kdumpy.diagnosis import Diagnosis, diagnose
 from kdumpy.diagnosis.account import memory_account
 from kdumpy.diagnosis.crash import Crash
@@ -21,6 +20,7 @@ from kdumpy.diagnosis.findings import CHECKS, look_around
 from kdumpy.diagnosis.findings.base import Machine
 from kdumpy.dumpfile.logrecord import LogRecord
 from kdumpy.kernel import Kernel
+from kdumpy.report import text
 
 
 @cache
@@ -73,11 +73,10 @@ def test_the_commands_work(fault: str) -> None:
 
 
 def test_the_list_in_the_report() -> None:
-    text = listed.render(diagnosed("6.1", "out-of-memory"))
-    assert "Also found on this machine" in text
-    assert "critical" in text
-    assert "dd (pid " in text
-    assert listed.render(diagnosed("6.1", "sysrq")) == ""
+    shown = text.render(diagnosed("6.1", "out-of-memory"), full=True).split("Also found on this machine\n")[1]
+    assert "critical" in shown
+    assert "dd (pid " in shown
+    assert "Also found" not in text.render(diagnosed("6.1", "sysrq"))
 
 
 def test_names_are_unique() -> None:

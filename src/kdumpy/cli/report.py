@@ -4,7 +4,8 @@ Nothing but the dump is needed: no vmlinux, no debuginfo package, no matching ke
 
 examples:
   kdumpy report /var/crash/host-2026-11-23-17:37:02/vmcore
-  kdumpy report vmcore -o report.txt        into a file that only you can read
+  kdumpy report vmcore --full               more than a screen: all evidence, CPUs, blocked tasks, system, log
+  kdumpy report vmcore -o report.txt        the same into a file that only you can read
   kdumpy report vmcore --html report.html   a page for a browser, with every task, the log, the code; one file
   kdumpy report vmcore --json | jq -r .verdict.cause
   kdumpy report vmcore --vmlinux /usr/lib/debug/boot/vmlinux-6.1.0-56-amd64
@@ -37,6 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add_dump(parser)
     add_json(parser)
+    parser.add_argument("--full", action="store_true",
+                        help="more than a screen: all evidence, CPUs, blocked tasks, system, log")
     parser.add_argument("--html", type=Path, metavar="FILE",
                         help="write a page for a browser there (mode 0600), in one file that needs no network; the "
                              "terminal then gets the verdict in a line, or what --json and -o ask for")
@@ -60,14 +63,12 @@ def run(arguments: argparse.Namespace) -> int:
 
         text = json.render(diagnosis)
     else:
-        from kdumpy.cli import findings
         from kdumpy.report import text as human
 
         terminal = arguments.output is None and sys.stdout.isatty()
         width = shutil.get_terminal_size((100, 24)).columns if terminal else 100
-        colour = arguments.output is None and colourful()
-        text = human.render(diagnosis, width=width, colour=colour)
-        text += findings.render(diagnosis, width=width, colour=colour)
+        text = human.render(diagnosis, width=width, colour=arguments.output is None and colourful(),
+                            full=arguments.full or arguments.output is not None)
     if arguments.output is not None:
         _write(arguments.output, text)
     else:

@@ -6,6 +6,7 @@ import shlex
 import time
 from itertools import groupby
 
+from kdumpy.diagnosis.facts.findings import Severity
 from kdumpy.diagnosis.model import BlockedFacts, Confidence, Diagnosis, Health, TaskFacts
 from kdumpy.report.layout import Page, Style
 from kdumpy.units import human_bytes, human_seconds
@@ -20,21 +21,28 @@ _LONG_PATH = 32
 _NO_SYMBOL = "could not find "
 """What drgn says of a name that it does not know."""
 _CPUS, _BLOCKED, _FRAMES, _WAIT_FRAMES, _LOG = 16, 8, 30, 12, 45
-"""How many of each are shown; the JSON has all."""
+"""How many of each are shown in full; the JSON has all."""
+_BEST, _NEAREST = 3, 8
+"""Pieces of evidence and findings, and rows of the stack, on the one screen."""
+_SEVERITY = {Severity.CRITICAL: Style.BAD, Severity.WARNING: Style.DOUBTFUL, Severity.INFO: Style.PLAIN}
 
 
-def render(diagnosis: Diagnosis, *, width: int = 100, colour: bool = False) -> str:
-    """Return the report as text; `width` in columns."""
+def render(diagnosis: Diagnosis, *, width: int = 100, colour: bool = False, full: bool = False) -> str:
+    """Return the report as text, on one screen or in `full`; `width` in columns."""
     page = Page(width, colour)
     _verdict(page, diagnosis)
     _trust(page, diagnosis)
-    _evidence(page, diagnosis)
+    _trace(page, diagnosis, _FRAMES if full else _NEAREST)
+    _evidence(page, diagnosis, len(diagnosis.verdict.evidence) if full else _BEST)
     _next(page, diagnosis)
-    _trace(page, diagnosis)
-    _blocked(page, diagnosis)
-    _cpus(page, diagnosis)
-    _system(page, diagnosis)
-    _log(page, diagnosis)
+    _findings(page, diagnosis, full)
+    if full:
+        _blocked(page, diagnosis)
+        _cpus(page, diagnosis)
+        _system(page, diagnosis)
+        _log(page, diagnosis)
+    else:
+        _more(page, diagnosis)
     return str(page)
 
 
@@ -81,16 +89,36 @@ def _trust(page: Page, diagnosis: Diagnosis) -> None:
         page.paragraph(f"not judged, whether it is {item.cause}: {item.why}", indent=2, hanging=2, mark="-")
 
 
-def _evidence(page: Page, diagnosis: Diagnosis) -> None:
+def _more(page: Page, diagnosis: Diagnosis) -> None:
+    """Say what the machine was, and how to see the rest."""
+    system, path = diagnosis.system, shlex.quote(diagnosis.dump.path)
+    when = _time(system.panic_time)
+    parts = (system.release or "", f"host {system.hostname}" if system.hostname else "",
+             f"{'taken' if diagnosis.verdict.cause == 'none' else 'crashed'} {when}" if when else "",
+             f"up {human_seconds(system.uptime_s)}".replace(".0 s", " s") if system.uptime_s is not None else "")
+    page.heading("More")
+    if any(parts):
+        page.paragraph(", ".join(part for part in parts if part), indent=2)
+    if not diagnosis.verdict.evidence or len(path) <= _LONG_PATH:      # else it was said there
+        page.line(f"$ VMCORE={path}", Style.COMMAND, indent=4)
+    for command, words in (("kdumpy report $VMCORE --full", "all evidence, CPUs, blocked tasks, system, log"),
+                           ("kdumpy report $VMCORE --html report.html", "a page with every task, the code, the log"),
+                           ("kdumpy crash $VMCORE", "look around: bt -a, ps, log, kmem -i, help")):
+        page.pieces((f"$ {command}", Style.COMMAND), (" " * max(2, 46 - len(command)) + words, Style.QUIET), indent=4)
+
+
+def _evidence(page: Page, diagnosis: Diagnosis, most: int) -> None:
     verdict = diagnosis.verdict
     if not verdict.evidence:
         return
+    # On one screen the stack stands above already.
+    shown = [item for item in verdict.evidence if len(verdict.evidence) <= most or item.what != "the stack"][:most]
     page.heading("Evidence, and how to see it")
     path = shlex.quote(diagnosis.dump.path)
     short = "$VMCORE" if len(path) > _LONG_PATH else path
     if short != path:
         page.line(f"$ VMCORE={path}", Style.COMMAND, indent=4)
-    for item in verdict.evidence:
+    for item in shown:
         page.paragraph(f"{item.what}: {item.detail}", indent=2, hanging=2, mark="-")
         if item.command:
             page.line(f"$ {item.command.replace(path, short)}", Style.COMMAND, indent=4)
@@ -106,14 +134,36 @@ def _next(page: Page, diagnosis: Diagnosis) -> None:
             page.paragraph(advice, indent=2, hanging=3, mark=f"{number}.")
 
 
-def _trace(page: Page, diagnosis: Diagnosis) -> None:
+def _findings(page: Page, diagnosis: Diagnosis, full: bool) -> None:
+    """Say what else is wrong with the machine; what is only good to know in full."""
+    found = [item for item in diagnosis.findings if full or item.severity != Severity.INFO]
+    shown = found if full else found[:_BEST]
+    if not shown and not (full and diagnosis.unchecked):
+        return
+    page.heading("Also found on this machine")
+    for item in shown:
+        page.paragraph(item.title + (f": {item.detail}" if item.detail else ""), _SEVERITY[item.severity], indent=2,
+                       hanging=10, mark=item.severity.value)
+    if len(found) > len(shown):
+        page.line(f"… and {len(found) - len(shown)} more", Style.QUIET, indent=2)
+    if full and diagnosis.unchecked:
+        page.paragraph("not judged: " + "; ".join(f"{item.check} ({item.why})" for item in diagnosis.unchecked),
+                       Style.QUIET, indent=2, hanging=2)
+
+
+def _trace(page: Page, diagnosis: Diagnosis, most: int) -> None:
     if not diagnosis.trace:
         return
     task = diagnosis.trace_task
     whose = f" of {_task(task) if task.pid else 'the idle task'}" if task else ""
     page.heading(f"Stack{whose}, innermost first" + (" (from the log)" if diagnosis.trace_source == "log" else ""))
     runs = [list(run) for _, run in groupby(diagnosis.trace, lambda frame: (frame.pc, frame.symbol, frame.offset))]
-    for run in runs[:_FRAMES]:
+    # Of a long stack, the part around the culprit.
+    culprit = next((number for number, run in enumerate(runs) if any(frame.culprit for frame in run)), 0)
+    first = max(0, min(culprit - most // 2, len(runs) - most))
+    if first:
+        page.line(f"… {first} inside", Style.QUIET, indent=4)
+    for run in runs[first:first + most]:
         frame = next((item for item in run if item.culprit), run[0])
         name = frame.symbol or f"{frame.pc:#x} (no code there)"
         if frame.symbol and frame.offset is not None and not frame.inline:
@@ -126,8 +176,8 @@ def _trace(page: Page, diagnosis: Diagnosis) -> None:
         mark, style = ("→ ", Style.CULPRIT) if frame.culprit else ("  ", Style.PLAIN)
         name += f"   ({len(run)} times)" if len(run) > 1 else ""
         page.pieces((mark, style), (name, style), (f"   {frame.source}" if frame.source else "", Style.QUIET), indent=2)
-    if len(runs) > _FRAMES:
-        page.line(f"… and {len(runs) - _FRAMES} more", Style.QUIET, indent=4)
+    if len(runs) > first + most:
+        page.line(f"… and {len(runs) - first - most} more", Style.QUIET, indent=4)
 
 
 def _blocked(page: Page, diagnosis: Diagnosis) -> None:

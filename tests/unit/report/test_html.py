@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 import report_values
 from kdumpy.diagnosis.details import Details
+from kdumpy.diagnosis.details.code import whole_register
 from kdumpy.diagnosis.details.model import Log
 from kdumpy.diagnosis.model import Blocked, BlockedFacts, Diagnosis, MemoryFacts, TaskFacts, Wait
 from kdumpy.report import bugreport, html
@@ -60,17 +61,17 @@ def rendered(diagnosis: Diagnosis | None = None, details: Details | None = None)
 def test_the_page_has_every_section_and_the_same_bytes_each_time() -> None:
     text = rendered()
     assert text == rendered()
-    for name in ("verdict", "evidence", "trace", "code", "waits", "cpus", "stacks", "memory", "log", "tasks", "modules",
-                 "facts", "report"):
+    for name in ("verdict", "evidence", "trace", "code", "findings", "waits", "cpus", "stacks", "memory", "log",
+                 "tasks", "modules", "facts", "report"):
         assert f'<section id="{name}"' in text, name
         assert f'href="#{name}"' in text, name
 
 
 def test_what_is_not_known_has_no_section() -> None:
     made = replace(report_values.diagnosis(), blocked=Blocked(0, (), ()), cpus=(), trace=(), modules=(), log_tail=(),
-                   memory=MemoryFacts(None, None, None, None, None, None), panic=None)
+                   memory=MemoryFacts(None, None, None, None, None, None), panic=None, findings=(), unchecked=())
     text = rendered(made, Details(missing={"tasks": "not in the dump"}))
-    for name in ("trace", "code", "waits", "cpus", "stacks", "memory", "log", "tasks", "modules"):
+    for name in ("trace", "code", "findings", "waits", "cpus", "stacks", "memory", "log", "tasks", "modules"):
         assert f'id="{name}"' not in text, name
         assert f'href="#{name}"' not in text, name
 
@@ -209,7 +210,7 @@ def test_cpus_are_said_as_ranges() -> None:
 
 
 def test_parts_of_registers_belong_to_the_whole() -> None:
-    assert [page._whole(name) for name in ("eax", "al", "r8d", "r11", "rdi", "sil", "x3", "w3")] == \
+    assert [whole_register(name) for name in ("eax", "al", "r8d", "r11", "rdi", "sil", "x3", "w3")] == \
         ["rax", "rax", "r8", "r11", "rdi", "rsi", "x3", "x3"]
 
 

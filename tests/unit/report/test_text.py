@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kdumpy.diagnosis.facts.findings import MachineFinding, Severity, Unchecked
 from kdumpy.diagnosis.model import (
     SCHEMA,
     Blocked,
@@ -75,7 +76,7 @@ HOSTILE = "\x1b]0;owned\x07\x1b[2J\r\x9b31m\x08\x00"
 
 
 def test_a_terminal_obeys_nothing_out_of_a_dump() -> None:
-    shown = text.render(diagnosis(HOSTILE))
+    shown = text.render(diagnosis(HOSTILE), full=True)
     assert [character for character in shown if ord(character) < 32 and character != "\n"] == []
     assert not any(0x7F <= ord(character) < 0xA0 for character in shown)
     assert "\\x1b]0;owned\\x07" in shown
@@ -84,13 +85,13 @@ def test_a_terminal_obeys_nothing_out_of_a_dump() -> None:
 def test_colours_are_the_only_escapes() -> None:
     import re
 
-    shown = re.sub(r"\x1b\[[\d;]*m", "", text.render(diagnosis(HOSTILE), colour=True))
+    shown = re.sub(r"\x1b\[[\d;]*m", "", text.render(diagnosis(HOSTILE), colour=True, full=True))
     assert "\x1b" not in shown
 
 
 @pytest.mark.parametrize("width", [40, 80, 120])
 def test_lines_are_wrapped_but_for_stacks_commands_and_the_log(width: int) -> None:
-    told = text.render(diagnosis("many words " * 30), width=width).split("Evidence")[0]
+    told = text.render(diagnosis("many words " * 30), width=width).split("Stack of")[0]
     assert max(map(len, told.splitlines())) <= width
 
 
@@ -109,13 +110,13 @@ def test_what_lacks_only_its_name_is_said_in_one_row() -> None:
 
 
 def test_the_engine_is_a_fact_and_lacks_nothing() -> None:
-    shown = text.render(diagnosis(missing={"engine": "kdumpy's own reader"}))
+    shown = text.render(diagnosis(missing={"engine": "kdumpy's own reader"}), full=True)
     assert "  - engine" not in shown
     assert "\n  engine        kdumpy's own reader\n" in shown
 
 
 def test_a_kernel_that_did_not_crash() -> None:
-    shown = text.render(diagnosis(cause="none"))
+    shown = text.render(diagnosis(cause="none"), full=True)
     assert "confidence" not in shown
     assert "\n  taken " in shown
     assert "\n  crashed " not in shown
@@ -123,7 +124,8 @@ def test_a_kernel_that_did_not_crash() -> None:
 
 def test_the_idle_task_is_named_where_the_kernel_died_in_it() -> None:
     idle = TaskFacts(0, "swapper/1", 1)
-    shown = text.render(replace(diagnosis(), trace_task=idle, cpus=(CpuFacts(1, idle, True, "panicked", ()),)))
+    made = replace(diagnosis(), trace_task=idle, cpus=(CpuFacts(1, idle, True, "panicked", ()),))
+    shown = text.render(made, full=True)
     assert "Stack of the idle task, innermost first\n" in shown
     assert "CPU 1   panicked  the idle task, interrupted\n" in shown
 
@@ -132,7 +134,8 @@ def test_the_line_that_tells_of_the_crash_stands_out() -> None:
     log = ("[    1.0] before", "[    2.0] BUG: it", "[    3.0] BUG: it")
     made = diagnosis()
     assert made.panic is not None
-    shown = text.render(replace(made, panic=replace(made.panic, message="BUG: it"), log_tail=log), colour=True)
+    made = replace(made, panic=replace(made.panic, message="BUG: it"), log_tail=log)
+    shown = text.render(made, colour=True, full=True)
     assert f"\x1b[{Style.BAD}m{log[1]}\x1b[0m" in shown
     assert f"\x1b[{Style.QUIET}m{log[0]}\x1b[0m" in shown
     assert f"\x1b[{Style.QUIET}m{log[2]}\x1b[0m" in shown
@@ -154,8 +157,8 @@ def test_json_holds_addresses_as_text(tmp_path: Path) -> None:
 @settings(max_examples=50, deadline=None)
 @given(st.text(), st.integers(0, 300))
 def test_any_text_is_rendered(words: str, width: int) -> None:
-    shown = text.render(diagnosis(words), width=width)
-    assert "\x1b" not in shown
+    for full in (False, True):
+        assert "\x1b" not in text.render(diagnosis(words), width=width, full=full)
     json.loads(report_json.render(diagnosis(words)))
 
 
@@ -166,3 +169,33 @@ def test_recursion_is_said_once_with_its_count() -> None:
     shown = text.render(replace(diagnosis(), trace=(frame,) * 90))
     assert shown.count("walk+0x2 [drv]") == 1
     assert "(90 times)" in shown
+
+
+def test_a_report_fits_on_one_screen_and_names_what_it_leaves_out() -> None:
+    made = diagnosis()
+    evidence = tuple(Evidence(f"piece {number}", "words", "") for number in range(9))
+    frames = tuple(FrameFacts(number, f"f{number}", 1, None, None, False, number == 20) for number in range(40))
+    made = replace(made, verdict=replace(made.verdict, evidence=evidence), trace=frames, log_tail=("a line",) * 80)
+    short, full = text.render(made), text.render(made, full=True)
+    assert len(short.splitlines()) <= 50 < len(full.splitlines())
+    assert "piece 2" in short
+    assert "piece 3" not in short
+    assert "piece 8" in full
+    assert "→ f20+0x1" in short
+    assert "… 16 inside" in short
+    assert "… and 16 more" in short
+    assert "kdumpy report $VMCORE --full" in short
+    assert "--full" not in full
+
+
+def test_findings_that_are_only_good_to_know_stand_in_full() -> None:
+    found = tuple(MachineFinding(f"c{number}", severity, f"finding {number}", "detail", "") for number, severity in
+                  enumerate((Severity.CRITICAL, Severity.WARNING, Severity.WARNING, Severity.WARNING, Severity.INFO)))
+    made = replace(diagnosis(), findings=found, unchecked=(Unchecked("swap", "no pages"),))
+    short, full = text.render(made), text.render(made, full=True)
+    assert "finding 2: detail" in short
+    assert "finding 3" not in short
+    assert "… and 1 more" in short
+    assert "finding 4" in full
+    assert "not judged: swap (no pages)" in full
+    assert "Also found" not in text.render(replace(diagnosis(), findings=found[4:]))

@@ -31,7 +31,7 @@ def read(kernel: Kernel, diagnosis: Diagnosis, missing: dict[str, str]) -> tuple
     panic = diagnosis.panic
     fault = panic.instruction_address if panic else None
     wanted = [number for number, frame in enumerate(diagnosis.trace)
-              if frame.pc and frame.symbol and not frame.inline and (frame.culprit or frame.pc == fault)]
+              if frame.pc and frame.offset is not None and not frame.inline and (frame.culprit or frame.pc == fault)]
     if not wanted:
         return ()
     found = []
@@ -115,7 +115,22 @@ def _note(kernel: Kernel, diagnosis: Diagnosis, pc: int) -> str:
                      + (f", with {via}" if via and operand.base != "rip" else ""))
     if found and found.target and found.target in registers:
         notes.append(f"went to {registers[found.target]:#x}")
-    return "; ".join(notes)
+    if not notes and found:
+        named = {name: registers[name] for word in re.findall(r"%(\w+)", found.text)
+                 if (name := whole_register(word)) in registers}
+        notes = ["with " + ", ".join(f"{name} = {value:#x}" for name, value in named.items())] if named else []
+    return "; ".join(notes) or "the kernel stopped here"
+
+
+def whole_register(name: str) -> str:
+    """Return the 64-bit register of which one is a part: `eax` -> `rax`, `w3` -> `x3`."""
+    if name[0] in "xw" and name[1:].isdigit():
+        return f"x{name[1:]}"
+    if name[0] == "r":
+        return name.rstrip("dwb") if name[1:2].isdigit() else name
+    if name[0] == "e":
+        return f"r{name[1:]}"
+    return f"r{name[0]}x" if name[1:2] in ("x", "l", "h") and name[0] in "abcd" else f"r{name[:2]}"
 
 
 def _read(kernel: Kernel, address: int, size: int) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kdumpy.diagnosis.crash import Crash
-from kdumpy.diagnosis.details import code, log, memory, tasks
+from kdumpy.diagnosis.details import code, log, tasks
 from kdumpy.diagnosis.details.model import Details, ModuleRow
 from kdumpy.diagnosis.model import Diagnosis
 from kdumpy.dumpfile.base import Dump
@@ -18,7 +18,7 @@ def gather(kernel: Kernel, diagnosis: Diagnosis) -> Details:
     rows, stacks = tasks.read(kernel, _now_ns(crash), missing)
     return Details(
         tasks=rows, stacks=stacks, log=log.read(kernel.log, crash), code=code.read(kernel, diagnosis, missing),
-        registers=code.registers(kernel, diagnosis), census=memory.read(kernel, rows, missing),
+        registers=code.registers(kernel, diagnosis),
         modules=tuple(ModuleRow(item.name, item.base, item.size, item.taints, item.version, item.used_by, item.state)
                       for item in kernel.modules),
         missing=missing)

@@ -113,27 +113,6 @@ class Register:
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
-    """A part of the memory."""
-
-    name: str
-    words: str
-    size: int
-
-
-@dataclass(frozen=True)
-class Census:
-    """Where the memory was. `shares` add up to `total`."""
-
-    total: int | None = None
-    shares: tuple[Share, ...] = ()
-    slabs: tuple[tuple[str, int], ...] = ()
-    """The largest caches of kernel objects: name, bytes."""
-    processes: tuple[tuple[int, str, int], ...] = ()
-    """The largest processes: pid, name, bytes in memory."""
-
-
-@dataclass(frozen=True, slots=True)
 class ModuleRow:
     """A loaded module."""
 
@@ -157,6 +136,5 @@ class Details:
     log: Log = field(default_factory=Log)
     code: tuple[Code, ...] = ()
     registers: tuple[Register, ...] = ()
-    census: Census = field(default_factory=Census)
     modules: tuple[ModuleRow, ...] = ()
     missing: dict[str, str] = field(default_factory=dict)

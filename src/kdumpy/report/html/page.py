@@ -12,6 +12,7 @@ from typing import Any
 
 from kdumpy.diagnosis.culprit import contexts, name_list
 from kdumpy.diagnosis.details import Details
+from kdumpy.diagnosis.details.code import whole_register
 from kdumpy.diagnosis.model import Confidence, CpuFacts, Diagnosis, FrameFacts, Health, TaskFacts, as_json
 from kdumpy.report import bugreport
 from kdumpy.report.html import timeline, waits
@@ -27,7 +28,7 @@ _ASLEEP = frozenset({"__switch_to", "__schedule", "schedule", "preempt_schedule"
                      "schedule_hrtimeout_range", "schedule_hrtimeout_range_clock", "schedule_timeout_interruptible",
                      "schedule_timeout_uninterruptible", "schedule_idle", "preempt_schedule_irq", "schedule_rtlock"})
 """Functions through which every sleeper goes: they do not tell for what it waits."""
-_CPU_CARDS, _BLOCKED, _STACK_ROWS, _NAMED = 64, 16, 40, 4
+_CPU_CARDS, _BLOCKED, _STACK_ROWS, _NAMED, _BARS = 64, 16, 40, 4, 12
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,14 @@ def context(diagnosis: Diagnosis, details: Details) -> dict[str, Any]:
         "d": diagnosis, "x": details, "confidence": CONFIDENCE[diagnosis.verdict.confidence],
         "crashed": diagnosis.verdict.cause != "none", "glance": list(_glance(diagnosis, details)),
         "trust": list(_trust(diagnosis)), "evidence": list(_evidence(diagnosis)),
+        "findings": [(item, item.command.replace(shlex.quote(diagnosis.dump.path), "$VMCORE"))
+                     for item in diagnosis.findings], "reading": list(_reading(diagnosis)),
         "trace": list(_trace(diagnosis)), "trace_of": _trace_of(diagnosis), "code": _code(diagnosis, details),
         "registers": [item for item in held if item.words],
         "used": _used(diagnosis, details),
         "other_registers": [item for item in held if not item.words],
         "graph": waits.draw(diagnosis.blocked), "blocked": diagnosis.blocked.tasks[:_BLOCKED],
-        "cpus": _cpus(diagnosis.cpus), "stack_groups": list(_stack_groups(details)), "memory": _memory(details),
+        "cpus": _cpus(diagnosis.cpus), "stack_groups": list(_stack_groups(details)), "memory": _memory(diagnosis),
         "modules": _modules(diagnosis, details), "timeline": timeline.draw(details.log),
         "log_tail": diagnosis.log_tail, "message": diagnosis.panic.message if diagnosis.panic else None,
         "facts": list(_facts(diagnosis)), "bug_report": bugreport.render(diagnosis), "states": STATES,
@@ -206,6 +209,29 @@ def _registers_tell(diagnosis: Diagnosis) -> bool:
         diagnosis.panic.instruction_address or diagnosis.panic.fault_address is not None))
 
 
+def _reading(diagnosis: Diagnosis) -> Iterator[tuple[str, str]]:
+    """Yield (name, value) of what the faulting instruction wanted and got."""
+    reading = diagnosis.panic.reading if diagnosis.panic else None
+    if reading is None:
+        return
+    pointer = reading.pointer
+    rows = [("exception", ", ".join(part for part in (reading.trap, reading.error_code) if part))]
+    if pointer:
+        origin = pointer.loaded_from
+        rows += [("pointer", (f"{pointer.register}: " if pointer.register else "") + pointer.words),
+                 ("in the source", f"{pointer.expression} in {pointer.function}()" if pointer.expression else ""),
+                 ("type", pointer.type or ""), ("member", pointer.member or ""),
+                 ("loaded by", pointer.loaded_by or ""),
+                 ("loaded from", f"{origin.address:#x}: {origin.words}" if origin else ""),
+                 ("points at", pointer.target.words if pointer.target.words != pointer.words else "")]
+        for track in (*(origin.tracks if origin else ()), *pointer.target.tracks):
+            ago = f" {human_seconds(track.seconds_before)} before" if track.seconds_before is not None else ""
+            rows.append((track.event, f"by process {track.pid} on CPU {track.cpu}{ago}: " + " ← ".join(track.trace)))
+    rows += [("log and dump" if check.agrees else "log and dump differ", f"{check.what}: {check.detail}")
+             for check in reading.checks]
+    yield from ((name, value) for name, value in rows if value)
+
+
 def _code(diagnosis: Diagnosis, details: Details) -> list[dict[str, Any]]:
     """Return the blocks, each line's text cut where a register is named."""
     import re
@@ -218,7 +244,7 @@ def _code(diagnosis: Diagnosis, details: Details) -> list[dict[str, Any]]:
         lines = []
         for line in block.lines:
             mnemonic, _, operands = line.text.partition(" ")
-            pieces = [(part, _whole(part) if number % 2 and _whole(part) in held else "")
+            pieces = [(part, whole_register(part) if number % 2 and whole_register(part) in held else "")
                       for number, part in enumerate(pattern.split(operands))]
             lines.append((line, mnemonic, pieces))
         blocks.append({"code": block, "lines": lines})
@@ -229,17 +255,6 @@ def _used(diagnosis: Diagnosis, details: Details) -> set[str]:
     """Return the registers that the faulting instruction names."""
     return {register for block in _code(diagnosis, details) if block["code"].fault
             for line, _, pieces in block["lines"] if line.marked for _, register in pieces if register}
-
-
-def _whole(name: str) -> str:
-    """Return the 64-bit register of which one is a part."""
-    if name[0] in "xw" and name[1:].isdigit():
-        return f"x{name[1:]}"
-    if name[0] == "r":
-        return name.rstrip("dwb") if name[1].isdigit() else name
-    if name[0] == "e":
-        return f"r{name[1:]}"
-    return f"r{name[0]}x" if name[1] in "xlh" and name[0] in "abcd" else f"r{name[:2]}"
 
 
 def _cpus(cpus: Sequence[CpuFacts]) -> dict[str, Any]:
@@ -282,18 +297,24 @@ def _stack_groups(details: Details) -> Iterator[tuple[int, str, tuple[str, ...]]
         yield len(comms), ", ".join(names[:_NAMED]) + more, details.stacks[stack]
 
 
-def _memory(details: Details) -> dict[str, Any] | None:
-    census = details.census
-    if not census.total or not census.shares:
+def _memory(diagnosis: Diagnosis) -> dict[str, Any] | None:
+    account = diagnosis.memory.account
+    if account is None or not account.ram:
         return None
-    rows, before = [], 0.0
-    for number, share in enumerate(census.shares):
-        part = 100 * share.size / census.total
+    rows: list[dict[str, Any]] = []
+    before = 0.0
+    for share in sorted(account.shares, key=lambda share: share.name in ("free", "other")):
+        if share.size <= 0:
+            continue
+        part = 100 * share.size / account.ram
         rows.append({"name": share.name, "words": share.words, "size": human_bytes(share.size), "begin": before,
-                     "part": part, "colour": "free" if share.name == "free" else str(number)})
+                     "part": part, "colour": share.name if share.name in ("free", "other") else str(len(rows) % 8)})
         before += part
-    return {"total": human_bytes(census.total), "rows": rows, "slabs": _bars(census.slabs),
-            "processes": _bars([(f"{name} ({pid})", size) for pid, name, size in census.processes])}
+    processes = [(f"{item.comm} ({item.pid})", item.anonymous + item.file + item.shared) for item in account.processes]
+    return {"total": human_bytes(account.ram), "rows": rows, "error": account.error, "missing": account.missing,
+            "slabs": _bars([(item.name, item.size) for item in account.caches[:_BARS]]),
+            "processes": _bars(sorted(processes, key=lambda row: -row[1])[:_BARS]),
+            "kills": account.oom_kills, "cgroups": _bars([(item.path, item.used) for item in account.cgroups[:_BARS]])}
 
 
 def _bars(rows: Sequence[tuple[str, int]]) -> list[tuple[str, str, float]]:
