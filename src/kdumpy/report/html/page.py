@@ -308,7 +308,7 @@ def _memory(diagnosis: Diagnosis) -> dict[str, Any] | None:
             continue
         part = 100 * share.size / account.ram
         rows.append({"name": share.name, "words": share.words, "size": human_bytes(share.size), "begin": before,
-                     "part": part, "colour": share.name if share.name in ("free", "other") else str(len(rows) % 8)})
+                     "part": part, "colour": share.name if share.name in ("free", "other") else str(len(rows) % 9)})
         before += part
     processes = [(f"{item.comm} ({item.pid})", item.anonymous + item.file + item.shared) for item in account.processes]
     return {"total": human_bytes(account.ram), "rows": rows, "error": account.error, "missing": account.missing,
