@@ -8,7 +8,8 @@ examples:
   echo 'log | tail' | kdumpy crash vmcore    run the lines of standard input
   kdumpy crash vmcore vmlinux                with DWARF: source lines, inlined calls, local variables
 
-Commands of ~/.crashrc and ./.crashrc are not run. Exits with 1 when a command of -e, -i or standard input failed.
+First the commands of ~/.config/kdumpy/crashrc, ~/.crashrc and ./.crashrc are run, where nobody else can have written
+them (--no-rc: none). Exits with 1 when a command of -e, -i or standard input failed.
 """
 
 from __future__ import annotations
@@ -33,12 +34,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="run commands, separated by ';', and leave")
     parser.add_argument("-i", "--input", type=Path, metavar="FILE", action="append", default=[],
                         help="run the lines of a file, then show the prompt")
+    parser.add_argument("--no-rc", action="store_true", help="run no crashrc")
     parser.add_argument("-s", "--silent", action="store_true", help="no banner")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the session; 1 when a command that was not typed at the prompt failed."""
     from kdumpy.crash.shell import Leave, Shell
+    from kdumpy.crash.startup import startup_files
 
     if arguments.symbols is not None:
         if not _is_core(arguments.vmcore) and _is_core(arguments.symbols):
@@ -54,6 +57,11 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             if interactive and not arguments.silent:
                 shell.banner()
+            for path, refusal in startup_files() if not arguments.no_rc else ():
+                if refusal:
+                    print(f"kdumpy: {path}: not run: {refusal}", file=sys.stderr)
+                else:
+                    shell.run_file(path)
             for path in arguments.input:
                 good = shell.run_file(path) and good
             for line in arguments.execute:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import drgn
@@ -14,7 +14,30 @@ _LONGEST = 16
 """Bytes; an instruction of x86 has 15."""
 _LARGEST = 1 << 20
 """Bytes of a function."""
-_PADDING = re.compile(r"^(int3|nop[wl]?\b.*|data16\b.*|xchgw\s+%ax, %ax|udf\s+#0)$")
+_PADDING = re.compile(r"^(int3|nop[wl]?\b.*|data16\b.*|xchg\s+%ax,%ax|udf\s+#0)$")
+
+
+_SUFFIXED = frozenset((
+    "mov", "add", "sub", "xor", "and", "or", "cmp", "test", "lea", "push", "pop", "inc", "dec", "shl", "shr", "sar",
+    "rol", "ror", "neg", "not", "imul", "mul", "div", "idiv", "xchg", "adc", "sbb", "bt", "bts", "btr", "btc",
+    "cmpxchg", "xadd", "bsf", "bsr", "bswap", "call", "ret", "jmp", "leave"))
+"""Mnemonics behind which the GNU disassembler writes the operands' size only where no register tells it."""
+
+
+def assembler_text(mnemonic: str, operands: str) -> str:
+    """Return an instruction of x86-64 as the GNU disassembler, and so crash, writes it."""
+    words = mnemonic.split()
+    name = words[-1]
+    direct = re.sub(r"\([^)]*\)|%[c-gs]s:", "", operands)      # without what only addresses
+    bare = name[:-1]
+    if name[-1] in "bwlq" and bare in _SUFFIXED and ("%" in direct or bare in ("call", "ret", "jmp", "leave")):
+        name = bare
+    shown = " ".join((*words[:-1], name))
+    # capstone writes numbers below 10 in decimal, and leaves a scale of 1 away.
+    operands = re.sub(r"(?<![\w$%x])(-?)(\d)(?=\()", r"\g<1>0x\2", operands)
+    operands = re.sub(r"\$(-?)(\d)(?!\w)", r"$\g<1>0x\2", operands)
+    operands = re.sub(r"\((%\w+)?, ?(%\w+)\)", lambda found: f"({found[1] or ''},{found[2]},1)", operands)
+    return f"{shown:<6} {operands.replace(', ', ',')}".rstrip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +58,15 @@ class Disassembler:
         KdumpyError: capstone is not installed, or does not know the machine.
     """
 
-    def __init__(self, prog: drgn.Program) -> None:
+    def __init__(self, prog: drgn.Program, read: Callable[[int, int], bytes] | None = None) -> None:
         self.prog = prog
+        self._memory = read or prog.read
         try:
             import capstone  # type: ignore[import-untyped]
         except ImportError:
             raise KdumpyError("no disassembler is installed", mend="pip install 'kdumpy[analyze]'") from None
         machine = prog.platform.arch if prog.platform else None
+        self._is_x86 = machine == drgn.Architecture.X86_64
         if machine == drgn.Architecture.X86_64:
             self._engine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
             self._engine.syntax = capstone.CS_OPT_SYNTAX_ATT
@@ -59,7 +84,7 @@ class Disassembler:
         """
         if end - start > _LARGEST:
             raise NotInDump("a function of this size is not one", where=f"{start:016x}", why=f"{end - start} bytes")
-        for instruction in self._decode(self.prog.read(start, end - start), start):
+        for instruction in self._decode(self._memory(start, end - start), start):
             if last is not None and instruction.address > last:
                 return
             yield instruction
@@ -94,15 +119,15 @@ class Disassembler:
     def _read(self, address: int, size: int) -> bytes:
         """Read up to `size` bytes; what lies on the next page may be missing."""
         room = 4096 - address % 4096
-        data: bytes = self.prog.read(address, min(size, room))
+        data: bytes = self._memory(address, min(size, room))
         try:
-            return data + self.prog.read(address + room, size - room) if room < size else data
+            return data + self._memory(address + room, size - room) if room < size else data
         except drgn.FaultError:
             return data
 
     def _decode(self, data: bytes, address: int) -> Iterator[Instruction]:
         for at, size, mnemonic, operands in self._engine.disasm_lite(data, address):
-            text = f"{mnemonic}\t{operands}".rstrip()
+            text = assembler_text(mnemonic, operands) if self._is_x86 else f"{mnemonic}\t{operands}".rstrip()
             direct = re.fullmatch(r"#?(0x[0-9a-f]+)", operands)
             jumps = mnemonic.startswith(("call", "j", "b", "loop", "cb", "tb"))
             target = int(direct[1], 16) if direct and jumps else None

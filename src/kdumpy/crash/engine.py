@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+from collections.abc import Iterator
 from functools import cached_property
 from typing import TextIO
 
@@ -54,6 +55,23 @@ class Engine:
         except SystemExit:
             raise UsageError("this leaves drgn's shell, which is not in use", where=line, mend="use 'exit'") from None
         return errors.getvalue()
+
+    def lines(self, line: str) -> Iterator[str]:
+        """Run a line of drgn's and yield the lines of its answer; what it wrote before it failed comes first.
+
+        Raises:
+            UsageError, KdumpyError: as `run`.
+            drgn.FaultError: what it needs is not in the dump.
+        """
+        answer = io.StringIO()
+        failure: Exception | None = None
+        try:
+            self.run(line, answer)
+        except Exception as error:      # of whatever kind: what was written stands
+            failure = error
+        yield from answer.getvalue().splitlines()
+        if failure is not None:
+            raise failure
 
     @cached_property
     def names(self) -> tuple[str, ...]:

@@ -12,8 +12,6 @@ import drgn
 
 from kdumpy.crash.session import Session
 
-_MOST_ELEMENTS = 200
-"""gdb's `print elements`."""
 _REPEATS = 10
 """gdb's `print repeats`: a longer run of equal elements is shown once."""
 _DEEPEST = 64
@@ -96,7 +94,7 @@ class Layout:
             return f'"{escape(text)}"' if end or all(byte >= 32 for byte in text) else f'"{escape(data)}"'
         shown: list[str] = []
         run, count = "", 0
-        for index in range(min(length, _MOST_ELEMENTS)):
+        for index in range(min(length, self.session.print_max)):
             text = self.value(value[index], depth + 1)
             if text == run:
                 count += 1
@@ -104,7 +102,7 @@ class Layout:
             shown += _run(run, count)
             run, count = text, 1
         shown += _run(run, count)
-        return "{" + ", ".join(shown) + ("..." if length > _MOST_ELEMENTS else "") + "}"
+        return "{" + ", ".join(shown) + ("..." if length > self.session.print_max else "") + "}"
 
     def _pointer(self, value: drgn.Object, made: drgn.Type) -> str:
         address = value.value_()

@@ -7,20 +7,22 @@ from typing import Any
 
 from kdumpy.crash.command import Command
 
-COMMANDS = {
-    "alias": "alias", "bt": "bt", "dis": "dis", "files": "files", "foreach": "foreach", "fuser": "fuser",
-    "gdb": "refused", "help": "help", "kmem": "kmem", "log": "log", "mach": "mach", "map": "refused", "mod": "mod",
-    "p": "p", "ps": "ps", "pte": "pte", "rd": "rd", "repeat": "repeat", "sbitmapq": "sbitmapq", "search": "search",
-    "set": "set", "struct": "struct", "union": "struct", "*": "struct", "sym": "sym", "sys": "sys", "task": "task",
-    "vm": "vm", "wr": "refused",
-}  # fmt: skip
+_FILES = (
+    "alias", "bt", "dev", "dis", "extend", "files", "foreach", "fuser", "help", "kmem", "list", "log", "mach", "mod",
+    "net", "p", "ps", "pte", "rd", "repeat", "sbitmapq", "search", "set", "struct", "sym", "sys", "task", "tree", "vm",
+    "whatis")  # fmt: skip
+COMMANDS = {name: name for name in _FILES} | {
+    "union": "struct", "*": "struct", "gdb": "refused", "map": "refused", "wr": "refused"}
 """Module of `kdumpy.crash.commands` by the command's name."""
+
+EXTENSIONS: dict[str, tuple[str, Command[Any]]] = {}
+"""File and command of what `extend` has loaded, by the command's name."""
 
 LEAVING = ("q", "quit", "exit")
 """What ends the session."""
 
 BUILT_IN_ALIASES = {"man": "help", "?": "help", "dmesg": "log", "sf": "set scroll off", "sn": "set scroll on",
-                    "hex": "set radix 16", "dec": "set radix 10"}
+                    "hex": "set radix 16", "dec": "set radix 10", "px": "p -x", "pd": "p -d"}
 """crash's own aliases (alias.c), where the command exists here."""
 
 
@@ -30,6 +32,8 @@ def command(name: str) -> Command[Any]:
     Raises:
         KeyError: there is none.
     """
+    if name in EXTENSIONS:
+        return EXTENSIONS[name][1]
     module = import_module(f"kdumpy.crash.commands.{COMMANDS[name]}")
     made: Command[Any] = module.COMMAND
     return made

@@ -35,6 +35,10 @@ class Session:
         """10 or 16: how integers of structures are shown."""
         self.scroll = True
         """On a terminal, long output goes through a pager."""
+        self.print_max = 200
+        """Elements of an array that are shown, as gdb does."""
+        self.variables: dict[str, str] = {}
+        """crash's variables that were set and mean nothing here."""
         self.stale_traces = False
         """Stack traces are those of `bt -o`."""
         self.aliases: dict[str, str] = {}

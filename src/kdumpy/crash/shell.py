@@ -162,7 +162,7 @@ class Shell:
             self._ask_engine(line, target)
             return
         name, words = line.name, line.arguments
-        if name not in registry.COMMANDS:           # `list_head` is `* list_head`
+        if name not in registry.COMMANDS and name not in registry.EXTENSIONS:       # `list_head` is `* list_head`
             name, words = "*", line.words
         if "--help" in words:
             target.write(f"{registry.help_of(name)}\n")
@@ -188,13 +188,13 @@ class Shell:
         Raises:
             UsageError: nobody knows it.
         """
-        if line.name in registry.COMMANDS:
+        if line.name in registry.COMMANDS or line.name in registry.EXTENSIONS:
             return registry.command(line.name)
         if line.name in self.session.engine.names:
             return None
         if self._is_type(line.name):
             return registry.command("*")
-        known = [*registry.COMMANDS, *self.session.engine.names]
+        known = [*registry.COMMANDS, *registry.EXTENSIONS, *self.session.engine.names]
         near = difflib.get_close_matches(line.name, known, n=1)
         raise UsageError(f"there is no command or structure {line.name!r}",
                          mend=f"did you mean {near[0]!r}?" if near else "see 'help'")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from kdumpy.crash.command import Arg, Command, Options
@@ -30,18 +31,20 @@ class InstructionRow:
     """file:line where DWARF is at hand."""
     fault: bool
     """The kernel died in this one."""
+    registers: dict[str, int]
+    """What the registers that it uses held then; of the marked one alone."""
 
 
 class Dis(Command[InstructionRow]):
     """Disassemble a function, or the instructions at an address, as they were in memory.
 
-    The instruction in which the kernel died is marked.
+    The instruction in which the kernel died is marked, with what the registers that it uses held.
 
     Example:
         crash> dis flaky_poll_channel
-        0xffffffffc0559020 <flaky_poll_channel>:	nopl	(%rax,%rax)
+        0xffffffffc0559020 <flaky_poll_channel>:	nopl   (%rax,%rax)
         ...
-        0xffffffffc055902f <flaky_poll_channel+15>:	movl	(%rax), %eax  <== the kernel died here
+        0xffffffffc055902f <flaky_poll_channel+15>:	mov    (%rax),%eax  <== the kernel died here: rax=0
     """
 
     names = ("dis",)
@@ -57,6 +60,7 @@ class Dis(Command[InstructionRow]):
         Arg("-s", dest="lines", action="store_true", help="the same"),
         Arg("-x", dest="radix", action="store_const", const=16, help="offsets in hexadecimal"),
         Arg("-d", dest="radix", action="store_const", const=10, help="offsets in decimal"),
+        Arg("-u", dest="user", action="store_true", help="the address is of the context task's user space"),
         Arg("-b", dest="bytes", action="store_true", help="the bytes too"),
     )
 
@@ -64,10 +68,10 @@ class Dis(Command[InstructionRow]):
         """Yield the instructions."""
         address = session.address(options.address)
         count = _count(options.count)
-        symbol = session.symbol(address)
+        symbol = None if options.user else session.symbol(address)
         if symbol is None and (options.reverse or options.forward):
             raise NotInDump(f"no function holds the address {address:016x}")
-        disassembler = Disassembler(session.prog)
+        disassembler = Disassembler(session.prog, _user_reader(session) if options.user else None)
         fault = _fault(session)
         begin, end = (symbol.address, symbol.address + max(symbol.size, 1)) if symbol else (address, address + 16)
         if options.reverse:
@@ -95,7 +99,8 @@ class Dis(Command[InstructionRow]):
                 pass
         target = session.place(instruction.target, radix=radix) if instruction.target else ""
         return InstructionRow(instruction.address, session.place(instruction.address, radix=radix),
-                              instruction.data.hex(), instruction.text, target, source, instruction.address == fault)
+                              instruction.data.hex(), instruction.text, target, source, instruction.address == fault,
+                              _registers(session, instruction.text) if instruction.address == fault else {})
 
     def render(self, rows: Iterable[InstructionRow], session: Session, options: Options) -> Iterator[str]:
         """Lay the code out as crash does."""
@@ -107,8 +112,45 @@ class Dis(Command[InstructionRow]):
             place = f" <{row.place}>" if row.place else ""
             code = f"{row.bytes:<22}\t" if options.bytes else ""
             target = f" <{row.target}>" if row.target else ""
-            mark = "  <== the kernel died here" if row.fault else ""
+            held = ", ".join(f"{name}={value:#x}" if value else f"{name}=0" for name, value in row.registers.items())
+            mark = f"  <== the kernel died here{': ' if held else ''}{held}" if row.fault else ""
             yield f"{row.address:#x}{place}:\t{code}{row.text}{target}{mark}"
+
+
+_NARROW = {**{f"e{name}": f"r{name}" for name in ("ax", "bx", "cx", "dx", "si", "di", "bp", "sp")},
+           **{name: f"r{name}" for name in ("ax", "bx", "cx", "dx", "si", "di", "bp", "sp")},
+           **{f"{name}{part}": f"r{name}x" for name in "abcd" for part in "lh"},
+           **{f"{name}l": f"r{name}" for name in ("si", "di", "bp", "sp")},
+           **{f"r{number}{size}": f"r{number}" for number in range(8, 16) for size in "dwb"}}
+"""The whole register by the name of a part of it (x86-64)."""
+
+
+def _registers(session: Session, text: str) -> dict[str, int]:
+    """Return the registers of the fault that an instruction names, in its order."""
+    panic = session.kernel.panic
+    if panic is None:
+        return {}
+    names = re.findall(r"%(\w+)", text) or re.findall(r"\b([xw]\d+|sp)\b", text)
+    found = {}
+    for name in names:
+        whole = _NARROW.get(name, name.replace("w", "x", 1) if re.fullmatch(r"w\d+", name) else name)
+        if whole in panic.registers:
+            found[whole] = panic.registers[whole]
+    return found
+
+
+def _user_reader(session: Session) -> Callable[[int, int], bytes]:
+    """Return how the context task's user space is read.
+
+    Raises:
+        NotInDump: it has none.
+    """
+    from drgn.helpers.linux.mm import access_process_vm
+
+    task = session.context
+    if not task.mm:
+        raise NotInDump("the context task has no user space", mend="set another: set PID")
+    return lambda address, size: bytes(access_process_vm(task, address, size))
 
 
 def _fault(session: Session) -> int | None:

@@ -105,6 +105,8 @@ def _row(session: Session, task: drgn.Object, reference: str | None) -> FilesRow
             root, cwd = _text(d_path(task.fs.root)), _text(d_path(task.fs.pwd))
         if task.files:
             for fd, file in for_each_file(task):
+                if not file:        # a number that was taken for a file that is not open yet: accept() waits
+                    continue
                 found = _file(fd, file)
                 if reference is None or reference in (found.path, str(fd), f"{found.file:x}", f"{found.dentry:x}",
                                                       f"{found.inode:x}"):

@@ -15,7 +15,6 @@ from kdumpy.crash.session import Session
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.errors import NotInDump
 
-_PAGE = 4096
 _MOST = 1 << 20
 """Files and areas of one task."""
 
@@ -86,9 +85,6 @@ def _user(task: drgn.Object, path: str, inode: int | None) -> tuple[UserRow | No
             if inode is not None:
                 return bool(place.dentry.d_inode.value_() == inode)
             return d_path(place) == path.encode()
-        except drgn.FaultError as error:
-            whole = whole and error.address < _PAGE     # a NULL on the way: what has no path, such as a socket
-            return False
         except READ_ERRORS:
             whole = False
             return False
@@ -98,7 +94,7 @@ def _user(task: drgn.Object, path: str, inode: int | None) -> tuple[UserRow | No
     if task.files:
         try:
             for fd, file in for_each_file(task):
-                if same(file.f_path):
+                if file and same(file.f_path):
                     fds.append(fd)
                 if fd > _MOST:
                     break

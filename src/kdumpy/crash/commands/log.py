@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from kdumpy.crash import waiting
 from kdumpy.crash.command import Arg, Command, Options
 from kdumpy.crash.session import Session
 from kdumpy.errors import NotInDump
@@ -41,11 +42,18 @@ class Log(Command[LogRow]):
         Arg("-t", dest="bare", action="store_true", help="no times"),
         Arg("-m", dest="levels", action="store_true", help="the level of each line, as <6>"),
         Arg("-c", dest="callers", action="store_true", help="the task (T) or CPU (C) that printed each line"),
+        Arg("-a", dest="audit", action="store_true", help="audit messages that no daemon has taken yet"),
+        Arg("-s", dest="safe", action="store_true",
+            help="messages that stand in the CPUs' own buffers still (kernels before 5.15 have such)"),
         Arg("-d", dest="details", action="store_true", help="the device that a line is about, below it"),
     )
 
     def rows(self, session: Session, options: Options) -> Iterator[LogRow]:
         """Yield the records, oldest first."""
+        if options.audit or options.safe:
+            yield from (LogRow(-1.0, -1, "", text, "")
+                        for text in (waiting.audit(session) if options.audit else waiting.in_cpu_buffers(session)))
+            return
         records = session.kernel.log
         if not records:
             raise NotInDump("the log cannot be read", why=session.kernel.problems.get("log", "it is empty"))

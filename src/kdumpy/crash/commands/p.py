@@ -13,6 +13,7 @@ from kdumpy.crash.command import Arg, Command, Options
 from kdumpy.crash.expression import evaluate
 from kdumpy.crash.layout import Layout
 from kdumpy.crash.session import Session
+from kdumpy.crash.userpages import in_user_space
 from kdumpy.errors import UsageError
 
 _NUMBERS = itertools.count(1)
@@ -47,6 +48,7 @@ class P(Command[ValueRow]):
     args = (
         Arg("words", nargs="+", metavar="EXPRESSION[:CPUS]", help="the expression; quotes hold a '|' or '>' in it"),
         Arg("-x", dest="radix", action="store_const", const=16, help="integers in hexadecimal"),
+        Arg("-u", dest="user", action="store_true", help="what the expression refers to lies in the task's user space"),
         Arg("-d", dest="radix", action="store_const", const=10, help="integers in decimal"),
     )
 
@@ -56,6 +58,8 @@ class P(Command[ValueRow]):
         expression, colon, cpus = text.rpartition(":") if ":" in text else (text, "", "")
         layout = Layout(session, options.radix)
         value = evaluate(session, expression)
+        if options.user and value.address_ is not None:
+            value = in_user_space(session, value.type_, value.address_)
         if colon:
             if not _is_percpu(session, value):
                 raise UsageError("this is no per-CPU variable", where=expression)

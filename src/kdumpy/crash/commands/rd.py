@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kdumpy.crash.command import Arg, Command, Options
 from kdumpy.crash.session import Session
-from kdumpy.errors import UsageError
+from kdumpy.errors import NotInDump, UsageError
 
 _MOST = 64 << 20
 """Bytes that one command shows."""
@@ -54,6 +54,8 @@ class Rd(Command[MemoryRow]):
         Arg("-o", dest="offset", metavar="BYTES", help="this far beyond the address"),
         Arg("-e", dest="end", metavar="ADDRESS", help="up to this address"),
         Arg("-r", dest="file", metavar="FILE", help="write COUNT bytes to a file"),
+        Arg("-f", dest="in_file", action="store_true", help="the address is an offset in the dump's file"),
+        Arg("-m", dest="machine", action="store_true", help="a Xen host's machine address: no such dump is read"),
         Arg("-S", engine=True, help="symbols and slab objects (drgn)"),
         Arg("-N", engine=True, help="network byte order (drgn)"),
         Arg("-R", engine=True, help="backwards (drgn)"),
@@ -61,6 +63,8 @@ class Rd(Command[MemoryRow]):
 
     def rows(self, session: Session, options: Options) -> Iterator[MemoryRow]:
         """Yield 16 bytes at a time; what is missing raises when it is reached."""
+        if options.machine:
+            raise NotInDump("there are no machine addresses", why="the dump is not of a Xen host")
         start = session.address(options.address) + (_number(options.offset) if options.offset else 0)
         unit = (options.bits or 64) // 8
         size = self._size(session, options, start, 1 if options.ascii or options.file else unit)
@@ -132,6 +136,11 @@ def _read(session: Session, address: int, size: int, options: Options) -> bytes:
 
         user: bytes = access_process_vm(session.context, address, size)
         return user
+    if options.in_file:
+        source = session.kernel.dump.source
+        if not 0 <= address <= source.size - size:
+            raise NotInDump(f"the file ends before {address + size:#x}", why=f"it has {source.size:#x} bytes")
+        return bytes(source.read(address, size))
     if options.physical:
         return session.kernel.dump.read_physical(address, size)
     data: bytes = session.prog.read(address, size)

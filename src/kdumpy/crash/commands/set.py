@@ -12,12 +12,19 @@ from kdumpy.crash.session import Session
 from kdumpy.errors import UsageError
 
 _VARIABLES = ("radix", "scroll")
+_REMEMBERED = {
+    "refresh": "on", "print_max": "200", "print_array": "off", "console": "(not assigned)", "debug": "0",
+    "core": "off", "hash": "on", "silent": "off", "edit": "vi", "namelist": "", "zero_excluded": "off",
+    "null-stop": "off", "gdb": "off", "scope": "0 (not set)", "offline": "show", "redzone": "on", "error": "default",
+}  # fmt: skip
+"""crash's other variables, so that a crashrc runs; a value is kept and changes nothing but print_max."""
 
 
 class Set(Command[Fact]):
     """Show or change the task that commands are about, or a variable of the session.
 
-    Variables: radix 10|16 (integers of structures), scroll on|off (long output goes through a pager).
+    Variables: radix 10|16 (integers of structures), scroll on|off (long output goes through a pager), print_max
+    NUMBER (elements of an array). crash's others are taken and shown, and change nothing.
 
     Example:
         crash> set 1
@@ -33,6 +40,7 @@ class Set(Command[Fact]):
     row = Fact
     args = (
         Arg("what", nargs="*", metavar="PID|TASK|VARIABLE", help="a task to change to, or a variable and its value"),
+        Arg("-a", dest="on_cpu", metavar="PID|TASK", help="crash makes a task its CPU's active one: not done here"),
         Arg("-p", dest="panic", action="store_true", help="change to the task that panicked"),
         Arg("-c", dest="cpu", metavar="CPU", help="change to the task on a CPU"),
         Arg("-v", dest="variables", action="store_true", help="show the variables"),
@@ -44,10 +52,18 @@ class Set(Command[Fact]):
         if options.variables:
             yield Fact("radix", str(session.radix))
             yield Fact("scroll", "on" if session.scroll else "off")
+            for name, value in _REMEMBERED.items():
+                yield Fact(name, session.variables.get(name, value))
+            return
+        if what and what[0] in _REMEMBERED:
+            yield self._remembered(session, what)
             return
         if what and what[0] in _VARIABLES:
             yield self._variable(session, what)
             return
+        if options.on_cpu:
+            raise UsageError("a task cannot be made the active one of its CPU",
+                             why="the dump says which one it was", mend="set PID changes the context")
         if options.panic:
             session.set_context(session.prog.crashed_thread().object)
         elif options.cpu is not None:
@@ -55,8 +71,23 @@ class Set(Command[Fact]):
         elif len(what) == 1:
             session.set_context(session.task(what[0]))
         elif what:
-            raise UsageError(f"there is no variable {what[0]!r}", mend=f"there are {', '.join(_VARIABLES)}")
+            raise UsageError(f"there is no variable {what[0]!r}",
+                             mend=f"there are {', '.join((*_VARIABLES, *_REMEMBERED))}")
         yield from context_facts(session, session.context)
+
+    @staticmethod
+    def _remembered(session: Session, words: list[str]) -> Fact:
+        name = words[0]
+        if len(words) > 1:
+            known = _REMEMBERED[name]
+            if known in ("on", "off") and words[1] not in ("on", "off"):
+                raise UsageError(f"{name} is on or off")
+            if name in ("print_max", "debug") and not words[1].isdecimal():
+                raise UsageError(f"{name} is a number")
+            session.variables[name] = words[1]
+            if name == "print_max":
+                session.print_max = max(int(words[1]), 1)
+        return Fact(name, session.variables.get(name, _REMEMBERED[name]))
 
     @staticmethod
     def _variable(session: Session, words: list[str]) -> Fact:
@@ -77,7 +108,7 @@ class Set(Command[Fact]):
     def render(self, rows: Iterable[Fact], session: Session, options: Options) -> Iterator[str]:
         """Yield `NAME: value`, the names flush right."""
         for fact in rows:
-            yield f"{fact.name:>7}: {fact.value}"
+            yield f"{fact.name:>{14 if options.variables else 7}}: {fact.value}"
 
 
 COMMAND = Set()

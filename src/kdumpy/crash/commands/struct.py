@@ -12,6 +12,7 @@ from drgn.helpers.linux.percpu import per_cpu_ptr
 from kdumpy.crash.command import Arg, Command, Options
 from kdumpy.crash.layout import Layout, declaration, indented, unaliased
 from kdumpy.crash.session import Session
+from kdumpy.crash.userpages import in_user_space
 from kdumpy.errors import NotInDump, UsageError
 
 _MOST = 100_000
@@ -62,6 +63,10 @@ class Struct(Command[StructRow]):
         Arg("-l", dest="within", metavar="OFFSET",
             help="the address is that of a member: bytes, or STRUCT.MEMBER, from the structure's begin"),
         Arg("-r", dest="raw", action="store_true", help="the bytes"),
+        Arg("-c", dest="count_option", metavar="COUNT", help="the same as COUNT at the end; below zero: those before"),
+        Arg("-p", dest="pointers", action="store_true", help="what each pointer among the members leads to"),
+        Arg("-u", dest="user", action="store_true", help="the address is of the context task's user space"),
+        Arg("-f", dest="in_file", action="store_true", help="the address is an offset in the dump's file"),
         Arg("-x", dest="radix", action="store_const", const=16, help="integers in hexadecimal"),
         Arg("-d", dest="radix", action="store_const", const=10, help="integers in decimal"),
     )
@@ -75,7 +80,7 @@ class Struct(Command[StructRow]):
             yield self._layout(made, wanted, options, session)
             return
         size = drgn.sizeof(made)
-        count = _count(options.count)
+        count = _count(options.count_option or options.count)
         step = -size if count < 0 else size
         for cpu, start in _addresses(session, options.address):
             start -= _within(session, options.within)
@@ -105,7 +110,9 @@ class Struct(Command[StructRow]):
             return StructRow(name, size, address, cpu, "\n".join(_raw(session, address, size)))
         if options.offsets:
             return StructRow(name, size, address, cpu, "\n".join(declaration(made, True, address)))
-        value = drgn.Object(session.prog, made, address=address)
+        value = _value(session, made, address, options)
+        if options.pointers:
+            return StructRow(name, size, address, cpu, "\n".join(pointed(session, value, wanted, options.radix)))
         return StructRow(name, size, address, cpu, struct_text(session, value, wanted, options.radix))
 
     def render(self, rows: Iterable[StructRow], session: Session, options: Options) -> Iterator[str]:
@@ -118,6 +125,49 @@ class Struct(Command[StructRow]):
             yield row.text
             if row.address is None or options.offsets:
                 yield f"SIZE: {row.size:#x}" if (options.radix or session.radix) == 16 else f"SIZE: {row.size}"
+
+
+def _value(session: Session, made: drgn.Type, address: int, options: Options) -> drgn.Object:
+    if options.user:
+        return in_user_space(session, made, address)
+    if options.in_file:
+        data = session.kernel.dump.source.read(address, drgn.sizeof(made))
+        return drgn.Object.from_bytes_(session.prog, made, bytes(data))
+    return drgn.Object(session.prog, made, address=address)
+
+
+def pointed(session: Session, value: drgn.Object, wanted: list[str], radix: int | None) -> Iterator[str]:
+    """Yield the members of a structure, and below each pointer what it leads to.
+
+    Raises:
+        NotInDump: it has no such member.
+        drgn.FaultError: the structure is not in the dump.
+    """
+    names = wanted or [member.name for member in value.type_.members or () if member.name]
+    layout = Layout(session, radix)
+    for name in names:
+        member = value.subobject_(name) if _member(value.type_, name) else value
+        text = f"  {name} = {indented(layout.value(member), '  ').lstrip()}"
+        made = unaliased(member.type_)
+        if made.kind != drgn.TypeKind.POINTER:
+            yield f"{text},"
+            continue
+        yield f"  {made.variable_declaration(name)} = {layout.value(member)}"
+        yield f"  -> {indented(_target(layout, member, unaliased(made.type)), '     ').lstrip()}"
+
+
+def _target(layout: Layout, pointer: drgn.Object, made: drgn.Type) -> str:
+    if not pointer:
+        return "NULL"
+    if made.kind in (drgn.TypeKind.FUNCTION, drgn.TypeKind.VOID):
+        return layout.session.place(pointer.value_(), radix=10) or "(unknown)"
+    if not made.is_complete():
+        return "(its type is not known)"
+    try:
+        layout.session.prog.read(pointer.value_(), drgn.sizeof(made))
+        return layout.value(pointer[0])
+    except drgn.FaultError as error:
+        return f"(not in the dump: {error.address:016x})"
 
 
 def struct_text(session: Session, value: drgn.Object, wanted: list[str], radix: int | None) -> str:

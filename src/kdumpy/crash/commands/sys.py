@@ -11,7 +11,7 @@ import drgn
 from kdumpy.crash.command import Arg, Command, Options
 from kdumpy.crash.panicline import fatal_line
 from kdumpy.crash.session import Session
-from kdumpy.errors import KdumpyError
+from kdumpy.errors import KdumpyError, NotInDump
 from kdumpy.kernel.system import TAINTS
 
 _MOST_SYSCALLS = 1024
@@ -44,7 +44,9 @@ class Sys(Command[Fact]):
         Arg("what", nargs="*", choices=[[], "config"], metavar="config",
             help="'config': the kernel's build configuration, where the kernel holds it"),
         Arg("-t", dest="taint", action="store_true", help="the taint flags in words"),
-        Arg("-c", dest="syscalls", action="store_true", help="the table of system calls"),
+        Arg("-c", dest="syscalls", nargs="?", const="", metavar="NAME|NUMBER",
+            help="the table of system calls, or those with this text in their name, or one by number"),
+        Arg("-panic", dest="live", action="store_true", help="crash a live system: not from here"),
         Arg("-i", dest="dmi", action="store_true", help="what the firmware says of the machine (DMI)"),
     )
 
@@ -56,18 +58,21 @@ class Sys(Command[Fact]):
         """Yield the facts."""
         if options.taint:
             return _taints(session)
-        if options.syscalls:
-            return _system_calls(session)
+        if options.live:
+            raise NotInDump("a dump cannot be made to panic again",
+                            mend="'kdumpy test' crashes this host, after asking")
+        if options.syscalls is not None:
+            return _system_calls(session, options.syscalls)
         if options.dmi:
             return _firmware(session)
         return facts(session)
 
     def render(self, rows: Iterable[Fact], session: Session, options: Options) -> Iterator[str]:
         """Yield `NAME: value`, the names flush right as in crash."""
-        if options.syscalls:
+        if options.syscalls is not None:
             yield "NUM  SYSTEM CALL                FILE AND LINE NUMBER"
             for fact in rows:
-                yield f"{int(fact.name):3x}  {fact.value}"
+                yield f"{int(fact.name):{'3x' if session.radix == 16 else 3}}  {fact.value}"
             return
         found = list(rows)
         width = 12 if not options.dmi else max((len(fact.name) for fact in found), default=0)
@@ -130,13 +135,15 @@ def _taints(session: Session) -> Iterator[Fact]:
             yield Fact(letter, words)
 
 
-def _system_calls(session: Session) -> Iterator[Fact]:
+def _system_calls(session: Session, wanted: str) -> Iterator[Fact]:
+    one = int(wanted, 0) if wanted[:1].isdecimal() else None
     table = session.prog.symbol("sys_call_table").address
     for number in range(_MOST_SYSCALLS):
         symbol = session.symbol(session.prog.read_u64(table + 8 * number))
         if symbol is None or "sys_" not in symbol.name:
             return
-        yield Fact(str(number), symbol.name)
+        if number == one or (one is None and wanted in symbol.name):
+            yield Fact(str(number), symbol.name)
 
 
 def _firmware(session: Session) -> Iterator[Fact]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import drgn
 from drgn.helpers.linux.fs import d_path
@@ -14,6 +14,8 @@ from kdumpy.crash.command import Arg, Command, Options, columns
 from kdumpy.crash.commands.bt import header
 from kdumpy.crash.layout import Layout
 from kdumpy.crash.session import Session
+from kdumpy.crash.userpages import UserPage, pages_of
+from kdumpy.errors import NotInDump, UsageError
 
 _MOST = 1 << 20
 """Areas of one task (vm.max_map_count is 65530)."""
@@ -31,6 +33,8 @@ class Area:
     """VM_* (include/linux/mm.h)."""
     file: str
     """Path of the file, [heap], [stack], or empty."""
+    pages: tuple[UserPage, ...] = ()
+    """With -p and -P."""
 
 
 @dataclass(frozen=True)
@@ -71,13 +75,31 @@ class Vm(Command[VmRow]):
         Arg("tasks", nargs="*", metavar="PID|TASK", help="process ids, or addresses of task_structs"),
         Arg("-m", dest="mm", action="store_true", help="the mm_struct"),
         Arg("-v", dest="vmas", action="store_true", help="every vm_area_struct"),
+        Arg("-p", dest="translate", action="store_true", help="where each page is: in memory, in the swap, in a file"),
+        Arg("-P", dest="one_area", metavar="VMA", help="the same for one vm_area_struct"),
+        Arg("-M", dest="given_mm", metavar="MM", help="with this mm_struct: of a task that exits and has left its own"),
+        Arg("-f", dest="flags", metavar="FLAGS", help="say what the bits of vm_flags mean"),
+        Arg("-x", dest="radix", action="store_const", const=16, help="integers in hexadecimal"),
+        Arg("-d", dest="radix", action="store_const", const=10, help="integers in decimal"),
         Arg("-R", dest="reference", metavar="TEXT", help="only areas of this file, or that hold this address"),
     )
 
     def rows(self, session: Session, options: Options) -> Iterator[VmRow]:
         """Yield a row a task."""
+        if options.flags:
+            yield _flags_row(session, options.flags)
+            return
+        given = session.address(options.given_mm) if options.given_mm else None
         for task in session.tasks_of(options.tasks):
-            row = _row(session, task, options.reference)
+            row = _row(session, task, options.reference, given)
+            if options.one_area:
+                wanted = session.address(options.one_area)
+                row = replace(row, areas=tuple(area for area in row.areas if area.vma == wanted))
+                if not row.areas:
+                    raise NotInDump(f"no area of this task lies at {wanted:016x}")
+            if options.translate or options.one_area:
+                row = replace(row, areas=tuple(replace(area, pages=tuple(pages_of(session, row.mm, area)))
+                                               for area in row.areas))
             if row.areas or not options.reference:
                 yield row
 
@@ -86,13 +108,19 @@ class Vm(Command[VmRow]):
         for number, row in enumerate(rows):
             if number:
                 yield ""
+            if options.flags:
+                yield row.problem
+                continue
             yield header(row.pid, row.task, row.cpu, row.command)
             if options.mm or options.vmas:
                 yield from _structures(session, row, options)
                 continue
             yield from columns(("       MM", "      PGD", "RSS", "TOTAL_VM"),
                                [(f"{row.mm:016x}", f"{row.pgd:016x}", f"{row.rss_kb}k", f"{row.total_kb}k")], "<<>>")
-            if row.areas:
+            if options.translate or options.one_area:
+                for area in row.areas:
+                    yield from _render_pages(area)
+            elif row.areas:
                 yield from columns(
                     ("      VMA", "START", "END", "FLAGS", "FILE"),
                     ((f"{area.vma:016x}", f"{area.start:x}", f"{area.end:x}", f"{area.flags:x}", area.file)
@@ -102,24 +130,25 @@ class Vm(Command[VmRow]):
 
 
 def _structures(session: Session, row: VmRow, options: Options) -> Iterator[str]:
-    layout = Layout(session)
+    layout = Layout(session, options.radix)
     for name, addresses in (("struct mm_struct", [row.mm] if options.mm and row.mm else []),
                             ("struct vm_area_struct", [area.vma for area in row.areas] if options.vmas else [])):
         for address in addresses:
             yield f"{name} {layout.value(drgn.Object(session.prog, name, address=address))}"
 
 
-def _row(session: Session, task: drgn.Object, reference: str | None) -> VmRow:
+def _row(session: Session, task: drgn.Object, reference: str | None, given: int | None = None) -> VmRow:
     page_kb = int(session.prog["PAGE_SIZE"]) // 1024
     mm, pgd, rss, total, problem = 0, 0, 0, 0, ""
     areas: list[Area] = []
     try:
-        mm = task.mm.value_()
+        space = task.mm if given is None else drgn.Object(session.prog, "struct mm_struct *", value=given)
+        mm = space.value_()
         if mm:
-            pgd, total = task.mm.pgd.value_(), task.mm.total_vm.value_() * page_kb
-            rss = task_rss(task).total * page_kb
-            for vma in for_each_vma(task.mm):
-                area = _area(task.mm, vma)
+            pgd, total = space.pgd.value_(), space.total_vm.value_() * page_kb
+            rss = task_rss(task).total * page_kb if given is None else 0
+            for vma in for_each_vma(space):
+                area = _area(space, vma)
                 if reference is None or area.file == reference or _holds(area, reference):
                     areas.append(area)
                 if len(areas) >= _MOST:
@@ -129,6 +158,44 @@ def _row(session: Session, task: drgn.Object, reference: str | None) -> VmRow:
         problem = f"not all can be read: {error}"
     return VmRow(task.pid.value_(), task.value_(), task_cpu(task),
                  task.comm.string_().decode("utf-8", "backslashreplace"), mm, pgd, rss, total, tuple(areas), problem)
+
+
+_FLAG_NAMES = {
+    "READ": 0x1, "WRITE": 0x2, "EXEC": 0x4, "SHARED": 0x8, "MAYREAD": 0x10, "MAYWRITE": 0x20, "MAYEXEC": 0x40,
+    "MAYSHARE": 0x80, "GROWSDOWN": 0x100, "UFFD_MISSING": 0x200, "PFNMAP": 0x400, "LOCKED": 0x2000, "IO": 0x4000,
+    "SEQ_READ": 0x8000, "RAND_READ": 0x10000, "DONTCOPY": 0x20000, "DONTEXPAND": 0x40000, "LOCKONFAULT": 0x80000,
+    "ACCOUNT": 0x100000, "NORESERVE": 0x200000, "HUGETLB": 0x400000, "SYNC": 0x800000, "WIPEONFORK": 0x2000000,
+    "DONTDUMP": 0x4000000, "SOFTDIRTY": 0x8000000, "MIXEDMAP": 0x10000000, "HUGEPAGE": 0x20000000,
+    "NOHUGEPAGE": 0x40000000, "MERGEABLE": 0x80000000,
+}  # fmt: skip
+"""VM_*, where they have been since 4.14. Source: include/linux/mm.h."""
+
+
+def _flags_row(session: Session, text: str) -> VmRow:
+    """Return what vm_flags mean, in `problem`: there is no task in it."""
+    try:
+        flags = int(text, 16)
+    except ValueError:
+        raise UsageError(f"{text!r} is no hexadecimal number") from None
+    names = [name for name, bit in _FLAG_NAMES.items() if flags & bit]
+    return VmRow(-1, 0, -1, "", 0, 0, 0, 0, (), f"{flags:x}: ({'|'.join(names)})")
+
+
+def _render_pages(area: Area) -> Iterator[str]:
+    yield from columns(("      VMA", "START", "END", "FLAGS", "FILE"),
+                       [(f"{area.vma:016x}", f"{area.start:x}", f"{area.end:x}", f"{area.flags:x}", area.file)],
+                       "<>>><")
+    yield "VIRTUAL     PHYSICAL"
+    for page in area.pages:
+        if page.physical is not None:
+            where = f"{page.physical:x}"
+        elif page.swap:
+            where = f"SWAP: {page.swap}  OFFSET: {page.offset}"
+        elif page.offset is not None:
+            where = f"FILE: {area.file}  OFFSET: {page.offset:x}"
+        else:
+            where = "(not mapped)"
+        yield f"{page.virtual:<10x}  {where}"
 
 
 def _area(mm: drgn.Object, vma: drgn.Object) -> Area:

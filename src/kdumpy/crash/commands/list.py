@@ -1,0 +1,95 @@
+"""`list`: linked lists; drgn's command, with the options that it lacks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from kdumpy.crash.command import Arg, Line, Options, TextCommand
+from kdumpy.crash.commands.tree import offset_of
+from kdumpy.crash.session import Session
+from kdumpy.debuginfo.reading import READ_ERRORS
+from kdumpy.errors import DamagedDump
+
+_DUPLICATE = "list: duplicate list entry:"
+"""What drgn's command, and crash, write where a list comes back to an entry that it has had."""
+
+_WITH_VALUE = ("-o", "-e", "-s", "-S", "-l", "-O")
+
+
+class ListCommand(TextCommand):
+    """Follow a linked list. A list that runs in a circle, or leads to where no memory is, ends with where and why.
+
+    Every entry is remembered, so that a circle is found where it closes; -B, crash's way without a memory, is taken
+    and changes nothing.
+
+    Example:
+        crash> list -H modules -l module.list -s module.name
+        ffffffffc05a51c8
+          name = "flaky"
+    """
+
+    names = ("list",)
+    example = "list -H modules"
+    args = (
+        Arg("words", nargs="...", metavar="[[-o] OFFSET] [-e END] [-s|-S STRUCT.MEMBER [-l OFFSET]] [-r] "
+            "[-h [-O OFFSET]|-H] START", help="as in crash: OFFSET in bytes or STRUCT.MEMBER"),
+    )
+
+    def parse(self, name: str, words: Sequence[str]) -> Options:
+        """Take every word: drgn's command reads them."""
+        return Options(words=_ordered([word for word in words if word not in ("-B", "--json")]), json="--json" in words,
+                       help=False)
+
+    def rows(self, session: Session, options: Options) -> Iterator[Line]:
+        """Yield the lines as drgn's command writes them, those before a failure too."""
+        count = 0
+        last: int | None = None
+        for line in session.engine.lines(" ".join(("list", *options.words))):
+            if line.startswith(_DUPLICATE):
+                raise DamagedDump("the list runs in a circle", where=f"address {line.removeprefix(_DUPLICATE).strip()}",
+                                  why=f"after {count} entries")
+            if re.fullmatch(r"[0-9a-f]+", line):
+                count, last = count + 1, int(line, 16)
+            yield Line(line)
+        if last is not None:
+            _closes(session, options.words, last, count)
+
+
+def _ordered(words: list[str]) -> list[str]:
+    """Put options first, as drgn's command wants them; crash lets them stand anywhere."""
+    options, others = list[str](), list[str]()
+    taken = False
+    for word in words:
+        if taken or (word.startswith("-") and len(word) > 1):
+            options.append(word)
+            taken = not taken and word in _WITH_VALUE
+        else:
+            others.append(word)
+    if len(others) == 2:        # `[-o] OFFSET START`
+        return [*options, "-o", *others]
+    return [*options, *others]
+
+
+def _closes(session: Session, words: list[str], last: int, count: int) -> None:
+    """Check that a list with a head (-H) ends at its head.
+
+    crash and drgn end a list where it comes back to one of its first entries, which hides a list that was torn.
+
+    Raises:
+        DamagedDump: it does not.
+    """
+    if "-H" not in words or "-e" in words:
+        return
+    offset = words[words.index("-o") + 1] if "-o" in words[:-1] else ""
+    try:
+        head = session.address(words[-1])
+        following = session.prog.read_u64(last + offset_of(session, offset) + (8 if "-r" in words else 0))
+    except READ_ERRORS:
+        return          # where the list lies cannot be told: drgn's command has spoken
+    if following != head and following:
+        raise DamagedDump("the list runs in a circle that leaves its head out", where=f"address {following:016x}",
+                          why=f"after {count} entries")
+
+
+COMMAND = ListCommand()
