@@ -151,9 +151,10 @@ def test_a_dump_that_is_cut_short_is_told_by_its_log(tmp_path: Path) -> None:
     """The engine refuses it, the log can still be read, and the report says what it rests on."""
     whole = lab.dump("6.1", "null-workqueue").path.read_bytes()
     told = []
-    for tenths in range(1, 10):
+    # Where the log lies in physical memory, and so in the file, is chance (KASLR): mostly near the end.
+    for part in (*range(100, 1000, 100), 950, 990, 998):
         place = tmp_path / "vmcore"
-        place.write_bytes(whole[: len(whole) * tenths // 10])
+        place.write_bytes(whole[: len(whole) * part // 1000])
         done = run(place)
         assert "Traceback" not in done.stderr
         assert done.returncode in (0, 1, 3)
