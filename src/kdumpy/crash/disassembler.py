@@ -36,6 +36,7 @@ def assembler_text(mnemonic: str, operands: str) -> str:
     # capstone writes numbers below 10 in decimal, and leaves a scale of 1 away.
     operands = re.sub(r"(?<![\w$%x])(-?)(\d)(?=\()", r"\g<1>0x\2", operands)
     operands = re.sub(r"\$(-?)(\d)(?!\w)", r"$\g<1>0x\2", operands)
+    operands = re.sub(r"\$(\d{2,})\b", lambda found: f"${int(found[1]):#x}", operands)
     operands = re.sub(r"\((%\w+)?, ?(%\w+)\)", lambda found: f"({found[1] or ''},{found[2]},1)", operands)
     return f"{shown:<6} {operands.replace(', ', ',')}".rstrip()
 
@@ -48,7 +49,7 @@ class Instruction:
     data: bytes
     text: str
     target: int | None
-    """Where a direct call or jump goes."""
+    """Where a direct call or jump goes, or what an operand beside the instruction pointer is."""
 
 
 class Disassembler:
@@ -131,4 +132,9 @@ class Disassembler:
             direct = re.fullmatch(r"#?(0x[0-9a-f]+)", operands)
             jumps = mnemonic.startswith(("call", "j", "b", "loop", "cb", "tb"))
             target = int(direct[1], 16) if direct and jumps else None
+            relative = re.search(r"(?<!\w)(-?0x[0-9a-f]+|-?\d+)\(%rip\)", operands) if self._is_x86 else None
+            if relative:        # as the GNU disassembler, which says what that is
+                address_meant = (int(relative[1], 0) + at + size) % (1 << 64)
+                text += f"        # {address_meant:#x}"
+                target = address_meant
             yield Instruction(at, data[at - address:at - address + size], text, target)

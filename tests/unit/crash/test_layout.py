@@ -49,7 +49,8 @@ def _pair(prog: drgn.Program) -> drgn.Type:
 
 @pytest.fixture
 def session(prog: drgn.Program) -> Session:
-    made = SimpleNamespace(print_max=200, prog=prog, radix=10, symbol=lambda address: None, place=lambda address, radix=None: "")
+    made = SimpleNamespace(print_max=200, prog=prog, radix=10, symbol=lambda address: None,
+                           place=lambda address, radix=None: "")
     return cast(Session, made)
 
 

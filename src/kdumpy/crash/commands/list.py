@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+import drgn
+
 from kdumpy.crash.command import Arg, Line, Options, TextCommand
+from kdumpy.crash.commands.struct import find_type, struct_text
 from kdumpy.crash.commands.tree import offset_of
 from kdumpy.crash.session import Session
 from kdumpy.debuginfo.reading import READ_ERRORS
@@ -45,15 +48,43 @@ class ListCommand(TextCommand):
         """Yield the lines as drgn's command writes them, those before a failure too."""
         count = 0
         last: int | None = None
-        for line in session.engine.lines(" ".join(("list", *options.words))):
+        words, shown = _without_struct(options.words)
+        name, _, names = (shown or "").partition(".")
+        made = find_type(session, name) if name else None
+        members = [member for member in names.split(",") if member]
+        within = offset_of(session, words[words.index("-l") + 1]) if made is not None and "-l" in words[:-1] else 0
+        radix = 16 if "-x" in words else 10 if "-d" in words else None
+        for line in session.engine.lines(" ".join(("list", *_without_offset(words, made is None)))):
             if line.startswith(_DUPLICATE):
                 raise DamagedDump("the list runs in a circle", where=f"address {line.removeprefix(_DUPLICATE).strip()}",
                                   why=f"after {count} entries")
+            if not line:
+                continue
             if re.fullmatch(r"[0-9a-f]+", line):
                 count, last = count + 1, int(line, 16)
             yield Line(line)
+            if made is not None and last is not None:
+                value = drgn.Object(session.prog, made, address=last - within)
+                yield from map(Line, struct_text(session, value, members, radix).split("\n"))
         if last is not None:
             _closes(session, options.words, last, count)
+
+
+def _without_struct(words: list[str]) -> tuple[list[str], str | None]:
+    """Return the words without -s STRUCT, and that."""
+    for name in ("-s", "-S"):
+        if name in words[:-1]:
+            at = words.index(name)
+            return words[:at] + words[at + 2:], words[at + 1]
+    return words, None
+
+
+def _without_offset(words: list[str], keep: bool) -> list[str]:
+    """Return the words without -l OFFSET, which drgn's command takes only beside -s."""
+    if keep or "-l" not in words[:-1]:
+        return words
+    at = words.index("-l")
+    return words[:at] + words[at + 2:]
 
 
 def _ordered(words: list[str]) -> list[str]:

@@ -69,7 +69,9 @@ class Log(Command[LogRow]):
         if options.human and crashed is not None:
             boot = crashed - max((row.seconds for row in records), default=0.0)
         for row in records:
-            prefix = "" if options.bare or row.seconds < 0 else f"[{row.seconds:12.6f}] "
+            # The kernel cuts what lies below a microsecond off; half a nanosecond makes up for the float.
+            shown = int(row.seconds * 1e6 + 5e-4) / 1e6
+            prefix = "" if options.bare or row.seconds < 0 else f"[{shown:12.6f}] "
             if boot is not None and not options.bare:
                 prefix = time.strftime("[%a %b %e %H:%M:%S UTC %Y] ", time.gmtime(boot + row.seconds))
             if options.callers and row.caller:
