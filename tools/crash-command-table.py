@@ -24,6 +24,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 import drgn
+from crash_options import table as options_table
 from drgn.helpers.linux.fs import for_each_file
 from drgn.helpers.linux.mm import virt_to_page, virt_to_phys
 from drgn.helpers.linux.percpu import per_cpu
@@ -270,7 +271,8 @@ def difference(line: str, alone: Outcome, dwarf: Outcome) -> str:
 
 def table(columns: Sequence[str], alone: dict[str, dict[str, Outcome]], dwarf: dict[str, dict[str, Outcome]]) -> None:
     """Print the document."""
-    print(_HEAD)
+    print(_HEAD.replace("OPTIONS", "\n".join(options_table()))
+          .replace("DIFFERENCES", (Path(__file__).parent / "crash-differences.md").read_text()))
     print(f"| command | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
     for line in invocations():
         cells = [verdict(line, alone[kernel][line], dwarf[kernel].get(line)) for kernel in columns]
@@ -305,14 +307,21 @@ _HEAD = """\
 # The commands of the crash shell
 
 `kdumpy crash` has commands of its own (`help` lists them; each has `--json`), and for everything else runs drgn's.
-This table is made by `tools/crash-command-table.py`: every invocation of drgn's crash commands on a dump of the
+The last table is made by `tools/crash-command-table.py`: every invocation of drgn's crash commands on a dump of the
 laboratory, with nothing but the dump. *lacks* says what is missing; *with DWARF neither* means that drgn fails with
 the kernel's full debug symbols too (a command that drgn does not support on that kernel, or pages that the dump's
 level left out).
 
-kdumpy's own `bt`, `dis`, `files`, `foreach`, `kmem -i`, `log`, `mod`, `p`, `ps`, `rd`, `set`, `struct`, `sym`, `sys`,
-`task` and `vm` take the place of drgn's; the table shows drgn's all the same, because they are what other commands
-and drgn's own users see.
+## crash's options
+
+Made by `tools/crash_options.py` out of the commands themselves. *drgn's* answer text, and `--json` gives their lines.
+`wr`, `gdb` and `map` answer why they are not there, and what to do instead.
+
+OPTIONS
+
+DIFFERENCES## drgn's commands, kernel by kernel
+
+This table shows drgn's own commands, those too that kdumpy's take the place of: other tools that use drgn see them.
 """
 
 if __name__ == "__main__":

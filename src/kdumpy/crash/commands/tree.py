@@ -58,7 +58,6 @@ class Tree(Command[NodeRow]):
         Arg("-l", dest="linear", action="store_true", help="in the order of the entries; else each node first"),
         Arg("-p", dest="position", action="store_true", help="where in the tree each entry stands"),
         Arg("-N", dest="node", action="store_true", help="START is a node and not a root"),
-        Arg("-v", dest="verbose", action="store_true", help="of maple trees: drgn shows entries alone"),
         Arg("-x", dest="radix", action="store_const", const=16, help="integers in hexadecimal"),
         Arg("-d", dest="radix", action="store_const", const=10, help="integers in decimal"),
     )

@@ -1,0 +1,115 @@
+"""Which of crash's options this shell has: out of the commands themselves, for docs/crash-commands.md."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+
+from kdumpy.crash import registry
+
+# Source: crash 9.0.2's help pages. `-s -S` are options; a word in front of them is an argument of its own.
+CRASH = {
+    "bt": "-a -A -n -p -c -g -r -t -T -l -e -E -f -F -v -o -O -R -s -x -d -I -S",
+    "foreach": "bt vm task files net set ps sig vtop", "ps": "-k -u -G -y -s -p -c -t -l -m -C -a -g -r -S -A -H",
+    "task": "-R -x -d", "set": "-c -p -a -v", "sig": "-l -s -g", "runq": "-t -T -m -g -c", "waitq": "",
+    "timer": "-r -C",
+    "kmem": "-f -F -c -C -i -v -V -n -z -o -h -p -m -s -S -r -I -g -P",
+    "rd": "-a -d -D -s -S -u -p -x -m -f -N -R -8 -16 -32 -64 -o -e -r",
+    "search": "-s -e -l -k -K -V -u -p -t -T -m -x -c -w -h", "vtop": "-c -u -k", "pte": "", "ptov": "", "ptob": "",
+    "btop": "", "vm": "-p -P -M -R -m -v -f -x -d", "swap": "",
+    "struct": "-o -l -r -f -u -x -d -p -c", "list": "-o -e -s -S -l -x -d -r -B -h -O -H",
+    "tree": "-t -r -s -S -o -l -p -x -d -v -N", "p": "-x -d -u", "whatis": "-o -r -m", "sym": "-l -M -m -p -n -q",
+    "dis": "-r -f -l -u -d -x -s -b", "eval": "-b -l", "ascii": "",
+    "files": "-d -p -n -c -R", "fuser": "", "mount": "-f -i -n", "net": "-s -S -R -a -n -N -x -d",
+    "dev": "-i -p -d -D -V -v", "irq": "-u -d -b -a -s -c", "ipcs": "-s -m -M -q -n",
+    "bpf": "-p -P -m -M -t -T -j -s -x -d", "sbitmapq": "-s -a -p -v -x -d", "mod": "-s -S -d -D -t -r -R -o -g",
+    "sys": "-c -t -i -panic", "log": "-T -t -d -m -a -s -c -R", "mach": "-m -c -o -x -d",
+    "alias": "", "extend": "-u -s", "help": "", "repeat": "", "wr": "", "gdb": "", "map": "",
+}  # fmt: skip
+
+BETTER = {
+    "bt": "frames by the kernel's own unwind tables, none stale; `-FF` says which task or file an object is; `-V` "
+          "shows local variables (DWARF)",
+    "kmem": "`-s` and `-S` follow every list of free objects and name what is corrupt; full slabs too; `-f` the CPUs' "
+            "own lists; `-c` the page cache by file; `-i` counts all pages of a slab",
+    "search": "all pages of the dump as arrays; missing and damaged pages counted",
+    "dis": "`-b` shows the bytes (crash: how many to skip behind a BUG); the instruction in which the kernel died is "
+           "marked, with the registers that it uses",
+    "net": "IPv6 addresses", "mod": "`-u` who uses which",
+    "list": "a list that was torn and runs in a circle is told from one that ends", "tree": "a circle ends with where",
+    "log": "`-c` on every kernel that keeps callers", "whatis": "unions are searched too", "sys": "taint in words",
+    "repeat": "`-n COUNT` ends it", "extend": "Python files", "ps": "`--state`",
+}
+"""What is more than in crash."""
+
+LEFT_OUT = {
+    ("tree", "-v"): "the nodes of a maple tree are not shown, its entries are",
+    ("log", "-R"): "Rust symbols are shown as the kernel has them",
+    ("files", "-n"): "not in crash 8.0.2; what it shows is not known here",
+    ("mount", "-f"): "crash has it for kernels before 3.13 only",
+    ("mount", "-i"): "crash has it for kernels before 2.6.32 only",
+    ("ipcs", "-M"): "not done yet", ("bpf", "-P"): "not done yet: `-p ID` one by one",
+    ("bpf", "-M"): "not done yet: `-m ID` one by one", ("bpf", "-t"): "no translation of BPF code yet",
+    ("bpf", "-T"): "no translation of BPF code yet", ("bpf", "-j"): "`dis ADDRESS COUNT` does it by address",
+    ("mod", "-d"): "symbols come out of the dump: there is nothing to unload",
+    ("mod", "-D"): "symbols come out of the dump: there is nothing to unload",
+    ("mod", "-r"): "it is about gdb's reading of files", ("mod", "-R"): "for live systems",
+    ("mod", "-o"): "it is about crash's own reading of files",
+    ("mod", "-g"): "sections' names are not kept; `sym -m` lists a module",
+}
+
+
+REFUSED = {("set", "-a"), ("sys", "-panic"), ("mach", "-o"), ("rd", "-m")}
+"""Options that are taken and answered with why a dump has no such thing."""
+
+
+def options_of(name: str) -> tuple[set[str], set[str]]:
+    """Return (our own options, drgn's) of a command; drgn's are only those that ours hands on."""
+    if name not in registry.COMMANDS:
+        return set(), set()
+    args = registry.command(name).args
+    own = {option for argument in args if not argument.engine for option in argument.names}
+    return own, {option for argument in args if argument.engine for option in argument.names}
+
+
+def rows() -> Iterator[tuple[str, str, str, str]]:
+    """Yield (command, our own options, drgn's, what is missing)."""
+    for name, text in CRASH.items():
+        wanted = text.split()
+        own, engine = options_of(name)
+        if name not in registry.COMMANDS:
+            yield name, "", f"the command{': ' if wanted else ''}{_marked(wanted, name)}", _missing(name, wanted)
+            continue
+        free = any(argument.keywords.get("nargs") == "..." for argument in registry.command(name).args)
+        refused = [option for option in wanted if (name, option) in REFUSED]
+        wanted = [option for option in wanted if option not in refused]
+        mine = [option for option in wanted if free or option in own]
+        theirs = [option for option in wanted if option in engine and option not in mine]
+        yield (name, f"`{'` `'.join(mine)}`" if mine else "the command", f"`{'` `'.join(theirs)}`" if theirs else "",
+               "; ".join(filter(None, [_missing(name, [option for option in wanted
+                                                       if option not in mine and option not in theirs]),
+                                       *(f"`{option}`: answers why not" for option in refused)])))
+
+
+def _marked(options: list[str], name: str) -> str:
+    return " ".join(f"`{option}`" for option in options if (name, option) not in LEFT_OUT)
+
+
+def _missing(name: str, options: list[str]) -> str:
+    said = [f"`{option}`: {LEFT_OUT[name, option]}" for option in options if (name, option) in LEFT_OUT]
+    if name in registry.COMMANDS:
+        said += [f"`{option}`" for option in options if (name, option) not in LEFT_OUT]
+    return "; ".join(said)
+
+
+def table() -> Iterator[str]:
+    """Yield the table's lines."""
+    yield "| command | kdumpy's own, with `--json` | drgn's | more than crash | left out |"
+    yield "|---|---|---|---|---|"
+    for name, mine, theirs, missing in rows():
+        yield f"| `{name}` | {mine} | {theirs} | {BETTER.get(name, '')} | {missing} |"
+
+
+if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    print("\n".join(table()))
