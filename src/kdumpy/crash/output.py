@@ -28,7 +28,7 @@ class SafeOutput(io.TextIOBase):
     def write(self, text: str) -> int:
         """Write text."""
         # Most lines have nothing to hide; asking is faster than translating.
-        self.below.write(text if text[:-1].isprintable() and text[-1:] == "\n" else printable(text))
+        self.below.write(text if text.replace("\n", "").isprintable() else printable(text))
         return len(text)
 
     def flush(self) -> None:

@@ -67,18 +67,21 @@ class FlagNames:
         return text
 
 
-def rows(session: Session, options: Options) -> Iterator[PageRow]:
-    """Yield a row a page; pages whose struct page is not in the dump are counted at the end.
+def rows(session: Session, options: Options) -> Iterator[PageRow | PageArray]:
+    """Yield a row a page; as text is wanted, arrays of them, because a value a page takes longer than all the rest.
 
     Raises:
-        NotInDump: some are not in the dump.
+        NotInDump: some struct pages are not in the dump; they are counted at the end.
     """
     pages = StructPages(session.prog, session.arrays)
     names = FlagNames(session.prog)
     missing = 0
     for found in selected(session, pages, options.addresses):
         missing += int(np.count_nonzero(~found.held))
-        yield from _array(pages, found, names, session.arrays.page_size)
+        if options.json:
+            yield from _array(pages, found, names, session.arrays.page_size)
+        else:
+            yield found
     if missing:
         raise NotInDump(f"the struct pages of {missing} pages are not in the dump")
 
@@ -115,27 +118,48 @@ def pfn_of(session: Session, pages: StructPages, text: str) -> int:
     return address // session.arrays.page_size
 
 
-def _array(pages: StructPages, found: PageArray, names: FlagNames, page_size: int) -> Iterator[PageRow]:
+_Fields = tuple[int, int, int, int, int, int]
+
+
+def _fields(pages: StructPages, found: PageArray, page_size: int) -> Iterator[_Fields]:
+    """Yield (struct page, physical address, mapping, index, count, flags) of the pages that are held."""
     def column(*members: str, size: int = 8, signed: bool = False) -> list[int]:
-        values: list[int] = pages.column(found, pages.offset(*members), size, signed=signed).tolist()
+        values: list[int] = pages.column(found, pages.offset(*members), size, signed=signed)[which].tolist()
         return values
 
     which: NDArray[np.int64] = np.flatnonzero(found.held)
-    flags, mapping = column("flags"), column("mapping")
-    index = column("index", "__folio_index")
-    counts = column("_refcount", "_count", size=4, signed=True)
-    for row in which.tolist():
-        flag = flags[row]
-        yield PageRow(found.address + row * pages.size, (found.first + row) * page_size, mapping[row], index[row],
-                      counts[row], flag, names(flag))
+    addresses = which.astype(np.uint64) * np.uint64(pages.size) + np.uint64(found.address)
+    return zip(addresses.tolist(),
+               ((which + found.first) * page_size).tolist(), column("mapping"), column("index", "__folio_index"),
+               column("_refcount", "_count", size=4, signed=True), column("flags"), strict=True)
 
 
-def render(found: Iterable[PageRow], session: Session, options: Options) -> Iterator[str]:
-    """Lay the pages out as crash does."""
+def _array(pages: StructPages, found: PageArray, names: FlagNames, page_size: int) -> Iterator[PageRow]:
+    for fields in _fields(pages, found, page_size):
+        yield PageRow(*fields, names(fields[-1]))
+
+
+_LINES = 1024
+"""Put together at a time."""
+
+
+def render(found: Iterable[PageArray], session: Session, options: Options) -> Iterator[str]:
+    """Lay the pages out as crash does, many lines at a time."""
     yield "      PAGE       PHYSICAL      MAPPING       INDEX CNT FLAGS"
-    for row in found:
-        yield (f"{row.page:016x} {row.physical:8x} {row.mapping:16x} {row.index:8x} {row.count:2} {row.flags:x}"
-               f"{' ' if row.names else ''}{row.names}")
+    pages, names = StructPages(session.prog, session.arrays), FlagNames(session.prog)
+    shown: dict[int, str] = {}
+    for array in found:
+        lines = []
+        for page, physical, mapping, index, count, flags in _fields(pages, array, session.arrays.page_size):
+            text = shown.get(flags)
+            if text is None:
+                text = shown[flags] = f"{flags:x} {names(flags)}".rstrip()
+            lines.append(f"{page:016x} {physical:8x} {mapping:16x} {index:8x} {count:2} {text}")
+            if len(lines) == _LINES:
+                yield "\n".join(lines)
+                lines.clear()
+        if lines:
+            yield "\n".join(lines)
 
 
 def member_rows(session: Session, options: Options) -> Iterator[MemberRow]:
