@@ -13,7 +13,7 @@ from drgn.helpers.linux.slab import for_each_slab_cache
 import lab
 from brokendump import Broken
 from console import Console, kernel_of
-from kdumpy.crash.memory.slabs import Cache
+from kdumpy.crash.memory.slabvalues import Cache
 
 
 @pytest.fixture(params=lab.KERNELS)

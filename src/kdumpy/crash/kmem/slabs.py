@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdumpy.crash.command import Options
-from kdumpy.crash.memory.slabs import Cache, CpuSlab, Slabs
+from kdumpy.crash.memory.slabs import Slabs
+from kdumpy.crash.memory.slabvalues import Cache, CpuSlab
 from kdumpy.crash.session import Session
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.errors import NotInDump, UsageError

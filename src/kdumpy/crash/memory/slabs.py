@@ -6,7 +6,6 @@ may be the thing that is broken. Source: mm/slub.c, mm/slab.h.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from functools import cached_property
 
 import drgn
@@ -18,7 +17,9 @@ from drgn.helpers.linux.slab import for_each_slab_cache
 from numpy.typing import NDArray
 
 from kdumpy.crash.memory.arrays import Arrays
+from kdumpy.crash.memory.bits import bit_place, has_bits
 from kdumpy.crash.memory.pages import PageArray, StructPages
+from kdumpy.crash.memory.slabvalues import Cache, CpuSlab, Heads, Objects
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.errors import DamagedDump, NotInDump
 
@@ -28,74 +29,6 @@ _BATCH_BYTES = 8 << 20
 _PAGE_TYPE_SLAB = 0xf5
 """PGTY_slab, where VMCOREINFO does not tell. Source: include/linux/page-flags.h, enum pagetype (6.12)."""
 _MOST_CACHES = 100_000
-
-
-@dataclass(frozen=True)
-class Cache:
-    """A struct kmem_cache."""
-
-    address: int
-    name: str
-    object_size: int
-    """Bytes that the user asked for."""
-    size: int
-    """Bytes from one object to the next."""
-    offset: int
-    """Where in a free object the pointer to the next stands."""
-    random: int | None
-    """What these pointers are mixed with (CONFIG_SLAB_FREELIST_HARDENED); None without."""
-    red_left_pad: int
-    """Bytes before the first object."""
-    slab_bytes: int
-    """Bytes of a slab, as new ones are made."""
-
-
-@dataclass(frozen=True)
-class CpuSlab:
-    """What a CPU keeps of a cache for itself."""
-
-    cpu: int
-    address: int
-    """Of its struct kmem_cache_cpu, or slub_percpu_sheaves."""
-    slab: int
-    """Address of the struct slab in use; 0 for none."""
-    free: tuple[int, ...]
-    """Free objects of that slab, or in the CPU's sheaves."""
-    partial: tuple[int, ...]
-    """Addresses of its partial slabs."""
-    problem: str
-
-
-@dataclass(frozen=True)
-class Heads:
-    """Every slab of the machine; all arrays have the shape (n,)."""
-
-    slab: NDArray[np.uint64]
-    """Address of its struct slab (struct page)."""
-    memory: NDArray[np.uint64]
-    """Address of its first byte, in the direct map."""
-    cache: NDArray[np.uint64]
-    """Address of its kmem_cache."""
-    freelist: NDArray[np.uint64]
-    inuse: NDArray[np.int64]
-    objects: NDArray[np.int64]
-    node: NDArray[np.int64]
-    frozen: NDArray[np.bool_]
-    unreadable: int
-    """Struct pages that the dump does not hold."""
-
-    def of(self, cache: int) -> NDArray[np.int64]:
-        """Return the rows of one cache's slabs."""
-        return np.flatnonzero(self.cache == np.uint64(cache))
-
-
-@dataclass
-class Objects:
-    """The objects of some slabs of one cache."""
-
-    free: NDArray[np.bool_]
-    """Shape (n, objects): on the slab's own list of free objects."""
-    problems: list[str] = field(default_factory=list)
 
 
 class Slabs:
@@ -411,31 +344,3 @@ class Slabs:
 
     def _named(self, cache: Cache, row: int, text: str) -> str:
         return f"{cache.name}: slab {int(self.heads.slab[row]):016x}: {text}"
-
-
-def has_bits(made: drgn.Type, name: str) -> bool:
-    """Whether a structure has a member, in an unnamed part of it too."""
-    try:
-        bit_place(made, name)
-    except NotInDump:
-        return False
-    return True
-
-
-def bit_place(made: drgn.Type, name: str = "") -> tuple[int, int]:
-    """Return (first bit, bits) of a member; of an unnamed part's member too.
-
-    Raises:
-        NotInDump: there is none.
-    """
-    for member in made.members or ():
-        if member.name == name:
-            size = member.bit_field_size
-            return member.bit_offset, size if size is not None else 8 * drgn.sizeof(member.type)
-        if member.name is None:
-            try:
-                start, bits = bit_place(member.type, name)
-            except NotInDump:
-                continue
-            return member.bit_offset + start, bits
-    raise NotInDump(f"{made.type_name()} has no member {name!r}")
