@@ -158,7 +158,10 @@ def test_the_cpu_that_holds_a_grace_period_up() -> None:
         spinning = [cpu.number for cpu in kernel.cpus if any(frame.function == "flaky_spin_irqs_off"
                                                              for frame in cpu.stack.frames)]
         assert spinning
-        assert set(Waiters(kernel)._late_cpus()) == set(spinning)
+        late = set(Waiters(kernel)._late_cpus())
+        # Or the spinning CPU starves the grace period's own thread, when all CPUs have been through.
+        starved = any("All QSes seen" in record.text for record in kernel.log)
+        assert late == (set() if starved else set(spinning))
         found = Waiters(kernel).of(kernel.task_object(sleeper(kernel, "kauditd").address), "RCU", (0, ()))
         assert found is not None
         assert found.owner is not None

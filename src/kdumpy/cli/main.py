@@ -92,7 +92,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown:                         # told by the command's own parser, whose --help explains it
         arguments.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
-        _limit_memory()
+        if argv is None:                # a caller's process is not ours to limit
+            _limit_memory()
         code: int = load(arguments.command).run(arguments)
         sys.stdout.flush()
         return code

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+
 import pytest
 
 from kdumpy.cli.main import main
@@ -12,7 +14,8 @@ from kdumpy.errors import DamagedDump
 def test_a_memory_limit_that_is_no_size_is_wrong_usage(asked: str, monkeypatch: pytest.MonkeyPatch,
                                                        capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("KDUMPY_MEMORY_LIMIT", asked)
-    assert main(("log", "/nonexistent")) == 2
+    monkeypatch.setattr("sys.argv", ["kdumpy", "log", "/nonexistent"])
+    assert main() == 2
     assert "KDUMPY_MEMORY_LIMIT" in capsys.readouterr().err
 
 
@@ -21,7 +24,6 @@ def test_an_error_cannot_command_the_terminal(monkeypatch: pytest.MonkeyPatch,
     def run(arguments: object) -> int:
         raise DamagedDump("bad \x1b]0;pwned\x07\x1b[31m name", where="vmcore")
 
-    monkeypatch.setenv("KDUMPY_MEMORY_LIMIT", "8G")
     monkeypatch.setattr("kdumpy.cli.info.run", run)
     assert main(("info", "vmcore")) == 1
     error = capsys.readouterr().err
@@ -35,3 +37,9 @@ def test_an_argument_too_many_points_to_the_command_s_own_help(capsys: pytest.Ca
         main(("report", "vmcore", "another"))
     assert ended.value.code == 2
     assert "kdumpy report --help" in capsys.readouterr().err
+
+
+def test_a_caller_s_process_is_not_limited() -> None:
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    assert main(("log", "/nonexistent")) == 3
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
