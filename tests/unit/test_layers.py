@@ -13,7 +13,7 @@ MAY_IMPORT = {
     "dumpfile": {"numpy", "zstandard", "lzallright", "cramjam", "isal"},
     "capture": {"dumpfile", "numpy", "zstandard"},
     "image": {"zstandard"},
-    "host": {"image"},
+    "host": {"image", "capture"},
     "vm": {"image"},
     "debuginfo": {"drgn"},
     "kernel": {"debuginfo", "dumpfile", "drgn", "numpy"},

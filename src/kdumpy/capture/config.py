@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 import tomllib
-import types
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_origin, get_type_hints
+from typing import Any
 
+from kdumpy.capture import declared
+from kdumpy.capture.declared import key, wrong
 from kdumpy.errors import HostError, KdumpyError, UsageError
 
 DEFAULT_PATH = Path("/etc/kdumpy-capture.toml")
@@ -26,69 +27,51 @@ _HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
 _AGE = re.compile(r"age1[02-9a-z]{50,2000}")
 
 
-def _key(doc: str, default: Any = MISSING, **limits: Any) -> Any:
-    """Declare one key of the file; `doc` is what the sample and the documentation say of it."""
-    metadata = types.MappingProxyType({"doc": doc, **limits})
-    return field(metadata=metadata) if default is MISSING else field(default=default, metadata=metadata)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaptureConfig:
     """The file's keys. Each is checked on its own, then against the others; `UsageError` names the key."""
 
-    targets: tuple[str, ...] = _key("where to save, in order of preference: a directory (`/var/crash`), "
+    targets: tuple[str, ...] = key("where to save, in order of preference: a directory (`/var/crash`), "
                                     "`disk:UUID=…/dir`, `nfs://host/export`, `ssh://user@host/dir`, `raw:/dev/…`, "
                                     "`https://host/path`")
-    level: int = _key("which pages to leave out (the sum of 1 zero, 2 and 4 page cache, 8 user, 16 free)", 31,
+    level: int = key("which pages to leave out (the sum of 1 zero, 2 and 4 page cache, 8 user, 16 free)", 31,
                       least=0, most=31)
-    compress: str = _key("how pages are packed: zstd, lzo, zlib, snappy or none", "zstd", choices=COMPRESSIONS)
-    format: str = _key("kdump (compressed, page by page) or elf", "kdump", choices=FORMATS)
-    workers: int = _key("processes that pack pages; 0: one a CPU", 0, least=0, most=1024)
-    sha256: bool = _key("write the dump's SHA-256 beside it, as `sha256sum -c` reads it", False)
-    encrypt: str = _key("public key that dump and log are encrypted to: `age1…`, or `gpg:FILE` with a GnuPG "
+    compress: str = key("how pages are packed: zstd, lzo, zlib, snappy or none", "zstd", choices=COMPRESSIONS)
+    format: str = key("kdump (compressed, page by page) or elf", "kdump", choices=FORMATS)
+    workers: int = key("processes that pack pages; 0: one a CPU", 0, least=0, most=1024)
+    sha256: bool = key("write the dump's SHA-256 beside it, as `sha256sum -c` reads it", False)
+    encrypt: str = key("public key that dump and log are encrypted to: `age1…`, or `gpg:FILE` with a GnuPG "
                         "public key; empty: not encrypted", "")
-    time_budget_s: int = _key("seconds after which the capture ends with what it has; 0: no limit", 0, least=0)
-    device_wait_s: int = _key("seconds to wait for a disk or a server to appear", 60, least=0, most=86400)
-    path_name: str = _key("name of the machine in the directory's name; empty: the crashed kernel's own host name", "")
-    final_action: str = _key("what follows the capture: reboot, poweroff, halt or shell", "reboot",
+    time_budget_s: int = key("seconds after which the capture ends with what it has; 0: no limit", 0, least=0)
+    device_wait_s: int = key("seconds to wait for a disk or a server to appear", 60, least=0, most=86400)
+    path_name: str = key("name of the machine in the directory's name; empty: the crashed kernel's own host name", "")
+    final_action: str = key("what follows the capture: reboot, poweroff, halt or shell", "reboot",
                              choices=FINAL_ACTIONS)
-    nfs_options: str = _key("mount options for nfs targets, `vers=…` among them", "soft,timeo=150,retrans=4")
-    raw_overwrite: bool = _key("let raw targets overwrite a device that holds something else", False)
-    ssh_key: str = _key("private key for ssh targets (a file in the image)", "")
-    ssh_known_hosts: str = _key("known_hosts file for ssh targets; an unknown host is refused", "")
-    http_token_file: str = _key("file whose contents are sent to http targets as `Authorization: Bearer`", "")
-    http_ca: str = _key("certificates (PEM) that https servers are checked against; empty: the system's", "")
+    nfs_options: str = key("mount options for nfs targets, `vers=…` among them", "soft,timeo=150,retrans=4")
+    raw_overwrite: bool = key("let raw targets overwrite a device that holds something else", False)
+    ssh_key: str = key("private key for ssh targets (a file in the image)", "")
+    ssh_known_hosts: str = key("known_hosts file for ssh targets; an unknown host is refused", "")
+    http_token_file: str = key("file whose contents are sent to http targets as `Authorization: Bearer`", "")
+    http_ca: str = key("certificates (PEM) that https servers are checked against; empty: the system's", "")
 
     def __post_init__(self) -> None:
         """Check all keys."""
-        for key in fields(self):
-            self._check_value(key.name, getattr(self, key.name), key.metadata)
+        declared.check(self)
         if not self.targets:
-            raise _wrong("targets", "is empty", "name at least one, such as /var/crash")
+            raise wrong("targets", "is empty", "name at least one, such as /var/crash")
         if self.path_name and not _HOST.fullmatch(self.path_name):
-            raise _wrong("path_name", f"is {self.path_name!r}",
+            raise wrong("path_name", f"is {self.path_name!r}",
                          "letters, digits, dots, dashes and underscores are right")
         self._check_encryption()
         self._check_targets()
-
-    @staticmethod
-    def _check_value(name: str, value: Any, limits: Mapping[str, Any]) -> None:
-        if "choices" in limits and value not in limits["choices"]:
-            known = limits["choices"]
-            raise _wrong(name, f"is {value!r}", f"{nearest(value, known)}known: {', '.join(known)}")
-        least, most = limits.get("least"), limits.get("most")
-        if (least is not None and value < least) or (most is not None and value > most):
-            raise _wrong(name, f"is {value}", f"from {least} to {most} is right" if most else f"{least} is the least")
-        if isinstance(value, str) and any(ord(letter) < 32 for letter in value):
-            raise _wrong(name, "holds control characters", "write it in one line")
 
     def _check_encryption(self) -> None:
         if not self.encrypt or (self.encrypt.startswith("gpg:") and len(self.encrypt) > 4):
             return
         if self.encrypt.upper().startswith("AGE-SECRET-KEY-"):
-            raise _wrong("encrypt", "is a private key", "it may not lie in the image; give the public one, age1…")
+            raise wrong("encrypt", "is a private key", "it may not lie in the image; give the public one, age1…")
         if not _AGE.fullmatch(self.encrypt):
-            raise _wrong("encrypt", f"is {self.encrypt[:20]!r}",
+            raise wrong("encrypt", f"is {self.encrypt[:20]!r}",
                          "an age public key starts with age1; for GnuPG: gpg:FILE")
 
     def _check_targets(self) -> None:
@@ -124,52 +107,9 @@ def parse(text: str, *, where: str = "configuration") -> CaptureConfig:
 
 def from_values(values: Mapping[str, Any]) -> CaptureConfig:
     """Make a configuration of plain values, as TOML or JSON gives them."""
-    hints = get_type_hints(CaptureConfig)
-    for name, value in values.items():
-        if name not in hints:
-            raise UsageError(f"there is no key {name!r}", mend=f"{nearest(name, hints)}known: {', '.join(hints)}")
-        kind: Any = get_origin(hints[name]) or hints[name]
-        if kind is tuple:
-            if not isinstance(value, list | tuple) or not all(isinstance(one, str) for one in value):
-                raise _wrong(name, f"is {value!r}", 'a list of texts is right: ["…", "…"]')
-        elif type(value) is not kind:
-            named = {int: "a number", str: 'a text in "…"', bool: "true or false"}[kind]
-            raise _wrong(name, f"is {value!r}", f"{named} is right")
-    if "targets" not in values:
-        raise _wrong("targets", "is missing", 'name at least one: targets = ["/var/crash"]')
-    settings: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value
-                                for name, value in values.items()}
-    return CaptureConfig(**settings)
+    return declared.from_values(CaptureConfig, values)
 
 
 def render(config: CaptureConfig, *, documented: bool = False) -> str:
     """Return a configuration as TOML, which `parse` reads back; with each key's meaning above it if wanted."""
-    lines = []
-    for key in fields(config):
-        if documented:
-            lines.append(f"# {key.metadata['doc']}")
-        lines.append(f"{key.name} = {_toml(getattr(config, key.name))}")
-    return "\n".join(lines) + "\n"
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, str):
-        # No control characters are let in (__post_init__): quote and backslash are all that needs care.
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    return "[" + ", ".join(map(_toml, value)) + "]"
-
-
-def nearest(word: str, known: Any) -> str:
-    """Return a hint for a word that is not known: `did you mean level? `, or nothing."""
-    import difflib  # only where something is wrong
-
-    found = difflib.get_close_matches(str(word), list(known), n=1)
-    return f"did you mean {found[0]}? " if found else ""
-
-
-def _wrong(key: str, what: str, mend: str) -> UsageError:
-    return UsageError(f"{key} {what}", mend=mend)
+    return declared.render(config, documented=documented)

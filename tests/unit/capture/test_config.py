@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kdumpy.capture import config
+from kdumpy.capture import config, declared
 from kdumpy.capture.config import CaptureConfig, from_values, load, parse, render
 from kdumpy.errors import HostError, UsageError
 
@@ -74,11 +74,11 @@ def test_every_key_is_documented() -> None:
 
 
 def test_the_image_can_check_a_configuration_without_numpy() -> None:
-    code = ("import sys; from kdumpy.capture import config; config.parse('targets = [\"/var/crash\"]'); "
+    code = ("import sys; from kdumpy.capture import config, declared; config.parse('targets = [\"/var/crash\"]'); "
             "sys.exit(bool({'numpy', 'subprocess', 'difflib', 'ssl'} & set(sys.modules)))")
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_the_nearest_name_is_offered_only_when_one_is_near() -> None:
-    assert config.nearest("targts", ["targets", "level"]) == "did you mean targets? "
-    assert config.nearest("xyz", ["targets", "level"]) == ""
+    assert declared.nearest("targts", ["targets", "level"]) == "did you mean targets? "
+    assert declared.nearest("xyz", ["targets", "level"]) == ""

@@ -26,7 +26,7 @@ def _module_of(url: str) -> str:
     if url.startswith("/"):
         return "directory"
     if not colon or scheme not in SCHEMES:
-        from kdumpy.capture.config import nearest
+        from kdumpy.capture.declared import nearest
 
         raise UsageError(f"no such kind of target: {url!r}",
                          mend=f"{nearest(scheme, SCHEMES)}known: a directory's path, {', '.join(SCHEMES)}")
