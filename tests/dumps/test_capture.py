@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -179,6 +181,20 @@ def test_a_page_that_cannot_be_read_costs_that_page(origin: Dump, tmp_path: Path
         assert np.array_equal(copy.read_pages(others), origin.read_pages(others))
         with pytest.raises(Exception, match="never written"):
             copy.read_pages([bad])
+
+
+@pytest.mark.parametrize("form", ["kdump", "elf"])
+def test_a_dump_that_lacks_a_page_says_that_it_is_incomplete(origin: Dump, tmp_path: Path,
+                                                             form: Literal["kdump", "elf"]) -> None:
+    bad = pfns_of(origin)[2000]
+    for name, source in (("whole", origin), ("holed", HoleyDump(origin, bad))):
+        with FileSink(tmp_path / name) as sink:
+            save(source, sink, replace(ALL, format=form))  # type: ignore[arg-type]
+    with open_dump(tmp_path / "whole") as whole, open_dump(tmp_path / "holed") as holed:
+        assert not whole.incomplete
+        assert holed.incomplete
+        assert health(whole).state is State.COMPLETE
+        assert health(holed).state is State.INCOMPLETE
 
 
 def test_progress_ends_with_all_pages(origin: Dump, tmp_path: Path) -> None:

@@ -41,7 +41,10 @@ class Output(Protocol):
         """Write a batch whose first page is the rank-th one kept; return how many pages it had."""
 
     def finish(self) -> None:
-        """Write what can be known only now, and take the mark away that says incomplete."""
+        """Write what can be known only now, and take the mark away that says incomplete.
+
+        The mark stays where pages were unreadable: what the dump lacks, its readers are told.
+        """
 
 
 class KdumpOutput:
@@ -126,8 +129,8 @@ class KdumpOutput:
         flags[rows] = self._named_flags[places]
 
     def finish(self) -> None:
-        """Take the mark away."""
-        self._writer.finish()
+        """Take the mark away, unless pages could not be read."""
+        self._writer.finish(incomplete=bool(self.unreadable))
 
 
 class ElfOutput:
@@ -164,7 +167,7 @@ class ElfOutput:
         return batch.pages
 
     def finish(self) -> None:
-        """Make the file as long as it says, and take the mark away."""
+        """Make the file as long as it says, and take the mark away, unless pages could not be read."""
         if not self._tail and self._pages:
             self._sink.write_at(self.end - 1, b"\0")
         self._writer.finish(incomplete=bool(self.unreadable))
