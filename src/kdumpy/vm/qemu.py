@@ -81,13 +81,16 @@ class Hardware:
     """What a guest is made of."""
 
     kernel: Path
-    initrd: Path
+    """What is booted; with `firmware` only what KVM is tried with."""
+    initrd: Path | None
     cmdline: str
     memory_mib: int
     cpus: int = 2
     disks: tuple[Disk, ...] = ()
     extra: tuple[str, ...] = field(default=())
     """Further arguments for QEMU."""
+    firmware: bool = False
+    """Boot as a real machine does, from the first disk by its boot loader; a reboot is one and does not end it."""
 
 
 class Machine:
@@ -111,10 +114,12 @@ class Machine:
                    # QEMU 7.2 emulates AVX2 wrongly: numpy's argsort comes out unsorted.
                    "-cpu", "max,avx2=off" if kind == "tcg" else "host",
                    "-m", str(hardware.memory_mib), "-smp", str(hardware.cpus),
-                   "-display", "none", "-nodefaults", "-no-reboot", "-qmp", "stdio",
-                   "-chardev", f"file,id=console,path={self.console}", "-serial", "chardev:console",
-                   "-kernel", str(hardware.kernel), "-initrd", str(hardware.initrd),
-                   "-append", hardware.cmdline]
+                   "-display", "none", "-nodefaults", "-qmp", "stdio",
+                   "-chardev", f"file,id=console,path={self.console}", "-serial", "chardev:console"]
+        if not hardware.firmware:
+            command += ["-no-reboot", "-kernel", str(hardware.kernel), "-append", hardware.cmdline]
+        if hardware.initrd is not None:
+            command += ["-initrd", str(hardware.initrd)]
         for disk in hardware.disks:
             # A guest's disk lives a minute: what it flushes need not reach the platter.
             command += ["-drive", f"file={disk.path},if=none,id={disk.serial},format=raw,cache=unsafe",
