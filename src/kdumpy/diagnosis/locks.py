@@ -20,6 +20,7 @@ from drgn.helpers.linux.locking import mutex_owner, rwsem_owner
 
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.diagnosis import memory
+from kdumpy.diagnosis.waiterlists import THREAD_SIZE, list_head, ring
 from kdumpy.diagnosis.waiting import Waiters, kind_of
 from kdumpy.kernel import Kernel, Stack, Task
 from kdumpy.kernel.tasks import task_objects, task_value
@@ -28,12 +29,8 @@ MOST_TASKS = 50_000
 """Tasks whose state is looked at."""
 MOST_BLOCKED = 64
 """Blocked tasks whose stacks are unwound."""
-MOST_WAITERS = 4096
-"""Waiters of one lock; a list that is longer goes in circles."""
 _UNINTERRUPTIBLE, _NOLOAD = 0x2, 0x400
 """include/linux/sched.h; the same since 4.14 (_NOLOAD marks idle kernel threads, which ps shows as I)."""
-_THREAD_SIZE = 16384
-"""THREAD_SIZE of x86-64 and arm64 without KASAN, in bytes."""
 _LOCKS = ("mutex", "rw_semaphore")
 _DEEPEST = 8
 _READER_OWNED = 0x1
@@ -249,7 +246,7 @@ class Waits:
         waiters = [begin + 8 * number - offset for number, word in enumerate(words) if word == task.value_()]
         if lock.has_member("wait_list"):
             for address in waiters:
-                head = self._list_head(address, offset)
+                head = list_head(self.kernel, address, offset)
                 if head:
                     return int(head - drgn.offsetof(lock, "wait_list"))
             return 0
@@ -264,14 +261,14 @@ class Waits:
 
         The lock has no list head, but a pointer to its first waiter, since 7.1.
         """
-        ring = set(waiters)
+        nodes = set(waiters)
         for address in waiters:
-            ring.update(self._ring(address))
+            nodes.update(ring(self.prog, address))
         offset = drgn.offsetof(lock, "first_waiter")
         for word in dict.fromkeys(words):
             if word >= memory.KERNEL_BEGIN or word >> 56 == 0xFF:
                 try:
-                    if self.prog.read_u64(word + offset) in ring:
+                    if self.prog.read_u64(word + offset) in nodes:
                         return word
                 except drgn.FaultError:
                     continue
@@ -280,7 +277,7 @@ class Waits:
     def _stack_words(self, task: drgn.Object) -> tuple[int, tuple[int, ...]]:
         """Return (address, words) of the part of a sleeping task's stack that is in use."""
         begin = task.stack.value_()
-        end = begin + _THREAD_SIZE
+        end = begin + THREAD_SIZE
         thread = task.thread
         made = thread.type_
         sp = thread.sp.value_() if made.has_member("sp") else thread.cpu_context.sp.value_()
@@ -288,29 +285,3 @@ class Waits:
             sp = begin
         sp -= sp % 8
         return sp, struct.unpack(f"<{(end - sp) // 8}Q", self.prog.read(sp, end - sp))
-
-    def _ring(self, address: int) -> Iterator[int]:
-        """Yield the nodes of a list, from the one behind `address`; ends where it is damaged."""
-        node, seen = address, {address}
-        for _ in range(MOST_WAITERS):
-            try:
-                following = self.prog.read_u64(node)
-                if self.prog.read_u64(following + 8) != node or following in seen:
-                    return
-            except drgn.FaultError:             # no list: the word on the stack was something else's
-                return
-            yield following
-            seen.add(following)
-            node = following
-
-    def _list_head(self, address: int, task_offset: int) -> int:
-        """Follow a waiter's list to the one node that is not on the stack of its own task; 0 if there is none."""
-        return next((node for node in self._ring(address) if not self._is_waiter(node, task_offset)), 0)
-
-    def _is_waiter(self, node: int, task_offset: int) -> bool:
-        try:
-            task = self.kernel.task_object(self.prog.read_u64(node + task_offset))
-            stack = task.stack.value_()
-        except drgn.FaultError:
-            return False
-        return bool(stack <= node < stack + _THREAD_SIZE)

@@ -16,12 +16,12 @@ from typing import NamedTuple
 import drgn
 
 from kdumpy.debuginfo.reading import READ_ERRORS
+from kdumpy.diagnosis.waiterlists import list_head, ring
 from kdumpy.kernel import Kernel, Stack, Task
 from kdumpy.kernel.tasks import task_objects, task_value
 
 _DEEPEST = 14
 """Frames in which the kind of wait is looked for."""
-_MOST_NODES = 4096
 _MOST_WORKERS = 10_000
 _PF_WQ_WORKER = 0x20
 """include/linux/sched.h; the same since 2.6.36."""
@@ -118,7 +118,7 @@ class Waiters:
         waiter, made = self.prog.type("struct semaphore_waiter"), self.prog.type("struct semaphore")
         offset = drgn.offsetof(waiter, "task")
         for place in self._places(task, words, offset):
-            head = self._head(place, offset)
+            head = list_head(self.kernel, place, offset)
             if head:
                 return Waited("semaphore", head - drgn.offsetof(made, "wait_list"))
         return None
@@ -127,7 +127,7 @@ class Waiters:
         waiter, made = self.prog.type("struct swait_queue"), self.prog.type("struct completion")
         offset, link = drgn.offsetof(waiter, "task"), drgn.offsetof(waiter, "task_list")
         for place in self._places(task, words, offset):
-            head = self._head(place + link, offset - link)
+            head = list_head(self.kernel, place + link, offset - link)
             if head:
                 return Waited("completion", head - drgn.offsetof(made, "wait.task_list"))
         return None
@@ -146,7 +146,7 @@ class Waiters:
         made, head = self.prog.type("struct wait_queue_entry"), self.prog.type("struct wait_queue_head")
         link, function = drgn.offsetof(made, "entry"), drgn.offsetof(made, "func")
         for place, _ in self._entries(task, words):
-            for node in self._ring(place + link):
+            for node in ring(self.prog, place + link):
                 # A wait queue's own head has its lock there, and not the address of a function.
                 if self.prog.read_u64(node - link + function) not in (self.kernel.debuginfo.text or ()):
                     return Waited("wait queue", node - drgn.offsetof(head, "head"))
@@ -178,12 +178,12 @@ class Waiters:
         made = self.prog.type("struct wq_barrier")
         for place in self._places(task, words, drgn.offsetof(made, "task")):
             link = place + drgn.offsetof(made, "work.entry")
-            ring = set(self._ring(link))
-            if not ring:
+            nodes = set(ring(self.prog, link))
+            if not nodes:
                 continue
             for worker in self._workers():
                 scheduled = worker.scheduled.address_of_().value_()
-                if scheduled in ring:
+                if scheduled in nodes:
                     running = int(worker.current_func.value_())
                     name = self._symbol(running)
                     return Waited("work", int(worker.current_work.value_()), task_value(worker.task), True,
@@ -232,29 +232,3 @@ class Waiters:
             for bit in range(_LEAF_BITS):
                 if late >> bit & 1:
                     yield first + bit
-
-    def _ring(self, address: int) -> Iterator[int]:
-        """Yield the nodes of a list, from the one behind `address`; ends where it is damaged."""
-        node, seen = address, {address}
-        for _ in range(_MOST_NODES):
-            try:
-                following = self.prog.read_u64(node)
-                if self.prog.read_u64(following + 8) != node or following in seen:
-                    return
-            except drgn.FaultError:
-                return
-            yield following
-            seen.add(following)
-            node = following
-
-    def _head(self, link: int, task_offset: int) -> int:
-        """Follow a waiter's list to the one node that is no waiter; 0 where there is none."""
-        return next((node for node in self._ring(link) if not self._is_waiter(node, task_offset)), 0)
-
-    def _is_waiter(self, node: int, task_offset: int) -> bool:
-        try:
-            task = self.kernel.task_object(self.prog.read_u64(node + task_offset))
-            stack = task.stack.value_()
-        except drgn.FaultError:
-            return False
-        return bool(stack <= node < stack + 16384)
