@@ -8,8 +8,7 @@ from collections.abc import Iterator, Sequence
 import drgn
 
 from kdumpy.crash.command import Arg, Line, Options, TextCommand
-from kdumpy.crash.commands.struct import find_type, struct_text
-from kdumpy.crash.commands.tree import offset_of
+from kdumpy.crash.commands.struct import find_type, offset_of, struct_text
 from kdumpy.crash.session import Session
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.errors import DamagedDump

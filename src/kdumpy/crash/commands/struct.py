@@ -83,7 +83,7 @@ class Struct(Command[StructRow]):
         count = _count(options.count_option or options.count)
         step = -size if count < 0 else size
         for cpu, start in _addresses(session, options.address):
-            start -= _within(session, options.within)
+            start -= offset_of(session, options.within)
             for number in range(abs(count)):
                 yield self._at(session, made, wanted, start + number * step, cpu, options)
 
@@ -250,8 +250,13 @@ def _addresses(session: Session, text: str) -> Iterator[tuple[int | None, int]]:
         yield cpu, per_cpu_ptr(pointer, cpu).value_()
 
 
-def _within(session: Session, text: str | None) -> int:
-    if text is None:
+def offset_of(session: Session, text: str | None) -> int:
+    """Return an offset that is given in bytes or as STRUCT.MEMBER; 0 where none is given.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if not text:
         return 0
     if "." in text:
         name, _, member = text.partition(".")

@@ -9,7 +9,7 @@ import drgn
 from drgn.helpers.linux.xarray import xa_for_each
 
 from kdumpy.crash.command import Arg, Command, Options
-from kdumpy.crash.commands.struct import find_type, struct_text
+from kdumpy.crash.commands.struct import find_type, offset_of, struct_text
 from kdumpy.crash.session import Session
 from kdumpy.errors import DamagedDump, UsageError
 
@@ -109,23 +109,6 @@ class _Shown:
             return ""
         value = drgn.Object(self.session.prog, self.type, address=address)
         return struct_text(self.session, value, self.members, self.radix)
-
-
-def offset_of(session: Session, text: str | None) -> int:
-    """Return an offset that is given in bytes or as STRUCT.MEMBER.
-
-    Raises:
-        UsageError: it is neither.
-    """
-    if not text:
-        return 0
-    if "." in text:
-        name, _, member = text.partition(".")
-        return int(drgn.offsetof(find_type(session, name), member))
-    try:
-        return int(text, 0)
-    except ValueError:
-        raise UsageError(f"{text!r} is no offset", mend="bytes, or STRUCT.MEMBER") from None
 
 
 def _red_black(session: Session, node: int, position: str, linear: bool) -> Iterator[tuple[int, str]]:
