@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 
 def human_bytes(size: int) -> str:
     """Return a size in bytes as text with a binary unit: `1536` -> `1.5 KiB`."""
@@ -24,6 +26,16 @@ def human_seconds(seconds: float) -> str:
     if days:
         return f"{days} day{'s' if days > 1 else ''} {clock}"
     return clock
+
+
+def human_time(seconds: int | None) -> str:
+    """Return a time (seconds since 1970) as a date in UTC; empty where unknown, the number where no year has it."""
+    if seconds is None:
+        return ""
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
+    except (ValueError, OverflowError, OSError):
+        return str(seconds)
 
 
 def address(value: int) -> str:

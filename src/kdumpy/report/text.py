@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shlex
-import time
 from itertools import groupby
 
 from kdumpy.diagnosis.facts.findings import Severity
 from kdumpy.diagnosis.model import BlockedFacts, Confidence, Diagnosis, Health, TaskFacts
 from kdumpy.report.layout import Page, Style
-from kdumpy.units import human_bytes, human_seconds
+from kdumpy.units import human_bytes, human_seconds, human_time
 
 _CONFIDENCE = {
     Confidence.CERTAIN: ("certain", Style.GOOD),
@@ -92,7 +91,7 @@ def _trust(page: Page, diagnosis: Diagnosis) -> None:
 def _more(page: Page, diagnosis: Diagnosis) -> None:
     """Say what the machine was, and how to see the rest."""
     system, path = diagnosis.system, shlex.quote(diagnosis.dump.path)
-    when = _time(system.panic_time)
+    when = human_time(system.panic_time)
     parts = (system.release or "", f"host {system.hostname}" if system.hostname else "",
              f"{'taken' if diagnosis.verdict.cause == 'none' else 'crashed'} {when}" if when else "",
              f"up {human_seconds(system.uptime_s)}".replace(".0 s", " s") if system.uptime_s is not None else "")
@@ -228,7 +227,7 @@ def _system(page: Page, diagnosis: Diagnosis) -> None:
     page.facts((
         ("kernel", " ".join(part for part in (system.release, system.version, system.machine) if part)),
         ("host", system.hostname or ""),
-        ("taken" if diagnosis.verdict.cause == "none" else "crashed", _time(system.panic_time)),
+        ("taken" if diagnosis.verdict.cause == "none" else "crashed", human_time(system.panic_time)),
         # The kernel's own count is of whole seconds.
         ("uptime", human_seconds(system.uptime_s).replace(".0 s", " s") if system.uptime_s is not None else ""),
         ("hardware", ", ".join(part for part in (
@@ -264,12 +263,3 @@ def _log(page: Page, diagnosis: Diagnosis) -> None:
 
 def _task(task: TaskFacts) -> str:
     return f"{task.comm} (pid {task.pid})"
-
-
-def _time(seconds: int | None) -> str:
-    if seconds is None:
-        return ""
-    try:
-        return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
-    except (ValueError, OverflowError, OSError):
-        return str(seconds)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from kdumpy.diagnosis.details.code import whole_register
 from kdumpy.diagnosis.model import Confidence, CpuFacts, Diagnosis, FrameFacts, Health, TaskFacts, as_json
 from kdumpy.report import bugreport
 from kdumpy.report.html import timeline, waits
-from kdumpy.units import human_bytes, human_seconds
+from kdumpy.units import human_bytes, human_seconds, human_time
 
 CONFIDENCE = {Confidence.CERTAIN: (3, "certain", "The evidence excludes other causes."),
               Confidence.LIKELY: (2, "likely", "It fits best, but the evidence does not exclude other causes."),
@@ -96,16 +95,6 @@ def raw(diagnosis: Diagnosis) -> dict[str, Any]:
     return as_json(diagnosis)
 
 
-def when(seconds: int | None) -> str:
-    """Return a time (seconds since 1970) in words; empty where unknown."""
-    if seconds is None:
-        return ""
-    try:
-        return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
-    except (ValueError, OverflowError, OSError):
-        return str(seconds)
-
-
 def uptime(diagnosis: Diagnosis) -> str:
     """Return how long the machine had been up, in words; the kernel's own count is of whole seconds."""
     seconds = diagnosis.system.uptime_s
@@ -137,7 +126,7 @@ def _glance(diagnosis: Diagnosis, details: Details) -> Iterator[tuple[str, str, 
                ", ".join(part for part in place if part))
     up = uptime(diagnosis)
     if system.panic_time or up:
-        yield ("Crashed" if verdict.cause != "none" else "Taken", when(system.panic_time) or "unknown",
+        yield ("Crashed" if verdict.cause != "none" else "Taken", human_time(system.panic_time) or "unknown",
                f"after {up} of uptime" if up else "")
     if system.release:
         size = ", ".join(part for part in (
@@ -342,8 +331,8 @@ def _facts(diagnosis: Diagnosis) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     system, dump, panic, signature = diagnosis.system, diagnosis.dump, diagnosis.panic, diagnosis.signature
     yield "System", [(name, value) for name, value in (
         ("host", system.hostname or ""), ("release", system.release or ""), ("build", system.version or ""),
-        ("machine", system.machine or ""), ("booted", when(system.boot_time)), ("crashed", when(system.panic_time)),
-        ("uptime", uptime(diagnosis)), ("CPUs online", str(system.cpus or "")),
+        ("machine", system.machine or ""), ("booted", human_time(system.boot_time)),
+        ("crashed", human_time(system.panic_time)), ("uptime", uptime(diagnosis)), ("CPUs online", str(system.cpus or "")),
         ("memory", human_bytes(system.memory_bytes) if system.memory_bytes else ""),
         ("load", ", ".join(f"{value:.2f}" for value in system.load)), ("taint", "; ".join(system.taints)),
         ("command line", system.cmdline or "")) if value]
