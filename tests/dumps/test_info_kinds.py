@@ -15,8 +15,11 @@ import pytest
 import lab
 from kdumpy.capture.census import UNSORTED, census
 from kdumpy.capture.memory import memory_of
+from kdumpy.cli.main import main
 from kdumpy.dumpfile import open_dump
+from kdumpy.dumpfile.kdump import KdumpDump
 from kdumpy.dumpfile.vmcoreinfo import VmcoreInfo
+from kdumpy.units import human_bytes
 from kdumpy.vm import laboratory
 from pages import same_pages
 
@@ -121,3 +124,19 @@ def test_what_was_erased_is_told(tmp_path: Path) -> None:
     assert "init_uts_ns.name.nodename size 65" in shown.stdout
     assert json.loads(run("info", tmp_path / "out", "--json").stdout)["erased"][-1] == \
         "erase init_uts_ns.name.nodename size 65"
+
+
+def test_a_time_that_no_clock_shows_is_told_as_a_number(monkeypatch: pytest.MonkeyPatch,
+                                                       capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(KdumpDump, "crash_time", property(lambda _dump: 1 << 62))
+    assert main(("info", str(lab.bundled()))) == 0
+    assert f"crashed  {1 << 62}\n" in capsys.readouterr().out
+
+
+def test_a_deep_look_draws_the_bar_of_the_other_commands(monkeypatch: pytest.MonkeyPatch,
+                                                        capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert main(("info", "--deep", str(lab.bundled()))) == 0
+    drawn = capsys.readouterr().err
+    with open_dump(lab.bundled()) as dump:
+        assert drawn.endswith(f"\r\033[K[{'#' * 30}] 100%  {human_bytes(dump.pages_present * 4096)} read\n")

@@ -14,15 +14,14 @@ Exits with 1 when the dump is incomplete or damaged.
 from __future__ import annotations
 
 import argparse
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kdumpy.cli import progress
 from kdumpy.cli.common import add_json, colourful, print_json
 from kdumpy.errors import KdumpyError
-from kdumpy.units import human_bytes, printable
+from kdumpy.units import human_bytes, human_time, printable
 
 if TYPE_CHECKING:
     from kdumpy.capture.census import Census
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 
 # Source: makedumpfile(8), option -d; the bits add up.
 LEVELS = {1: "zero pages", 2: "page cache", 4: "page cache of private pages", 8: "user data", 16: "free pages"}
-_BAR = 30
 _RANGES = 4
 """Ranges of lost memory that are printed; JSON has all."""
 
@@ -49,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     from kdumpy.dumpfile.health import State, health
 
     with open_dump(arguments.vmcore) as dump:
-        state = health(dump, deep=arguments.deep, progress=_progress() if arguments.deep else None)
+        state = health(dump, deep=arguments.deep, progress=_progress(dump.page_size) if arguments.deep else None)
         found = describe(dump, arguments.vmcore, state)
         lost = _lost(dump) if state.state is not State.COMPLETE else []
         kinds = _kinds(dump)
@@ -130,7 +128,7 @@ def _show(found: dict[str, object], ranges: list[tuple[int, int]]) -> None:
         "version": found["version"],
         "machine": found["machine"],
         "hostname": found["hostname"],
-        "crashed": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(when)) if isinstance(when, int) else None,
+        "crashed": human_time(when) if isinstance(when, int) else None,
         "build id": found["build_id"],
         "CPUs": found["cpus"],
         "page size": found["page_size"],
@@ -189,15 +187,7 @@ def _int(value: object) -> int:
     return value
 
 
-def _progress() -> Callable[[int, int], None] | None:
-    """Return what draws a bar on standard error where that is a terminal."""
-    if not sys.stderr.isatty():
-        return None
-
-    def draw(done: int, total: int) -> None:
-        filled = _BAR * done // max(total, 1)
-        end = "\n" if done >= total else ""
-        bar = f"[{'#' * filled}{' ' * (_BAR - filled)}]"
-        print(f"\r{bar} {done} of {total} pages", end=end, file=sys.stderr, flush=True)
-
-    return draw
+def _progress(unit: int) -> Callable[[int, int], None] | None:
+    """Return what draws a bar for pages of `unit` bytes on standard error; None where that is no terminal."""
+    draw = progress.bar(unit)
+    return (lambda done, total: draw(done, total, 0)) if draw else None
