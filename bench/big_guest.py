@@ -62,7 +62,7 @@ def vmcore(kernel: str = "6.1", say: Callable[[str], None] = lambda line: None) 
 
 def _make(kernel: kernels.Kernel, place: Path, say: Callable[[str], None]) -> None:
     initrd, data, files = (place / name for name in ("initrd", "data.img", "files.img"))
-    guest.build_initramfs(kernel, toolchain.build_driver(kernel), initrd)
+    guest.build_initramfs(kernel, [toolchain.build_driver(kernel)], initrd)
     recipe = f"sysctls=''\narm=''\nbare=''\nas_init=''\ntrigger() {{ {_TRIGGER}\n}}\n"
     image = place / "image"
     guest.make_disk(image, mib=1)

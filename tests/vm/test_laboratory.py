@@ -109,7 +109,7 @@ def test_an_unknown_kernel_or_fault_is_refused() -> None:
 
 def test_a_driver_that_does_not_compile_says_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
     broken = {**toolchain.driver_source(), "flaky_main.c": b"int main(void) { return undeclared_thing; }\n"}
-    monkeypatch.setattr(toolchain, "driver_source", lambda: broken)
+    monkeypatch.setattr(toolchain, "driver_source", lambda name="flaky": broken)
     with pytest.raises(LaboratoryError, match="undeclared_thing"):
         toolchain.build_driver(kernels.get("6.1"))
 

@@ -10,6 +10,7 @@ from kdumpy.errors import KdumpyError
 from kdumpy.units import human_bytes
 from kdumpy.vm import bundle, kernels, laboratory, qemu
 from kdumpy.vm.faults import FAULTS
+from kdumpy.vm.laboratory import KNOWN
 
 EXAMPLES = """examples:
   python -m kdumpy.vm list
@@ -45,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     dump = commands.add_parser("dump", help="make a dump, or find it in the cache, and print its path")
     dump.add_argument("kernel", choices=[*kernels.LINES, "all"], metavar="KERNEL",
                       help=f"one of {', '.join(kernels.LINES)}, or all")
-    dump.add_argument("fault", choices=[*FAULTS, "all"], metavar="FAULT", help="a name of `list`, or all")
+    dump.add_argument("fault", choices=[*KNOWN, "all"], metavar="FAULT", help="a name of `list`, or all")
     dump.add_argument("--fresh", action="store_true", help="make it again")
     dump.set_defaults(run=_dump)
     debug = commands.add_parser("debug", help="fetch a kernel's vmlinux with DWARF and print its path")
@@ -66,7 +67,7 @@ def _say(message: str) -> None:
 
 def _list(options: argparse.Namespace) -> int:
     print(f"{'FAULT':20} {'CAUSE':20} STORY")
-    for fault in FAULTS.values():
+    for fault in KNOWN.values():
         print(f"{fault.name:20} {fault.cause:20} {fault.story}")
     return 0
 
@@ -86,7 +87,7 @@ def _dump(options: argparse.Namespace) -> int:
     failed = 0
     for kernel in chosen:
         for fault in faults:
-            if options.fault == "all" and kernel not in FAULTS[fault].kernels:
+            if options.fault == "all" and kernel not in KNOWN[fault].kernels:
                 continue
             try:
                 made = laboratory.dump(kernel, fault, progress=_say, fresh=options.fresh)

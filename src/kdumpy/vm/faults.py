@@ -33,6 +33,8 @@ class Fault:
     """
     module: str | None = None
     """The module of the culprit."""
+    driver: str = "flaky"
+    """The faulty driver, a directory of drivers/; `flaky` is always loaded, another one by the trigger."""
     trigger: str = ""
     """Shell commands that run in the guest; default: the fault's name is written to /proc/flaky."""
     sysctls: Mapping[str, str] = field(default_factory=lambda: MappingProxyType(_OOPS))
@@ -53,7 +55,8 @@ class Fault:
 
     def commands(self) -> str:
         """Return the shell commands of the trigger."""
-        return self.trigger or f"echo {self.name} >/proc/flaky"
+        load = "" if self.driver == "flaky" else f"insmod /lib/modules/{self.driver}.ko; "
+        return load + (self.trigger or f"echo {self.name} >/proc/flaky")
 
 
 def _driver(name: str, cause: str, story: str, *culprits: str, **more: object) -> Fault:

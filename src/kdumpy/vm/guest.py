@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from kdumpy.errors import LaboratoryError
@@ -23,7 +24,7 @@ HOST = "laboratory"
 """The guest's name, which a crash's directory begins with."""
 
 
-def build_initramfs(kernel: Kernel, driver: Path, path: Path) -> None:
+def build_initramfs(kernel: Kernel, drivers: Iterable[Path], path: Path) -> None:
     """Write the image that the guest's first kernel boots from; the capture kernel has its own."""
     image = Initramfs()
     image.add_program("busybox", at="bin/busybox")
@@ -32,7 +33,8 @@ def build_initramfs(kernel: Kernel, driver: Path, path: Path) -> None:
     image.add_file("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/tmp:/bin/sh\n")
     image.add_file("etc/group", "root:x:0:\nuser:x:1000:\n")
     image.add_modules(kernel.modules, list(MODULES), list(OPTIONAL_MODULES))
-    image.add_file("lib/modules/flaky.ko", stripped(driver))
+    for driver in drivers:
+        image.add_file(f"lib/modules/{driver.name}", stripped(driver))
     image.write(path)
 
 

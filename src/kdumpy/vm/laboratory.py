@@ -20,6 +20,10 @@ from kdumpy.vm.faults import FAULTS, Fault
 from kdumpy.vm.kernels import Kernel
 from kdumpy.vm.paths import laboratory_home, locked
 from kdumpy.vm.qemu import Disk, Hardware, Machine
+from kdumpy.vm.scoring import SCORING
+
+KNOWN = {**FAULTS, **SCORING}
+"""Every fault by its name: those that the tests want, and those that only the score does."""
 
 RECIPE_VERSION = 2
 """Raised when this part changes how a guest is made, so that dumps are made again."""
@@ -60,6 +64,8 @@ class Recipe:
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
         digest.update(guest.INIT.read_bytes())
         digest.update(toolchain.source_hash().encode())
+        if self.fault.driver != "flaky":
+            digest.update(toolchain.source_hash(self.fault.driver).encode())
         return digest.hexdigest()[:12]
 
     def describe(self) -> dict[str, object]:
@@ -102,7 +108,7 @@ def dump(kernel: str, fault: str, *, progress: Progress = lambda message: None, 
 
     Args:
         kernel: a name of kernels.LINES: "5.10", "6.1", "6.12", "newest".
-        fault: a name of faults.FAULTS.
+        fault: a name of KNOWN.
         progress: is told what is going on, a line at a time.
         fresh: make it again even when the cache has it.
         recipe: changes the default recipe, with dataclasses.replace.
@@ -111,17 +117,17 @@ def dump(kernel: str, fault: str, *, progress: Progress = lambda message: None, 
         LaboratoryError: a name is unknown, or the guest did not do what the recipe says.
         HostError: a program is missing.
     """
-    if fault not in FAULTS:
+    if fault not in KNOWN:
         raise LaboratoryError("no such fault", why=fault, mend="python -m kdumpy.vm list")
-    plan = recipe(default_recipe(kernels.get(kernel), FAULTS[fault]))
+    plan = recipe(default_recipe(kernels.get(kernel), KNOWN[fault]))
     directory = _directory(plan)
     with locked(f"dump-{plan.kernel.release}-{directory.name}"):
         if fresh or not (directory / "recipe.json").exists():
             _make(plan, directory, progress)
     facts = json.loads((directory / "recipe.json").read_text())
     return LabDump(path=directory / "vmcore", console=directory / "console.log", dmesg=directory / "dmesg",
-                   driver=directory / "flaky.ko", kernel=kernel, release=plan.kernel.release, fault=plan.fault,
-                   level=plan.level, seconds=facts["seconds"])
+                   driver=directory / f"{plan.fault.driver}.ko", kernel=kernel, release=plan.kernel.release,
+                   fault=plan.fault, level=plan.level, seconds=facts["seconds"])
 
 
 def default_recipe(kernel: Kernel, fault: Fault) -> Recipe:
@@ -138,7 +144,7 @@ def _directory(plan: Recipe) -> Path:
 def prune() -> int:
     """Delete the dumps that no default recipe makes any more, and logs of failures; return the bytes freed."""
     names = [name for name in kernels.LINES if kernels.remembered(name)]
-    plans = [default_recipe(kernels.get(name), fault) for name in names for fault in FAULTS.values()]
+    plans = [default_recipe(kernels.get(name), fault) for name in names for fault in KNOWN.values()]
     wanted = {_directory(plan) for plan in plans}
     freed = 0
     for path in (laboratory_home() / "dumps").glob("*/[!.]*"):
@@ -151,7 +157,7 @@ def prune() -> int:
 
 def _make(plan: Recipe, directory: Path, progress: Progress) -> None:
     progress(f"building the driver for {plan.kernel.release}…")
-    driver = toolchain.build_driver(plan.kernel)
+    drivers = [toolchain.build_driver(plan.kernel, name) for name in sorted({"flaky", plan.fault.driver})]
     failure: LaboratoryError | None = None
     for attempt in range(ATTEMPTS):
         if attempt:
@@ -160,13 +166,14 @@ def _make(plan: Recipe, directory: Path, progress: Progress) -> None:
             try:
                 with locked("machine"):       # two emulated guests on two cores miss every deadline
                     started = time.monotonic()
-                    _boot(plan, driver, work, progress)
+                    _boot(plan, drivers, work, progress)
                     seconds = round(time.monotonic() - started, 1)
             except LaboratoryError as error:
                 where = _keep_console(work, directory) or error.where
                 failure = LaboratoryError(error.what, where=where, why=error.why, mend=error.mend)
                 continue
-            shutil.copyfile(driver, work / "flaky.ko")
+            for driver in drivers:
+                shutil.copyfile(driver, work / driver.name)
             facts = {**plan.describe(), "seconds": seconds, "bytes": (work / "vmcore").stat().st_size}
             (work / "recipe.json").write_text(json.dumps(facts, indent=1) + "\n")
             shutil.rmtree(directory, ignore_errors=True)
@@ -196,12 +203,12 @@ def _keep_console(work: Path, directory: Path) -> str:
     return str(kept)
 
 
-def _boot(plan: Recipe, driver: Path, work: Path, progress: Progress) -> None:
+def _boot(plan: Recipe, drivers: list[Path], work: Path, progress: Progress) -> None:
     with tempfile.TemporaryDirectory(dir=work) as scratch:
         place = Path(scratch)
         initrd, carried, data, out, image = (place / name for name in
                                              ("initrd", "capture", "data.img", "out.img", "image"))
-        guest.build_initramfs(plan.kernel, driver, initrd)
+        guest.build_initramfs(plan.kernel, drivers, initrd)
         files: dict[str, bytes | Path] = {}
         if plan.fault.method == "kdump":
             text = capturing.config(level=plan.level, compress=plan.compress)

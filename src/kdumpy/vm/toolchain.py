@@ -1,4 +1,4 @@
-"""Compile our faulty driver against a kernel's headers, with the compiler of its own suite.
+"""Compile our faulty drivers against a kernel's headers, with the compiler of its own suite.
 
 The headers' closure (compiler, make, a shell) is unpacked into a root of its own, one a
 suite, and make runs in it by chroot: neither the system's compiler nor its libraries
@@ -18,8 +18,8 @@ from kdumpy.vm.kernels import Kernel
 from kdumpy.vm.packages import Suite, run, unpack
 from kdumpy.vm.paths import laboratory_home, locked
 
-DRIVER = Path(__file__).parent / "driver"
-"""The source of the driver `flaky`."""
+DRIVERS = Path(__file__).parent / "drivers"
+"""The sources of the drivers, a directory each."""
 
 BUILD_PROGRAMS = ("coreutils", "dash", "findutils", "grep", "make", "mawk", "sed")
 """What kbuild calls and the headers do not depend on, as every Debian system has it."""
@@ -28,37 +28,37 @@ UNWANTED = ("linux-image-", "linux-binary-", "linux-modules-", "initramfs-tools"
 """Packages of the closure that no build reads: some headers depend on the kernel's image."""
 
 
-def driver_source() -> dict[str, bytes]:
-    """Return the driver's source files by name."""
-    return {path.name: path.read_bytes() for path in sorted(DRIVER.iterdir())
+def driver_source(name: str = "flaky") -> dict[str, bytes]:
+    """Return a driver's source files by name."""
+    return {path.name: path.read_bytes() for path in sorted((DRIVERS / name).iterdir())
             if path.suffix in (".c", ".h") or path.name == "Makefile"}
 
 
-def source_hash() -> str:
-    """Return a hash over the driver's source: 12 hex digits."""
+def source_hash(name: str = "flaky") -> str:
+    """Return a hash over a driver's source: 12 hex digits."""
     digest = hashlib.sha256()
-    for name, data in driver_source().items():
-        digest.update(f"{name}\0{len(data)}\0".encode() + data)
+    for file, data in driver_source(name).items():
+        digest.update(f"{file}\0{len(data)}\0".encode() + data)
     return digest.hexdigest()[:12]
 
 
-def build_driver(kernel: Kernel) -> Path:
-    """Return flaky.ko for a kernel, with DWARF and without BTF; built once per source.
+def build_driver(kernel: Kernel, name: str = "flaky") -> Path:
+    """Return a driver's module for a kernel, with DWARF and without BTF; built once per source.
 
     Raises:
         LaboratoryError: the headers are not to be had, or the compiler refused the source.
     """
     version = kernel.version.replace(":", "_")
-    built = laboratory_home() / "driver" / f"{kernel.release}_{version}" / source_hash() / "flaky.ko"
+    built = laboratory_home() / "driver" / f"{kernel.release}_{version}" / source_hash(name) / f"{name}.ko"
     with locked(f"toolchain-{kernel.suite}"):
         if not built.exists():
             root = _toolchain(kernel)
-            _make(kernel, root)
+            _make(kernel, root, name)
             built.parent.mkdir(parents=True, exist_ok=True)
-            for name in ("stripped.ko", "flaky.ko"):
-                partial = built.with_name(name + ".partial")
-                shutil.copyfile(root / "build" / name, partial)
-                partial.replace(built.with_name(name))
+            for file in ("stripped.ko", built.name):
+                partial = built.with_name(file + ".partial")
+                shutil.copyfile(root / "build" / file, partial)
+                partial.replace(built.with_name(file))
     return built
 
 
@@ -95,12 +95,12 @@ def _toolchain(kernel: Kernel) -> Path:
     return root
 
 
-def _make(kernel: Kernel, root: Path) -> None:
+def _make(kernel: Kernel, root: Path, name: str) -> None:
     build = root / "build"
     shutil.rmtree(build)
     build.mkdir()
-    for name, data in driver_source().items():
-        (build / name).write_bytes(data)
+    for file, data in driver_source(name).items():
+        (build / file).write_bytes(data)
     # The objtool of 7.x looks up its stack, to word an overflow; a file serves as well as procfs.
     maps = root / "proc/self/maps"
     maps.parent.mkdir(parents=True, exist_ok=True)
@@ -108,8 +108,8 @@ def _make(kernel: Kernel, root: Path) -> None:
     headers = f"/usr/src/linux-headers-{kernel.release}"
     make = ["/usr/bin/env", "-i", "PATH=/usr/bin:/usr/sbin", "LC_ALL=C",
             "make", "-C", headers, "M=/build", "modules"]
-    run(_inside(root, make), f"building the driver for {kernel.release}")
-    strip = ["/usr/bin/x86_64-linux-gnu-objcopy", "--strip-debug", "/build/flaky.ko", "/build/stripped.ko"]
+    run(_inside(root, make), f"building the driver {name} for {kernel.release}")
+    strip = ["/usr/bin/x86_64-linux-gnu-objcopy", "--strip-debug", f"/build/{name}.ko", "/build/stripped.ko"]
     run(_inside(root, strip), "stripping the driver")
 
 

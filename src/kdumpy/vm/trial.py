@@ -63,7 +63,7 @@ def crash(work: Path, image: Builder, disks: Mapping[str, int], *, kernel: str =
     chosen = kernels.get(kernel)
     plan = Recipe(chosen, FAULTS[fault], memory_mib=memory_mib, crashkernel=crashkernel)
     initrd, carried, data, loop = (work / name for name in ("initrd", "capture", "data.img", "image"))
-    guest.build_initramfs(chosen, toolchain.build_driver(chosen), initrd)
+    guest.build_initramfs(chosen, [toolchain.build_driver(chosen)], initrd)
     built = image(chosen, carried)
     guest.make_disk(loop, mib=1)
     guest.make_data_disk(data, {"vmlinuz": chosen.image, "initrd": carried, "image": loop,
