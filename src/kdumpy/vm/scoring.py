@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
 from kdumpy.vm.faults import Fault
 
@@ -17,10 +18,9 @@ _HUNG = ("hung_task: blocked tasks",)
 _OOM = ("panic_on_oom is enabled",)
 
 
-def _sluice(name: str, cause: str, story: str, *culprits: str, **more: object) -> Fault:
-    trigger = more.pop("trigger", f"echo {name} >/dev/sluice")
-    return Fault(name, cause, story, culprits, "sluice", driver="sluice",  # type: ignore[arg-type]
-                 trigger=trigger, **more)
+def _sluice(name: str, cause: str, story: str, *culprits: str, trigger: str = "", **more: Any) -> Fault:
+    return Fault(name, cause, story, culprits, "sluice", driver="sluice",
+                 trigger=trigger or f"echo {name} >/dev/sluice", **more)
 
 
 _ALL = (
@@ -39,7 +39,8 @@ _ALL = (
     _sluice("ref-revived", "refcount", "An interrupt's thread takes a lane whose last user is gone.",
             "sluice_lane_get", sysctls={"kernel.panic_on_warn": "1"}, symptoms=("refcount_t: addition on 0",)),
     _sluice("tagged-pointer", "general-protection", "A tasklet follows a pointer with flags in its upper bits.",
-            "sluice_route_weight", symptoms=("general protection fault",)),
+            "sluice_route_weight", boot="no5lvl",       # with five levels of page tables the address is canonical
+            symptoms=("general protection fault",)),
     _sluice("deep", "stack-overflow", "Two functions call each other in an interrupt's thread.",
             "sluice_hash_leaf", "sluice_hash_tree", symptoms=("stack guard page was hit",)),
     _sluice("long-label", "stack-corruption", "A module parameter is longer than the array it is copied to.",
