@@ -44,7 +44,9 @@ class Command:
     words: tuple[str, ...]
     why: str
     undo: tuple[str, ...] = ()
-    """Run by `setup --undo`, after the files are back; empty: nothing is to be done."""
+    """Run by `setup --undo`; empty: nothing is to be done."""
+    undo_first: bool = False
+    """Run the undo before the files are back (a unit is disabled while its file is there); else after them."""
     seconds: float = 300
     may_fail: bool = False
     """A failure is told and does not stop the setup."""
