@@ -26,6 +26,7 @@ COMMANDS = {
     "log": "print the kernel's log out of a dump",
     "info": "describe a dump: format, kernel, health, what it holds",
     "list": "list the dumps of this machine, newest first",
+    "image": "build the capture image: what the kernel boots that saves a crash",
     "capture": "save memory: filter and compress /proc/vmcore, or a dump",
     "convert": "convert a dump: format, compression, flattened, split, put together",
     "repair": "make a readable dump of a truncated or damaged one",

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from kdumpy.errors import HostError, UsageError
+from kdumpy.image import firmware
 from kdumpy.image.initramfs import Compression, Initramfs, compressed
-from kdumpy.image.modules import ModuleTree
+from kdumpy.image.modules import ModuleTree, module_name
 from kdumpy.image.python import PREFIX, PythonTree
 from kdumpy.image.stdlib import FILES
 
@@ -46,6 +47,8 @@ class Contents:
     """Programs that the targets need, such as ssh; busybox has mount and umount."""
     files: Mapping[str, bytes | Path] = field(default_factory=dict)
     """Further files by their path in the image: keys, certificates, hooks (etc/kdumpy/pre.d/…, executable)."""
+    firmware: bool = False
+    """Take in the firmware that the modules ask for, where it is installed."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,8 @@ class Built:
     """Compressed, as it lies in the reserved memory until it is unpacked."""
     unpacked: int
     """Bytes of memory that its files take; the capture kernel unpacks into at most half of its memory."""
+    modules: tuple[str, ...] = ()
+    """Names of the kernel modules in it."""
 
 
 def settings(config: str) -> str:
@@ -81,7 +86,7 @@ def settings(config: str) -> str:
 
 
 def build(tree: ModuleTree, python: PythonTree | None, contents: Contents, path: Path,
-          compression: Compression = "zstd", packed_python: bytes | None = None) -> Built:
+          compression: Compression = "zstd", packed_python: bytes | None = None, root: Path = Path("/")) -> Built:
     """Write an image for the kernel whose modules `tree` holds.
 
     Args:
@@ -91,19 +96,23 @@ def build(tree: ModuleTree, python: PythonTree | None, contents: Contents, path:
         path: where to write it.
         compression: of the image.
         packed_python: what `packed` made of `python` with the same compression, to be quick.
+        root: of the file system that programs and firmware come from.
 
     Raises:
         HostError: a program or a module is missing.
         UsageError: the configuration is not TOML.
     """
-    image = Initramfs()
+    image = Initramfs(root)
     image.add_program("busybox", at="bin/busybox")
     for applet in APPLETS:
         image.archive.add_symlink(f"bin/{applet}", "busybox")
     for program in contents.programs:
         if program not in APPLETS:
             image.add_program(program)
-    image.add_modules(tree, list(contents.modules), list(contents.optional_modules))
+    closure = image.add_modules(tree, list(contents.modules), list(contents.optional_modules))
+    if contents.firmware:
+        for name, path in firmware.files(closure.files, tree.directory.name, root):
+            image.add_file(name, path)
     image.add_file("init", FILES / "init", 0o755)
     for name in ("ladder", "final-action"):
         image.add_file(f"{PREFIX}/{name}", FILES / name, 0o755)
@@ -123,7 +132,7 @@ def build(tree: ModuleTree, python: PythonTree | None, contents: Contents, path:
     partial = path.with_name(path.name + ".partial")
     partial.write_bytes(data)
     partial.replace(path)
-    return Built(path, len(data), unpacked)
+    return Built(path, len(data), unpacked, tuple(module_name(file.name) for file in closure.files))
 
 
 def packed(python: PythonTree, compression: Compression = "zstd") -> bytes:

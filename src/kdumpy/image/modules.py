@@ -58,6 +58,10 @@ class ModuleTree:
         found = self._paths.get(module_name(name))
         return self.directory / found if found else None
 
+    def has(self, name: str) -> bool:
+        """Tell whether a name is a module, an alias of one, or built in."""
+        return self._insert(name, {}, [], set())
+
     def _insert(self, name: str, order: dict[Path, None], builtin: list[str], active: set[str]) -> bool:
         name = module_name(name)
         if name in active:
