@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 from kdumpy.capture import declared
@@ -126,6 +127,57 @@ def load(system: System) -> Settings:
     """
     text = system.read(PATH)
     return Settings() if text is None else parse(text)
+
+
+def update(text: str, settings: Settings) -> str:
+    """Return a file's text with the keys changed that differ from `settings`; comments and order stay.
+
+    Raises:
+        UsageError: as `parse`, for the text that is there.
+    """
+    before = parse(text)
+    for table, name in _differences(before, settings):
+        holder = getattr(settings, table) if table else settings
+        text = _with_key(text, table, name, declared.toml(getattr(holder, name)))
+    try:
+        same = parse(text) == settings
+    except UsageError:
+        same = False
+    return text if same else render(settings)     # a layout that lines do not catch, such as a list over several
+
+
+def _differences(before: Settings, after: Settings) -> list[tuple[str, str]]:
+    found = []
+    for one in fields(Settings):
+        old, new = getattr(before, one.name), getattr(after, one.name)
+        if is_dataclass(new):
+            found += [(one.name, inner.name) for inner in fields(new)
+                      if getattr(old, inner.name) != getattr(new, inner.name)]
+        elif old != new:
+            found.append(("", one.name))
+    return found
+
+
+def _with_key(text: str, table: str, name: str, value: str) -> str:
+    """Return the text with one key's line replaced, or added at the end of its table."""
+    lines = text.splitlines()
+    here, last = "", -1
+    for number, line in enumerate(lines):
+        head = re.match(r"\s*\[([^\]]+)\]", line)
+        if head:
+            here = head[1].strip()
+        if here != table:
+            continue
+        if re.match(rf"\s*{name}\s*=", line):
+            lines[number] = f"{name} = {value}"
+            return "\n".join(lines) + "\n"
+        if line.strip() or head:
+            last = number
+    if table and last < 0:
+        lines += ["", f"[{table}]"]
+        last = len(lines) - 1
+    lines.insert(last + 1, f"{name} = {value}")
+    return "\n".join(lines) + "\n"
 
 
 def render(settings: Settings) -> str:

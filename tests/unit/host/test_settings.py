@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kdumpy.errors import UsageError
-from kdumpy.host.settings import PATH, Image, Settings, load, parse, render
+from kdumpy.host.settings import PATH, Image, Settings, load, parse, render, update
 from kdumpy.host.system import System
 
 
@@ -54,3 +54,20 @@ def test_a_wrong_key_is_named(text: str, said: str) -> None:
 
 def test_a_host_without_the_file_has_the_defaults(tmp_path: Path) -> None:
     assert load(System(tmp_path)) == Settings()
+
+
+@pytest.mark.parametrize("text", [
+    "", "# mine\ncrashkernel = '256M'   # why\n", "[capture]\nlevel = 1\n# mine\n\n[panic]\non_oops = false\n",
+    "[capture]\ntargets = [\n  '/a',\n]\n", render(Settings())])
+def test_an_update_changes_the_keys_that_differ_and_no_other_line(text: str) -> None:
+    before = parse(text)
+    after = replace(before, crashkernel="512M", capture=replace(before.capture, level=17, targets=("/srv/crash",)),
+                    retention=replace(before.retention, keep=2))
+    changed = update(text, after)
+    assert parse(changed) == after
+    assert update(changed, after) == changed
+    for line in text.splitlines():
+        if line.startswith("#") and "targets = [\n" not in text:
+            assert line in changed.splitlines()
+    if "on_oops" in text and "reboot_s" not in text:
+        assert "on_oops = false" in changed
