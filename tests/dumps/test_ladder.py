@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,30 +26,13 @@ from kdumpy.dumpfile import open_dump
 from kdumpy.dumpfile.dmesg import read_log
 from kdumpy.errors import NotInDump
 from kdumpy.vm import laboratory
-from saving import config, need_root, run
+from saving import config
 
 
 @pytest.fixture(scope="module")
 def source() -> Path:
     """A dump whose pages were not filtered (level 1), so that a level matters."""
     return laboratory.dump("6.12", "sysrq", recipe=lambda recipe: replace(recipe, level=1)).path
-
-
-@pytest.fixture
-def tmpfs(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
-    need_root("mounts a tmpfs")
-    mounted: list[Path] = []
-
-    def mount(mib: int) -> Path:
-        where = tmp_path / f"tmpfs-{len(mounted)}"
-        where.mkdir()
-        run("mount", "-t", "tmpfs", "-o", f"size={mib}m", "tmpfs", where)
-        mounted.append(where)
-        return where
-
-    yield mount
-    for where in mounted:
-        run("umount", where)
 
 
 def descend(settings: CaptureConfig, source: Path, *, log_only: bool = False) -> tuple[Outcome, str]:

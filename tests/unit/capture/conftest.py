@@ -1,4 +1,4 @@
-"""Real places to save to: a small tmpfs, loop devices, an ssh daemon."""
+"""Real places to save to: loop devices, an ssh daemon."""
 
 from __future__ import annotations
 
@@ -10,24 +10,6 @@ import pytest
 
 from kdumpy.capture.targets.mounting import mounted_at
 from saving import SshServer, need_program, need_root, run
-
-
-@pytest.fixture
-def tmpfs(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
-    """Mount small file systems: `tmpfs(12)` has 12 MiB."""
-    need_root("mounts a tmpfs")
-    mounted: list[Path] = []
-
-    def mount(mib: int) -> Path:
-        where = tmp_path / f"tmpfs-{len(mounted)}"
-        where.mkdir()
-        run("mount", "-t", "tmpfs", "-o", f"size={mib}m", "tmpfs", where)
-        mounted.append(where)
-        return where
-
-    yield mount
-    for where in mounted:
-        run("umount", where)
 
 
 @pytest.fixture
