@@ -5,33 +5,18 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import drgn
 import pytest
 from drgn.helpers.linux.pid import find_task, for_each_task
 
-import lab
 from console import Console, kernel_of
 from kdumpy.crash import registry
 
 NAMES = sorted(registry.COMMANDS)
 DRIVER = ("flaky_poll_channel", "flaky_poll_work")
 """The functions of the laboratory's driver in which null-workqueue ends."""
-
-
-@pytest.fixture(params=lab.KERNELS)
-def null(request: pytest.FixtureRequest) -> Iterator[Console]:
-    console = Console(kernel_of(request.param, "null-workqueue"))
-    yield console
-    console("set -p")
-
-
-@pytest.fixture
-def old(request: pytest.FixtureRequest) -> Console:
-    """One dump, for what does not depend on the kernel."""
-    return Console(kernel_of("6.1", "null-workqueue"))
 
 
 @pytest.mark.parametrize("name", NAMES)

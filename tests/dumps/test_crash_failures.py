@@ -16,11 +16,6 @@ from kdumpy.crash import registry
 NAMES = sorted(registry.COMMANDS)
 
 
-@pytest.fixture
-def old() -> Console:
-    return Console(kernel_of("6.1", "null-workqueue"))
-
-
 @pytest.fixture(params=(20, 50, 80, 99))
 def cut(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Console]:
     """A dump of which only so many hundredths are left."""

@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
-import pytest
 from drgn.helpers.linux.mm import for_each_page, page_to_phys, totalram_pages
 from drgn.helpers.linux.pid import find_task
 from drgn.helpers.linux.slab import for_each_slab_cache
 
-import lab
 from brokendump import Broken
-from console import Console, kernel_of
+from console import Console
 from kdumpy.crash.memory.slabvalues import Cache
-
-
-@pytest.fixture(params=lab.KERNELS)
-def null(request: pytest.FixtureRequest) -> Console:
-    return Console(kernel_of(request.param, "null-workqueue"))
-
-
-@pytest.fixture
-def old() -> Console:
-    return Console(kernel_of("6.1", "null-workqueue"))
 
 
 def test_kmem_p_has_every_page_as_drgn_reads_it(null: Console) -> None:
@@ -61,13 +47,6 @@ def test_kmem_s_counts_what_the_caches_count(null: Console) -> None:
     assert [entry["address"] for slab in found["details"] for entry in slab["objects"]] == [min(tasks)]
     assert "no slab cache" in null.fails("kmem -s nothing")
     assert "task_struct" not in {row["name"] for row in null.json("kmem -s -I task_struct,dentry --json")}
-
-
-@pytest.fixture
-def broken() -> Iterator[Broken]:
-    console = Broken(lab.dump("6.1", "null-workqueue").path)
-    yield console
-    console.close()
 
 
 def free_pair(console: Broken) -> tuple[Cache, int, int]:

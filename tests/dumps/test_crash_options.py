@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import drgn
@@ -12,30 +11,10 @@ from drgn.helpers.linux.fs import for_each_file
 from drgn.helpers.linux.mm import follow_phys, for_each_vma, for_each_vmap_area
 from drgn.helpers.linux.pid import find_task, for_each_task
 
-import lab
 from brokendump import Broken
-from console import Console, kernel_of
+from console import Console
 from kdumpy.crash import registry
 from kdumpy.crash.startup import startup_files
-
-
-@pytest.fixture(params=lab.KERNELS)
-def null(request: pytest.FixtureRequest) -> Iterator[Console]:
-    console = Console(kernel_of(request.param, "null-workqueue"))
-    yield console
-    console("set -p")
-
-
-@pytest.fixture
-def old() -> Console:
-    return Console(kernel_of("6.1", "null-workqueue"))
-
-
-@pytest.fixture
-def broken() -> Iterator[Broken]:
-    console = Broken(lab.dump("6.1", "null-workqueue").path)
-    yield console
-    console.close()
 
 
 def test_mach_tells_the_machine(null: Console) -> None:
