@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import printkring
 from kdumpy.dumpfile.logrecord import LogRecord, Progress
 from kdumpy.dumpfile.notes import Machine
 from kdumpy.dumpfile.paging import KernelMemory
@@ -24,37 +25,7 @@ PRB, RING, DESCS, INFOS, TEXTS = BASE, BASE + 0x100, BASE + 0x1000, BASE + 0x200
 COUNT_BITS, TEXT_BITS = 5, 12
 ID_MASK = (1 << 62) - 1
 RESERVED, COMMITTED, FINALIZED, REUSABLE = range(4)
-# The offsets of Debian's 6.1.
-INFO = VmcoreInfo(f"""PAGESIZE=4096
-SYMBOL(swapper_pg_dir)=ffffffff8fff0000
-NUMBER(phys_base)=0
-SYMBOL(prb)={PRB:x}
-OFFSET(printk_ringbuffer.desc_ring)=0
-OFFSET(printk_ringbuffer.text_data_ring)=48
-OFFSET(prb_desc_ring.count_bits)=0
-OFFSET(prb_desc_ring.descs)=8
-OFFSET(prb_desc_ring.infos)=16
-OFFSET(prb_desc_ring.head_id)=24
-OFFSET(prb_desc_ring.tail_id)=32
-SIZE(prb_desc)=24
-OFFSET(prb_desc.state_var)=0
-OFFSET(prb_desc.text_blk_lpos)=8
-OFFSET(prb_data_blk_lpos.begin)=0
-OFFSET(prb_data_blk_lpos.next)=8
-SIZE(printk_info)=88
-OFFSET(printk_info.seq)=0
-OFFSET(printk_info.ts_nsec)=8
-OFFSET(printk_info.text_len)=16
-OFFSET(printk_info.caller_id)=20
-OFFSET(printk_info.dev_info)=24
-OFFSET(dev_printk_info.subsystem)=0
-LENGTH(printk_info_subsystem)=16
-OFFSET(dev_printk_info.device)=16
-LENGTH(printk_info_device)=48
-OFFSET(prb_data_ring.size_bits)=0
-OFFSET(prb_data_ring.data)=8
-OFFSET(atomic_long_t.counter)=0
-""".encode(), where="by hand")
+INFO = VmcoreInfo(printkring.vmcoreinfo(PRB).encode(), where="by hand")
 
 
 class Ring:
