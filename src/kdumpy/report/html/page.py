@@ -332,7 +332,8 @@ def _facts(diagnosis: Diagnosis) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     yield "System", [(name, value) for name, value in (
         ("host", system.hostname or ""), ("release", system.release or ""), ("build", system.version or ""),
         ("machine", system.machine or ""), ("booted", human_time(system.boot_time)),
-        ("crashed", human_time(system.panic_time)), ("uptime", uptime(diagnosis)), ("CPUs online", str(system.cpus or "")),
+        ("crashed", human_time(system.panic_time)), ("uptime", uptime(diagnosis)),
+        ("CPUs online", str(system.cpus or "")),
         ("memory", human_bytes(system.memory_bytes) if system.memory_bytes else ""),
         ("load", ", ".join(f"{value:.2f}" for value in system.load)), ("taint", "; ".join(system.taints)),
         ("command line", system.cmdline or "")) if value]
