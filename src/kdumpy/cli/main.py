@@ -25,6 +25,8 @@ COMMANDS = {
     "report": "say why the kernel crashed: cause, culprit, evidence, what to do next",
     "log": "print the kernel's log out of a dump",
     "info": "describe a dump: format, kernel, health, what it holds",
+    "load": "load the capture kernel, with a fresh image",
+    "unload": "take the capture kernel out of the reserved memory",
     "list": "list the dumps of this machine, newest first",
     "image": "build the capture image: what the kernel boots that saves a crash",
     "capture": "save memory: filter and compress /proc/vmcore, or a dump",

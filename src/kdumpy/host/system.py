@@ -78,8 +78,12 @@ class System:
     def read_bytes(self, name: str) -> bytes | None:
         """Do as `read`, in bytes; at most LARGEST_TEXT."""
         try:
-            with self.path(name).open("rb") as file:
-                return file.read(LARGEST_TEXT)
+            with self.path(name).open("rb", buffering=0) as file:
+                data = bytearray()
+                # /proc/sys answers ENOMEM to a read of 4 MiB and more (proc_sys_call_handler, since 5.8).
+                while len(data) < LARGEST_TEXT and (part := file.read(1 << 20)):
+                    data += part
+                return bytes(data)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:

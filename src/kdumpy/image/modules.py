@@ -6,8 +6,8 @@ Source: modules.dep(5), and modules.alias, .builtin and .softdep as depmod(8) wr
 from __future__ import annotations
 
 import fnmatch
-import gzip
 import lzma
+import zlib
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -149,12 +149,17 @@ def module_name(name: str) -> str:
 
 def read_module(path: Path) -> bytes:
     """Return the ELF contents of a module file: .ko, .ko.xz, .ko.gz or .ko.zst."""
-    data = path.read_bytes()
-    if path.suffix == ".xz":
+    return unpack(path.read_bytes(), path.suffix)
+
+
+def unpack(data: bytes, suffix: str) -> bytes:
+    """Return what was packed, by the suffix of a file's name: .xz, .gz, .zst; any other is not packed."""
+    if suffix == ".xz":
         return lzma.decompress(data)
-    if path.suffix == ".gz":
-        return gzip.decompress(data)
-    if path.suffix == ".zst":
+    if suffix == ".gz":
+        # A kernel's image may be followed by other data, which gzip.decompress refuses.
+        return zlib.decompressobj(wbits=31).decompress(data)
+    if suffix == ".zst":
         import zstandard  # only kernels of some distributions need it
 
         return zstandard.ZstdDecompressor().decompressobj().decompress(data)

@@ -1,0 +1,63 @@
+"""The kernel's log, as it comes: what it said while a system call was made.
+
+Source: Documentation/ABI/testing/dev-kmsg.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from types import TracebackType
+from typing import Self
+
+from kdumpy.host.system import System
+
+DEVICE = "/dev/kmsg"
+
+_LINES = 200
+"""Records that are read at most: a driver may fill the log meanwhile."""
+
+_ABOUT = re.compile(r"kexec|crash|lockdown|locked down|bzimage|purgatory|PEFILE|PE binary|signature|integrity|\bima\b",
+                    re.IGNORECASE)
+"""What the kernel says of a load that it refuses."""
+
+
+class KernelLog:
+    """What the kernel writes from now on; empty where it may not be read. A context manager."""
+
+    def __init__(self, system: System) -> None:
+        self._system = system
+        self._descriptor = -1
+
+    def __enter__(self) -> Self:
+        if self._system.live:
+            try:
+                self._descriptor = os.open(DEVICE, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+                os.lseek(self._descriptor, 0, os.SEEK_END)
+            except OSError:
+                self._close()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 traceback: TracebackType | None) -> None:
+        self._close()
+
+    def about_loading(self) -> str:
+        """Return the last lines that speak of loading a kernel, joined; empty where there are none."""
+        found: list[str] = []
+        for _ in range(_LINES if self._descriptor >= 0 else 0):
+            try:
+                record = os.read(self._descriptor, 8192)
+            except BrokenPipeError:         # records were overwritten; the next read goes on
+                continue
+            except OSError:                 # BlockingIOError: that was all
+                break
+            text = record.decode(errors="replace").partition(";")[2].splitlines()
+            if text and _ABOUT.search(text[0]):
+                found.append(text[0].strip())
+        return " / ".join(found[-3:])[:400]
+
+    def _close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1

@@ -1,0 +1,308 @@
+"""Load the capture kernel: a fresh image, the right command line, the system call, and a look whether it is there."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from kdumpy.errors import HostError
+from kdumpy.host import cmdline, crashstate, images, kernelfile, kexec, kexecerrors
+from kdumpy.host.kernelfile import KernelFile
+from kdumpy.host.kernellog import KernelLog
+from kdumpy.host.kexecerrors import Attempt
+from kdumpy.host.settings import Settings
+from kdumpy.host.system import System
+from kdumpy.units import human_bytes
+
+Say = Callable[[str], None]
+"""Is told what is going on, a line at a time."""
+
+RUN = "/run/kdumpy"
+RECORD = f"{RUN}/loaded.json"
+"""What was loaded: the kernel tells only that something is. Gone with the next boot, as the loaded kernel is."""
+
+_TRIES, _PAUSE_S = 10, 0.5
+"""Another program that loads or unloads is done in a few seconds."""
+
+_ELSEWHERE = {errno.ENOSYS, errno.EOPNOTSUPP, kexecerrors.ENOTSUPP}
+"""Errors after which kexec_load is tried: this kernel has no kexec_file_load."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A capture kernel in the reserved memory."""
+
+    release: str
+    kernel: str
+    """Path of the kernel's image."""
+    image: str
+    """Path of the capture image."""
+    cmdline: str
+    """As given; the kernel adds elfcorehdr=."""
+    call: str
+    """`kexec_file_load`, or `kexec-tools`, and then why in `note`."""
+    reserved: int
+    """Bytes of reserved memory."""
+    made_of: str
+    """Size and time of both files: whether it would be the same again."""
+    at: float
+    """When, in seconds since 1970."""
+    changed: bool = True
+    """It was loaded just now; False: it had been."""
+    built: str = ""
+    """Why the image was built anew; empty: it was fresh."""
+    note: str = ""
+
+
+def load(system: System, settings: Settings, say: Say = lambda line: None, *, build: bool = True,
+         again: bool = False) -> Loaded:
+    """Load the capture kernel, with a fresh image; when just that is loaded already, nothing is done.
+
+    Args:
+        system: the running system.
+        settings: the host's settings.
+        say: is told what is done.
+        build: build the image anew where it is stale.
+        again: load it even if it is loaded.
+
+    Raises:
+        HostError: it cannot be loaded; why, and the mend.
+        UsageError: the command line is too long.
+    """
+    release = target_release(system, settings)
+    running = crashstate.release(system)
+    with locked(system):
+        built = _fresh(system, settings, release, say, build=build)
+        kernel = kernelfile.find(system, release)
+        image = images.path_of(release)
+        text = cmdline_for(system, settings, kernel)
+        wanted = Loaded(release, kernel.path, image, text, "kexec_file_load", crashstate.look(system).reserved,
+                        _made_of(system, kernel.path, image), round(time.time(), 3), built=built)
+        there = loaded_now(system)
+        if there is not None and not again and _same(there, wanted):
+            say(f"the capture kernel is loaded already: {release}, {human_bytes(there.reserved)} reserved")
+            return replace(there, changed=False)
+        attempt = Attempt("kexec_file_load", kernel=kernel, initrd=image,
+                          initrd_bytes=system.path(image).stat().st_size, release=running)
+        _refuse_hopeless(system, attempt)
+        done = _put(system, wanted, attempt, say)
+        _check(system, done)
+        _remember(system, done)
+    say(f"loaded {release} with {human_bytes(attempt.initrd_bytes)} of image into {human_bytes(done.reserved)} of "
+        f"reserved memory ({done.call})")
+    return done
+
+
+def unload(system: System, say: Say = lambda line: None) -> bool:
+    """Take the capture kernel out; return whether there was one.
+
+    Raises:
+        HostError: the kernel refuses; why, and the mend.
+    """
+    with locked(system):
+        state = crashstate.look(system)
+        if not state.loaded:
+            say("no capture kernel is loaded")
+            return False
+        attempt = Attempt("kexec_file_load", unload=True, release=crashstate.release(system))
+        with KernelLog(system) as log:
+            try:
+                _patiently(kexec.unload)
+            except OSError as error:
+                raise kexecerrors.explain(system, error.errno or 0, attempt, log.about_loading()) from error
+        if crashstate.look(system).loaded:
+            raise HostError("the capture kernel is still loaded", where=f"/sys/kernel/{crashstate.LOADED}",
+                            why="the kernel took the call and did nothing", mend="try again")
+        system.path(RECORD).unlink(missing_ok=True)
+    say("the capture kernel is unloaded: the next panic leaves no dump")
+    return True
+
+
+def target_release(system: System, settings: Settings) -> str:
+    """Return the release of the capture kernel: the configured one, else the running one."""
+    return settings.image.kernel or crashstate.release(system)
+
+
+def cmdline_for(system: System, settings: Settings, kernel: KernelFile) -> str:
+    """Return the capture kernel's command line for this machine.
+
+    Raises:
+        UsageError: it is longer than the capture kernel takes.
+    """
+    architecture = system.value("/proc/sys/kernel/arch") or platform.machine()
+    text = cmdline.capture_cmdline(system.value("/proc/cmdline") or "", architecture,
+                                   append=settings.image.cmdline_append, remove=settings.image.cmdline_remove,
+                                   further=_quirks(system))
+    if architecture == "aarch64" and system.value("/sys/class/dmi/id/bios_vendor") == "Amazon EC2":
+        # There irqpoll may lose a device that is plugged in (kdump-utils, is_aws_aarch64).
+        text = " ".join(word for word in cmdline.words(text) if word != "irqpoll")
+    if architecture == "x86_64" and cmdline.value_of(text, "nr_cpus") != "1":
+        text = _without_boot_cpu(system, text)
+    cmdline.check_length(text, kernel.cmdline_bytes)
+    return text
+
+
+def loaded_now(system: System) -> Loaded | None:
+    """Return what is loaded, if this program did it and it still is; else None."""
+    if not crashstate.look(system).loaded:
+        return None
+    try:
+        values = json.loads(system.read(RECORD) or "")
+        return Loaded(**values)
+    except (ValueError, TypeError, HostError):
+        return None
+
+
+@contextmanager
+def locked(system: System) -> Iterator[None]:
+    """Let one process at a time load and unload; the kernel would answer EBUSY to the other."""
+    folder = system.path(RUN)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = (folder / "lock").open("w")
+    except OSError as error:
+        raise HostError("cannot keep others from loading", where=f"{RUN}/lock", why=error.strerror or str(error),
+                        mend="run it as root") from error
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _fresh(system: System, settings: Settings, release: str, say: Say, *, build: bool) -> str:
+    """See to it that there is an image; return why it was built anew."""
+    stale = images.stale(system, settings, release)
+    if not stale:
+        return ""
+    if build:
+        say(f"the capture image is built anew: {stale}")
+        images.build(system, settings, release, say)
+        return stale
+    if not system.exists(images.path_of(release)):
+        raise HostError("there is no capture image", where=images.path_of(release), why=stale,
+                        mend="build it: `kdumpy image`, or `kdumpy load` without --no-build")
+    say(f"the capture image is not fresh, and is loaded as it is: {stale}")
+    return ""
+
+
+def _refuse_hopeless(system: System, attempt: Attempt) -> None:
+    """Raise before the call where it cannot go well: a failed load throws away what is loaded."""
+    state = crashstate.look(system)
+    size = attempt.initrd_bytes + (attempt.kernel.memory if attempt.kernel else 0)
+    if not state.supported:
+        raise kexecerrors.explain(system, errno.ENOSYS, attempt)
+    if not crashstate.may_boot(system) or state.disabled or state.loads_left == 0:
+        raise kexecerrors.explain(system, errno.EPERM, attempt)
+    if size > state.reserved:
+        raise kexecerrors.explain(system, errno.EADDRNOTAVAIL, attempt)
+
+
+def _put(system: System, wanted: Loaded, attempt: Attempt, say: Say) -> Loaded:
+    """Make the call; by kexec-tools where this kernel has only the older one."""
+    had = crashstate.look(system).loaded
+    with KernelLog(system) as log:
+        try:
+            _file_load(system, attempt, wanted.cmdline)
+            return wanted
+        except OSError as error:
+            number, said = error.errno or 0, log.about_loading()
+    system.path(RECORD).unlink(missing_ok=True)
+    reason = kexecerrors.explain(system, number, attempt, said)
+    if number in _ELSEWHERE and system.which("kexec") is not None:
+        say(f"by kexec-tools, because {reason.why}")
+        _by_kexec_tools(system, wanted, attempt, reason)
+        return replace(wanted, call="kexec-tools", note=reason.why)
+    if had and not crashstate.look(system).loaded:
+        raise HostError(reason.what, where=reason.where, mend=reason.mend,
+                        why=f"{reason.why}; the capture kernel that was loaded before is gone")
+    raise reason
+
+
+def _file_load(system: System, attempt: Attempt, text: str) -> None:
+    assert attempt.kernel is not None
+    source = system.path(attempt.kernel.path)
+    unpacked = kernelfile.plain(attempt.kernel, source)
+    with tempfile.TemporaryDirectory(dir=system.path(RUN)) as folder:
+        if unpacked is not None:
+            # No file that is open for writing is taken: it is closed, and opened again.
+            source = system.path(f"{RUN}/{Path(folder).name}/kernel")
+            source.write_bytes(unpacked)
+        kernel = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            initrd = os.open(system.path(attempt.initrd), os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                _patiently(lambda: kexec.file_load(kernel, initrd, text))
+            finally:
+                os.close(initrd)
+        finally:
+            os.close(kernel)
+
+
+def _by_kexec_tools(system: System, wanted: Loaded, attempt: Attempt, reason: HostError) -> None:
+    done = system.run(("kexec", "--load-panic", "--kexec-syscall", f"--initrd={wanted.image}",
+                       f"--command-line={wanted.cmdline}", wanted.kernel), seconds=120, check=False)
+    if done.code:
+        raise HostError(reason.what, where=reason.where, mend=reason.mend,
+                        why=f"{reason.why}; and kexec-tools says: {done.told}")
+
+
+def _check(system: System, done: Loaded) -> None:
+    """Read back that it is there: a call that returns is not enough."""
+    state = crashstate.look(system)
+    if not state.loaded:
+        raise HostError("the capture kernel is not loaded", where=f"/sys/kernel/{crashstate.LOADED}",
+                        why=f"{done.call} said that it went well, and the kernel says 0",
+                        mend="see the kernel's log, `dmesg`")
+
+
+def _patiently(call: Callable[[], None]) -> None:
+    """Make a call; wait a little where another program is in it."""
+    for left in reversed(range(_TRIES)):
+        try:
+            call()
+            return
+        except OSError as error:
+            if error.errno != errno.EBUSY or not left:
+                raise
+        time.sleep(_PAUSE_S)
+
+
+def _remember(system: System, done: Loaded) -> None:
+    path = system.path(RECORD)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(asdict(done), indent=1) + "\n")
+    partial.replace(path)
+
+
+def _same(there: Loaded, wanted: Loaded) -> bool:
+    return (there.made_of, there.cmdline, there.reserved) == (wanted.made_of, wanted.cmdline, wanted.reserved)
+
+
+def _made_of(system: System, *paths: str) -> str:
+    """Return what changes when a file does."""
+    states = ((path, system.path(path).stat()) for path in paths)
+    return " ".join(f"{path}:{state.st_size}:{state.st_mtime_ns}:{state.st_ino}" for path, state in states)
+
+
+def _quirks(system: System) -> list[str]:
+    """Return parameters for this machine's watchdogs: their pretimeout would panic the capture kernel."""
+    drivers = {system.path(path).resolve().name
+               for path in system.glob("/sys/class/watchdog/watchdog*/device/driver/module")}
+    found = [f"{driver}.pretimeout=0" for driver in sorted(drivers)]
+    return [*found, *(["hpwdt.kdumptimeout=0"] if "hpwdt" in drivers else [])]
+
+
+def _without_boot_cpu(system: System, text: str) -> str:
+    """Forbid the CPU that booted: woken by another one it resets the machine. (kdump.rst, disable_cpu_apicid)"""
+    for line in (system.value("/proc/cpuinfo") or "").splitlines():
+        if line.startswith("initial apicid"):
+            return f"{text} disable_cpu_apicid={line.partition(':')[2].strip()}"
+    return text
