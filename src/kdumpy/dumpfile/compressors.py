@@ -132,6 +132,9 @@ class _Zstd:
         count, page_size = pages.shape
         if not count:
             return Packed(b"", np.zeros(0, np.int64), np.zeros(0, np.uint32))
+        if not hasattr(self._context, "multi_compress_to_buffer"):
+            # Distributions build zstandard with the system's libzstd, which takes one page at a time.
+            return _joined(pages, [self._context.compress(page.data) for page in pages], self.flag)
         extents = np.empty((count, 2), np.uint64)  # offset, size
         extents[:, 0] = np.arange(count, dtype=np.uint64) * page_size
         extents[:, 1] = page_size

@@ -7,6 +7,7 @@ import struct
 
 import numpy as np
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -267,3 +268,21 @@ def test_a_dump_without_notes_can_be_written() -> None:
     copy = open_source(sink.source())
     assert (copy.notes, bool(copy.vmcoreinfo), page_of(copy, 1)) == ((), False, b"z" * 4096)
     assert pfns_of(copy).tolist() == [1]
+
+
+def test_a_zstandard_of_a_distribution_packs_page_by_page_to_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(7)
+    pages = np.vstack([np.zeros((2, 4096), np.uint8), rng.integers(0, 4, (3, 4096), np.uint8),
+                       rng.integers(0, 256, (1, 4096), np.uint8)])
+    batched = compressor("zstd").pack(pages)
+    whole = zstandard.ZstdCompressor
+
+    class WithoutBatches:
+        def __init__(self, level: int) -> None:
+            self.compress = whole(level=level).compress
+
+    monkeypatch.setattr(zstandard, "ZstdCompressor", WithoutBatches)
+    single = compressor("zstd").pack(pages)
+    assert batched.sizes.tolist() == single.sizes.tolist()
+    assert batched.flags.tolist() == single.flags.tolist()
+    assert bytes(batched.data) == bytes(single.data)
