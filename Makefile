@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help install demo test test-all check bench fuzz lab man clean
+.PHONY: help install demo test test-all check bench fuzz lab man score clean
 
 help:                  ## show the targets
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -37,6 +37,10 @@ test-all: check        ## the same over every kernel and every fault (takes long
 bench: install         ## time kdumpy against crash and drgn on one dump
 	@tools/system-packages lab bench
 	@$(BIN)/python -m bench
+
+score: install         ## hold every verdict and signature against what is known of its fault
+	@tools/system-packages lab
+	@$(BIN)/python -m bench.score
 
 fuzz: install          ## fuzz every reader, SECONDS=60 each, with atheris where it installs
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'atheris>=3.0' || echo "==> no atheris for this Python: hypothesis makes up the inputs"

@@ -130,6 +130,12 @@ def dump(kernel: str, fault: str, *, progress: Progress = lambda message: None, 
                    fault=plan.fault, level=plan.level, seconds=facts["seconds"])
 
 
+def is_made(kernel: str, fault: str, *, recipe: Callable[[Recipe], Recipe] = lambda recipe: recipe) -> bool:
+    """Tell whether `dump` would find this dump, and make none."""
+    plan = recipe(default_recipe(kernels.get(kernel), KNOWN[fault]))
+    return (_directory(plan) / "recipe.json").exists()
+
+
 def default_recipe(kernel: Kernel, fault: Fault) -> Recipe:
     """Return the recipe that a dump is made by when nothing else is said."""
     if fault.method != "kdump":
