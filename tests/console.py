@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import kdumpy
@@ -13,8 +13,9 @@ from kdumpy.crash.shell import Shell
 from kdumpy.kernel import Kernel
 
 
-@cache
+@lru_cache(maxsize=len(lab.KERNELS) + 1)
 def kernel_of(kernel: str, fault: str) -> Kernel:
+    """Open a dump, for several tests in a row; few stay open, each takes 30 MB and more."""
     return kdumpy.open(lab.dump(kernel, fault).path)
 
 

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 
 import drgn
@@ -25,7 +25,7 @@ from kdumpy.vm import kernels
 Opened = tuple[drgn.Program, DebugInfo]
 
 
-@cache
+@lru_cache(maxsize=len(lab.KERNELS))
 def alone(kernel: str, fault: str) -> Opened:
     """Open a dump with nothing but the dump."""
     prog = drgn.Program()
