@@ -22,6 +22,7 @@ from kdumpy.errors import KdumpyError, UsageError
 from kdumpy.units import printable
 
 COMMANDS = {
+    "setup": "arm this host: show the plan as a diff, apply it; --undo gives it back",
     "report": "say why the kernel crashed: cause, culprit, evidence, what to do next",
     "log": "print the kernel's log out of a dump",
     "info": "describe a dump: format, kernel, health, what it holds",

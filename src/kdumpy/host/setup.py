@@ -1,0 +1,224 @@
+"""From a fresh server to one that saves its next crash: the plan of all that is to be changed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from kdumpy.capture import declared
+from kdumpy.errors import HostError
+from kdumpy.host import applying, bootloaders, crashkernel, crashstate, images, peers, rehearsed, settings, sysctls
+from kdumpy.host import machine as machines
+from kdumpy.host.changes import Change, Command, Plan, Step, write
+from kdumpy.host.images.needs import look as look_at_needs
+from kdumpy.host.machine import Machine
+from kdumpy.host.settings import Settings
+from kdumpy.host.system import System
+
+SERVICE, REPORT_SERVICE = "kdumpy.service", "kdumpy-report.service"
+UNITS = "/etc/systemd/system"
+RULE = "/etc/udev/rules.d/60-kdumpy.rules"
+PROGRAM = "/usr/bin/kdumpy"
+"""Where a package puts it."""
+
+_FILES = Path(__file__).parent / "units"
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the administrator asked for on the command line; empty: as configured."""
+
+    crashkernel: str = ""
+    targets: tuple[str, ...] = ()
+    replace: bool = False
+    """Take over from the distribution's kdump service: its settings where there are none of ours, and its place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """A plan and what it is for."""
+
+    machine: Machine
+    settings: Settings
+    plan: Plan
+
+
+def check(system: System, machine: Machine) -> None:
+    """Refuse machines that cannot be armed.
+
+    Raises:
+        HostError: a container, or no systemd.
+    """
+    if machine.container:
+        raise HostError("a container has no kernel of its own to arm", why=machine.container,
+                        mend="run kdumpy on the host")
+    if system.live and not system.exists("/run/systemd/system"):
+        raise HostError("this system was not started by systemd", why="kdumpy.service loads the capture kernel at boot",
+                        mend="run `kdumpy load` from your own init scripts, after local file systems are mounted")
+
+
+def make(system: System, wishes: Wishes, program: str = "") -> Setup:
+    """Return what is to be done; nothing is changed yet.
+
+    Args:
+        system: the machine.
+        wishes: of the command line.
+        program: how units call kdumpy; empty: as it was called itself.
+
+    Raises:
+        HostError: the machine cannot be armed, another kdump service is on, or a target cannot be reached.
+        UsageError: the configuration, or a wish, is wrong.
+    """
+    machine = machines.look(system)
+    check(system, machine)
+    active = [peer for peer in peers.find(system) if peer.active is not False]
+    if active and not wishes.replace:
+        names = " and ".join(peer.name for peer in active)
+        raise HostError("another service loads a capture kernel here", why=names,
+                        mend="kdumpy setup --replace takes its settings over and switches it off; --undo gives it back")
+    program = program or own_program(system)
+    wanted, notes = _settings(system, wishes, active)
+    found = _targets(system, wanted)
+    loader = _loader(system)
+    advice = crashkernel.advise(machine, wanted, rehearsed.need(system, machine.release),
+                                next_cmdline=loader.next_cmdline(system), ours=applying.was_set_up(system))
+    steps = [Step("Configuration", _configuration(system, wanted)),
+             *(Step(f"Switch {peer.name} off", peer.disable()) for peer in active),
+             Step(f"Reserve memory for the capture kernel: crashkernel={advice.value}",
+                  () if advice.keep else loader.plan(system, {"crashkernel": advice.value}), reboot=True),
+             Step("When the kernel panics", sysctls.plan(system, wanted.panic)),
+             Step("Services", _services(system, program)),
+             _image(system, wanted, machine, program)]
+    made = Plan(tuple(step for step in steps if step.changes),
+                (f"crashkernel={advice.value}: {advice.why}", *found, *notes),
+                (*advice.warnings, *_about(machine)))
+    return Setup(machine, wanted, made)
+
+
+def own_program(system: System) -> str:
+    """Return the path by which kdumpy is called from units."""
+    if system.exists(PROGRAM) or not system.live:
+        return PROGRAM
+    called = Path(sys.argv[0])
+    if called.name == "kdumpy" and called.is_file():
+        return str(called.resolve())
+    beside = Path(sys.executable).with_name("kdumpy")
+    if beside.is_file():
+        return str(beside)
+    raise HostError("kdumpy is not installed as a program", where=sys.argv[0],
+                    mend="install its package, or by pip into a virtual environment")
+
+
+def _settings(system: System, wishes: Wishes, active: list[peers.Peer]) -> tuple[Settings, list[str]]:
+    """Return the settings that are wanted: the file's, a peer's where there is no file, and the wishes on top."""
+    notes: list[str] = []
+    wanted = settings.load(system)
+    if not system.exists(settings.PATH):
+        for peer in active:
+            values, told = peer.imported()
+            wanted = merged(wanted, values)
+            notes += [f"{peer.name}: {note}" for note in told]
+    if wishes.crashkernel:
+        wanted = replace(wanted, crashkernel=wishes.crashkernel)
+    if wishes.targets:
+        wanted = replace(wanted, capture=replace(wanted.capture, targets=wishes.targets))
+    return wanted, notes
+
+
+def merged(base: Settings, values: Mapping[str, Any]) -> Settings:
+    """Return settings with plain values, as a file would give them, in place of some.
+
+    Raises:
+        UsageError: a value is wrong.
+    """
+    plain = _plain(base)
+    for name, value in values.items():
+        plain[name] = {**plain[name], **value} if isinstance(value, Mapping) else value
+    return declared.from_values(Settings, plain)
+
+
+def _plain(values: Any) -> dict[str, Any]:
+    return {one.name: _plain(value) if is_dataclass(value := getattr(values, one.name)) else value
+            for one in fields(values)}
+
+
+def _configuration(system: System, wanted: Settings) -> tuple[Change, ...]:
+    text = system.read(settings.PATH)
+    after = settings.render(wanted) if text is None else settings.update(text, wanted)
+    # It may name tokens' and keys' files, not hold them; yet where dumps go is nobody else's business.
+    changes: tuple[Change, ...] = write(system, settings.PATH, after, "the configuration", mode=0o600)
+    for url in wanted.capture.targets:
+        if url.startswith("/") and not system.exists(url):
+            changes = (*changes, Command(("mkdir", "-p", "-m", "700", url), "dumps go there",
+                                         undo=("rmdir", "--ignore-fail-on-non-empty", url)))
+    return changes
+
+
+def _targets(system: System, wanted: Settings) -> list[str]:
+    """Find out now, before anything is changed, whether an image can reach the targets; return how, in words."""
+    if not system.live:
+        return []
+    # What setup makes of a directory that is not there yet is on the file system above it.
+    needs = look_at_needs(system, wanted)
+    name, why = images.choose(system, wanted, needs)
+    return [f"capture image by {name}: {why}",
+            *(f"target {told}: the capture kernel finds it as {found}"
+              for told, found in zip(wanted.capture.targets, needs.config.targets, strict=True) if told != found)]
+
+
+def _loader(system: System) -> bootloaders.BootLoader:
+    loader = bootloaders.detect(system)
+    if loader is None:
+        raise HostError("no boot loader that is known was found",
+                        why="crashkernel= has to be on the kernel's command line",
+                        mend="add it by hand, then use `kdumpy image` and `kdumpy load`; docs/hosts.md names those "
+                             "that are known")
+    return loader
+
+
+def _services(system: System, program: str) -> tuple[Change, ...]:
+    systemctl = system.which("systemctl") or "/usr/bin/systemctl"
+    files: list[Change] = []
+    for path, name in ((f"{UNITS}/{SERVICE}", SERVICE), (f"{UNITS}/{REPORT_SERVICE}", REPORT_SERVICE),
+                       (RULE, Path(RULE).name)):
+        text = (_FILES / name).read_text().replace("@KDUMPY@", program).replace("@SYSTEMCTL@", systemctl)
+        files += write(system, path, text, "loaded at each boot" if name == SERVICE else
+                       "what is done after a crash" if name == REPORT_SERVICE else "CPUs and memory that come and go")
+    changes: list[Change] = [*files]
+    if files:
+        changes.append(Command(("systemctl", "daemon-reload"), "systemd reads the units",
+                               undo=("systemctl", "daemon-reload")))
+        if any(getattr(change, "path", "") == RULE for change in files) and system.which("udevadm"):
+            changes.append(Command(("udevadm", "control", "--reload"), "udev reads the rule",
+                                   undo=("udevadm", "control", "--reload")))
+    for unit in (SERVICE, REPORT_SERVICE):
+        if not system.path(f"{UNITS}/multi-user.target.wants/{unit}").is_symlink():
+            changes.append(Command(("systemctl", "enable", unit), "at each boot", undo=("systemctl", "disable", unit),
+                                   undo_first=True))
+    return tuple(changes)
+
+
+def _image(system: System, wanted: Settings, machine: Machine, program: str) -> Step:
+    """Return the step that builds the image and, where memory is reserved already, loads it."""
+    release = wanted.image.kernel or machine.release
+    state = crashstate.look(system)
+    stale = images.stale(system, wanted, release)
+    changes: list[Change] = []
+    if stale:
+        changes.append(Command((program, "image"), f"the capture image: {stale}", seconds=900))
+    if state.reserved and (stale or not state.loaded):
+        changes.append(Command(("systemctl", "restart", SERVICE), "load it now", seconds=900,
+                               undo=("systemctl", "stop", SERVICE), undo_first=True))
+    return Step("Capture image", tuple(changes))
+
+
+def _about(machine: Machine) -> list[str]:
+    said = []
+    if machine.secure_boot or machine.lockdown:
+        said.append("secure boot or lockdown is on: only a signed kernel is taken as the capture kernel")
+    if machine.memory_bytes and machine.memory_bytes < 512 << 20:
+        said.append("this machine has less than 512 MiB of memory: a capture kernel takes a good part of it")
+    return said
