@@ -38,8 +38,8 @@ kdump_get_arch_recommend_crashkernel), lower ranges ours: the capture image is s
 OTHERS = "1G-4G:256M,4G-64G:384M,64G-:768M"
 """On an architecture that the table lacks."""
 
-PAGES_64K = 128 * MIB
-"""More on arm64 with pages of 64 KiB: everything is kept in larger pieces. Source: as the table, _recommend for 64k."""
+PAGES_64K = 112 * MIB
+"""More on arm64 with pages of 64 KiB: everything is kept in larger pieces. Source: as the table, 100 MiB there."""
 
 PACKAGED = ("384M-:128M", "512M-:192M", "2G-4G:320M,4G-32G:512M,32G-64G:1024M,64G-128G:2048M,128G-:4096M")
 """What kdump-tools' packages put into GRUB's configuration: nobody's choice, so `auto` may raise it."""

@@ -60,7 +60,7 @@ def look(system: System) -> Machine:
     found = distribution.of(system)
     loader = bootloaders.detect(system)
     return Machine(distribution=found, architecture=_architecture(system),
-                   release=system.value("/proc/sys/kernel/osrelease") or "",
+                   release=_release(system),
                    cmdline=system.value("/proc/cmdline") or "", memory_bytes=_memory(system), cpus=_cpus(system),
                    boot_loader=loader.name if loader else None, generator=found.generator,
                    secure_boot=_secure_boot(system), lockdown=_lockdown(system),
@@ -70,6 +70,10 @@ def look(system: System) -> Machine:
 def _architecture(system: System) -> str:
     """Return uname's machine; the kernel tells it in a file since 6.1 (kernel.arch)."""
     return system.value("/proc/sys/kernel/arch") or (os.uname().machine if system.live else "")
+
+
+def _release(system: System) -> str:
+    return system.value("/proc/sys/kernel/osrelease") or (os.uname().release if system.live else "")
 
 
 def _memory(system: System) -> int:
