@@ -12,7 +12,7 @@ from kdumpy.host.system import System
 
 __all__ = ["ORDER", "BootLoader", "detect"]
 
-ORDER = ("bls", "grub")
+ORDER = ("ostree", "zipl", "sdbootutil", "systemdboot", "bls", "grub", "extlinux", "raspberry")
 """Modules of this package in the order in which they are asked: the first that finds its own is it."""
 
 

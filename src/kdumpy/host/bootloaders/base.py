@@ -14,7 +14,7 @@ class BootLoader(Protocol):
 
     @property
     def name(self) -> str:
-        """`grub`, `grub-bls`, `systemd-boot`, `zipl`, `extlinux`: a word for status and errors."""
+        """`grub`, `grub-bls`, `grub2-bls`, `systemd-boot`, `zipl`, `extlinux`, `ostree`, `raspberry`."""
 
     def next_cmdline(self, system: System) -> str | None:
         """Return the command line that the next boot will get, from the files that the loader itself reads.

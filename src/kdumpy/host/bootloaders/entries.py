@@ -6,7 +6,7 @@ Source: UAPI.1, The Boot Loader Specification. `options` may be there several ti
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cmp_to_key
 
@@ -98,6 +98,11 @@ def _order(left: Entry, right: Entry) -> int:
         if order:
             return order
     return -compare(left.id, right.id)
+
+
+def newest_first(names: Iterable[str]) -> list[str]:
+    """Return names that hold a version, the newest first."""
+    return sorted(names, key=cmp_to_key(compare), reverse=True)
 
 
 def compare(left: str, right: str) -> int:

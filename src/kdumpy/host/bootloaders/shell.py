@@ -96,14 +96,12 @@ def assignments(text: str, where: str) -> list[Assignment]:
     return list(_Reader(text, where).read())
 
 
-def decode(data: bytes) -> str:
-    """Return a file's text so that `encode` gives back its bytes, whatever they are."""
-    return data.decode(errors="surrogateescape")
-
-
-def encode(text: str) -> bytes:
-    """Return the bytes of a text that `decode` made."""
-    return text.encode(errors="surrogateescape")
+def values(text: str, where: str) -> dict[str, str]:
+    """Return what a file's variables are after it was read; a part that is not known is OPAQUE, HostError as above."""
+    found: dict[str, str] = {}
+    for one in assignments(text, where):
+        found[one.name] = (found.get(one.name, "") if one.adds else "") + one.expanded(found)
+    return found
 
 
 class _Reader:
@@ -348,3 +346,23 @@ def _rebuilt(text: str, assignment: Assignment, edits: list[parameters.Splice], 
     for start, end, new in edits:
         parts[start:end] = [_escaped(new)]
     return '"' + "".join(parts) + '"'
+
+
+def assigned(text: str, name: str, value: str, where: str) -> str:
+    """Return a file in which a variable has a value: its last assignment's is replaced, else a line is added.
+
+    Raises:
+        HostError: as `assignments`, or only a condition sets it.
+    """
+    found = [one for one in assignments(text, where) if one.name == name]
+    new = value if PLAIN.fullmatch(value) else quoted(value)
+    if not found:
+        return f"{text}{'' if not text or text.endswith(chr(10)) else chr(10)}{name}={new}\n"
+    last = found[-1]
+    if not last.certain or last.adds:
+        raise HostError(f"{name} is set in a way that cannot be edited", where=where,
+                        why="within a condition, or by +=", mend=f"write {name}={new} at the end of the file")
+    raw = text[last.start:last.end]
+    if raw[:1] == raw[-1:] == '"' and len(raw) > 1:
+        new = quoted(value)
+    return text[:last.start] + new + text[last.end:]
