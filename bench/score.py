@@ -116,7 +116,7 @@ def judge(wanted: Wanted, report: dict[str, object], seconds: float) -> Row:
     assert isinstance(verdict, dict)
     assert isinstance(signature, dict)
     fault, culprit = wanted.fault, verdict.get("culprit") or {}
-    function, module = culprit.get("function") or "", culprit.get("module")
+    function, module = culprit.get("function") or culprit.get("variable") or "", culprit.get("module")
     if fault.culprits:
         culprit_right = function in fault.culprits and module == fault.module
     else:

@@ -13,33 +13,19 @@ from pathlib import Path
 import drgn
 
 from kdumpy.diagnosis import culprit, memory, operands, silent, tailcalls
+from kdumpy.diagnosis.beginning import closing_of, first_event
 from kdumpy.diagnosis.crashed.reading import Reader
 from kdumpy.diagnosis.evidence import CrashEvidence
 from kdumpy.diagnosis.locks import Waits
 from kdumpy.diagnosis.memory import Meaning, Meant
 from kdumpy.diagnosis.oops import Event, Kind, Place, read_events
+from kdumpy.diagnosis.owned import variable_of_a_module
 from kdumpy.dumpfile.logrecord import LogRecord
 from kdumpy.kernel.kernel import Kernel
 from kdumpy.kernel.values import Frame, Module, Panic, Task
 
 SAVERS = frozenset({"__crash_kexec", "crash_kexec", "panic", "vpanic", "nmi_panic", "crash_setup_regs"})
 """Functions of the end itself."""
-_CLUSTER_SECONDS = 5.0
-"""khungtaskd reports the hung tasks of a round within this time before it panics."""
-
-# The words of the closing panic that name what it was made of (kernel/hung_task.c, kernel/watchdog.c,
-# kernel/rcu/tree_stall.h, kernel/panic.c, mm/oom_kill.c).
-_CLOSINGS = (
-    ("hung_task: blocked tasks", Kind.HUNG),
-    ("softlockup: hung tasks", Kind.SOFT_LOCKUP),
-    ("Hard LOCKUP", Kind.HARD_LOCKUP),
-    ("RCU Stall", Kind.RCU),
-    ("panic_on_warn", Kind.WARN),
-    ("warn_limit", Kind.WARN),
-    ("warned too often", Kind.WARN),
-    ("Out of memory", Kind.OOM),
-    ("deadlocked on memory", Kind.OOM),
-)
 
 
 class Crash:
@@ -52,9 +38,9 @@ class Crash:
         self.lines, self.seconds = _kernel_lines(log)
         """The log, one line each, without times."""
         self.events = read_events(self.lines, self.seconds)
-        self.closing = _closing(self.events)
+        self.closing = closing_of(self.events)
         """The panic's own event; None where the dump was taken before it was printed."""
-        self.logged = _first_event(self.events, self.closing)
+        self.logged = first_event(self.events, self.closing)
         """The event that the log says it all began with."""
 
     @cached_property
@@ -189,7 +175,11 @@ class Crash:
     @cached_property
     def own(self) -> culprit.Choice:
         """The frame to blame: of the faulting code, or of the code that called panic()."""
-        return culprit.choose(self.below_fault if self.faulted else self.below_panic)
+        chosen = culprit.choose(self.below_fault if self.faulted else self.below_panic)
+        if chosen.frame is None and self.faulted and self.kernel is not None:
+            worked_on = variable_of_a_module(self.kernel, self.fault_registers)
+            return culprit.Choice(worked_on.frame, (*chosen.decisions, *worked_on.decisions))
+        return chosen
 
     @property
     def own_frame(self) -> Frame | None:
@@ -371,27 +361,6 @@ def _kernel_lines(log: Sequence[LogRecord]) -> tuple[list[str], list[float | Non
             lines.append(line if record.facility <= 0 else "")
             seconds.append(record.seconds if record.ts_ns >= 0 else None)
     return lines, seconds
-
-
-def _closing(events: Sequence[Event]) -> Event | None:
-    return next((event for event in reversed(events)
-                 if any("Kernel panic - not syncing" in line for line in event.lines)), None)
-
-
-def _first_event(events: Sequence[Event], closing: Event | None) -> Event | None:
-    """The event that the crash began with: the first oops, else the report that the panic was made of."""
-    first = next((event for event in events if event.fatal), None)
-    if first is not None or closing is None:
-        return first
-    kind = next((kind for words, kind in _CLOSINGS if any(words in line for line in closing.lines)), None)
-    before = [event for event in events if kind in event.kinds and event.position < closing.position]
-    if not before:
-        return closing
-    if kind == Kind.HUNG and closing.seconds is not None:
-        return next(event for event in before
-                    if event.seconds is None or closing.seconds - event.seconds <= _CLUSTER_SECONDS
-                    or event is before[-1])
-    return before[-1]
 
 
 def _frame(place: Place) -> Frame:

@@ -59,8 +59,9 @@ def _lines(name: str) -> list[str]:
 
 
 def plain_name(frame: Frame) -> str:
-    """Return a function's name for comparing: no compiler's suffix, no prefix of a system call."""
-    name = frame.function or ""
+    """Return a function's name for comparing: no suffix of the compiler or of a kernel's, no system call's prefix."""
+    # 6.10 marks functions of the allocation profile: b951aaff5035 "mm: enable page allocation tagging".
+    name = (frame.function or "").removesuffix("_noprof")
     for prefix in _SYSCALL_PREFIXES:
         if name.startswith(prefix):
             return f"sys_{name[len(prefix):]}" if "sys" in prefix else name[len(prefix):]
@@ -117,6 +118,20 @@ def above_anchor(frames: Sequence[Frame]) -> Choice:
                            f"{plain_name(context[end]) if end < len(context) else 'the end of the stack'}",))
 
 
+def watched(frames: Sequence[Frame]) -> Sequence[Frame]:
+    """Cut off what ran on top of a CPU's code to look at it: the tick that noticed, the NMI that stopped the CPU.
+
+    An interrupt that does anything else stays: it may be what the CPU hangs in.
+    """
+    lists = [name_list(name) for name in ("plumbing", "forwarders", "watchers")]
+    for number, frame in enumerate(frames):
+        if number and frame.interrupted and not frame.user:
+            return frames[number:]
+        if frame.module or (frame.symbol and not any(plain_name(frame) in names for names in lists)):
+            return frames
+    return frames
+
+
 def context_of(frames: Sequence[Frame]) -> str | None:
     """Say in words what the code was run by: `a work queue (flaky_poll_work)`, `the system call write`."""
     known = contexts()
@@ -125,7 +140,8 @@ def context_of(frames: Sequence[Frame]) -> str | None:
         if not words or not number:
             continue
         if words != "a system call":
-            return f"{words} ({plain_name(frames[number - 1])})"
+            called = plain_name(frames[number - 1])
+            return f"{words} ({called})" if called else words
         call = next((plain_name(item)[4:] for item in reversed(frames[:number])
                      if plain_name(item).startswith("sys_")), "")
         return f"the system call {call}" if call else words

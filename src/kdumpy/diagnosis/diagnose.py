@@ -183,12 +183,18 @@ def _verdict(crash: Crash, judgement: Judgement | None, dump: Dump, missing: Map
             evidence=(), symptoms=(), next=(crash_look(crash),), not_judged=())
     finding = judgement.finding
     frame = finding.culprit
-    culprit = Culprit(frame.function or "", frame.module, frame.source) if frame and frame.function else None
+    culprit = _culprit(frame) if frame and frame.function else None
     return Verdict(
         cause=judgement.cause, title=finding.title, confidence=finding.confidence, culprit=culprit,
         explanation=finding.explanation + (_LATER if crash.ended_later else ""),
         evidence=(*finding.evidence, *crash.evidence.ending()), symptoms=judgement.symptoms,
         next=(*finding.next, *_general_advice(crash, culprit)), not_judged=judgement.not_judged)
+
+
+def _culprit(frame: Frame) -> Culprit:
+    if frame.data:
+        return Culprit("", frame.module, None, variable=frame.symbol)
+    return Culprit(frame.function or "", frame.module, frame.source)
 
 
 def _untold(path: Path, dump: Dump) -> Verdict:

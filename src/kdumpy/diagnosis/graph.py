@@ -67,8 +67,10 @@ def _circle(circle: tuple[BlockedTask, ...]) -> WaitCircle:
 
 def lock_orders(circle: tuple[BlockedTask, ...]) -> str:
     """Return the orders in which the tasks of a circle take its locks, in a line."""
-    return "; ".join(f"{order.comm} in {order.function}() holds {order.holds} and wants {order.wants}"
-                     for order in _circle(circle).orders)
+    held = (circle[number - 1].waits_for for number in range(len(circle)))
+    return "; ".join(f"{order.comm} in {order.function}() {'runs' if lock and lock.kind == 'work' else 'holds'} "
+                     f"{order.holds} and wants {order.wants}"
+                     for order, lock in zip(_circle(circle).orders, held, strict=True))
 
 
 def _root(waits: Waits, task: Task, waiters: list[int]) -> WaitRoot:

@@ -155,6 +155,13 @@ class Culprit:
     """Its module; null for the kernel itself."""
     source: str | None
     """file:line, where DWARF is at hand."""
+    variable: str | None = None
+    """The module's variable that the crash worked on, where no function can be named; `function` is empty then."""
+
+    @property
+    def words(self) -> str:
+        """`flaky_poll_channel()`, or `the variable flaky`."""
+        return f"the variable {self.variable}" if self.variable else f"{self.function}()"
 
 
 @dataclass(frozen=True)

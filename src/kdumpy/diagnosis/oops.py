@@ -88,7 +88,7 @@ _HEADS: tuple[tuple[Kind, str], ...] = (
                        r"Insufficient stack space to handle exception|PANIC: double fault|(?:Oops: )?double fault: "),
     (Kind.SANITIZER, r"BUG: (?:KASAN|KFENCE|KMSAN): "),
     (Kind.SLAB, r"^BUG [\w.:-]+ \((?:Not tainted|Tainted)|SLUB: .*(?:double|Double) free|Object already free"),
-    (Kind.LIST, r"list_(?:add|del)(?:_valid)? corruption"),
+    (Kind.LIST, r"list_(?:add|del)(?:_valid)? corruption|list_add double add: "),
     (Kind.REFCOUNT, r"refcount_t: "),
     (Kind.BUG, r"kernel BUG at |Internal error: Oops - BUG"),
     # "traps: NAME[PID] general protection fault ip:" is a process's, not the kernel's.
@@ -104,7 +104,7 @@ _HEADS: tuple[tuple[Kind, str], ...] = (
 )
 _COMPILED = tuple((kind, re.compile(pattern)) for kind, pattern in _HEADS)
 _MAYBE = re.compile(r"BUG|WARNING|Oops|panic|sysrq|fault|rror|[Uu]nable|stall|LOCKUP|blocked|oom|corrupt|"
-                    r"refcount_t|NMI|[Hh]ardware|opcode|execut|VFS|\[#|stack|free")
+                    r"refcount_t|list_|NMI|[Hh]ardware|opcode|execut|VFS|\[#|stack|free")
 """One of these is in every opening; most lines have none, and are done with."""
 _END = re.compile(r"---\[ end (?:trace|Kernel panic)")
 _TRACE_BEGINS = re.compile(r"^\s*(?:Call [Tt]race:|RIP: 0010:|pc : |CPU: \d+ )")

@@ -43,5 +43,7 @@ def judge(crash: Crash) -> Judgement | None:
     cause, finding = min(left, key=lambda pair: _ORDER[pair[1].confidence])
     if crash.event and crash.event.inferred == "fault" and finding.confidence == Confidence.CERTAIN:
         finding = replace(finding, confidence=Confidence.LIKELY)        # the log does not confirm it
+    if finding.culprit and finding.culprit.data and finding.confidence == Confidence.CERTAIN:
+        finding = replace(finding, confidence=Confidence.LIKELY)        # whose data it is, is not yet whose bug
     symptoms = tuple(other.kind for other, _ in found if other is not cause and other.kind != "unknown")
     return Judgement(cause.kind, finding, symptoms, tuple(unjudged))

@@ -38,8 +38,8 @@ _KINDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("completion", ("wait_for_completion", "__wait_for_common", "do_wait_for_common", "wait_for_common")),
     ("RCU", ("synchronize_rcu", "__wait_rcu_gp", "rcu_barrier", "synchronize_srcu", "__synchronize_srcu",
              "synchronize_net")),
-    ("work", ("__flush_work", "__flush_workqueue", "flush_workqueue", "__cancel_work", "drain_workqueue",
-              "flush_delayed_work", "cancel_work_sync", "cancel_delayed_work_sync")),
+    ("work", ("__flush_work", "__flush_workqueue", "flush_workqueue", "__cancel_work", "drain_workqueue", "flush_work",
+              "flush_delayed_work", "flush_rcu_work", "cancel_work", "cancel_delayed_work", "destroy_workqueue")),
     ("bit lock", ("__wait_on_bit", "out_of_line_wait_on_bit", "wait_on_bit", "bit_wait")),
     ("I/O", ("io_schedule", "blk_mq_get_tag", "submit_bio_wait")),
 )

@@ -25,6 +25,8 @@ class Frame:
     """An exception or interrupt hit here, so that the registers are those of that moment."""
     user: bool = False
     """pc lies in user space."""
+    data: bool = False
+    """No code: pc is the address of the variable `symbol`, which stands where no function can be named."""
 
     @property
     def function(self) -> str | None:

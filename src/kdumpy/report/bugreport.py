@@ -21,7 +21,7 @@ def render(diagnosis: Diagnosis) -> str:
                    if item.taints]
     rows = (
         ("Cause", f"{verdict.cause} ({verdict.confidence})"),
-        ("Culprit", f"{culprit.function}()" + (f" in module {culprit.module}" if culprit.module else "")
+        ("Culprit", culprit.words + (f" in module {culprit.module}" if culprit.module else "")
          + (f", {culprit.source}" if culprit.source else "") if culprit else ""),
         ("Signature", diagnosis.signature.id),
         ("Kernel", " ".join(part for part in (system.release, system.version, system.machine) if part)),

@@ -54,7 +54,7 @@ def _verdict(page: Page, diagnosis: Diagnosis) -> None:
         words, style = _CONFIDENCE[verdict.confidence]
         rows = [("cause", verdict.cause, Style.TITLE)]
         if culprit:
-            place = f"{culprit.function}()" + (f" in module {culprit.module}" if culprit.module else " in the kernel")
+            place = culprit.words + (f" in module {culprit.module}" if culprit.module else " in the kernel")
             rows.append(("culprit", place, Style.CULPRIT))
             if culprit.source:
                 rows.append(("source", culprit.source, Style.PLAIN))

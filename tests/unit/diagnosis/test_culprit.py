@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from kdumpy.diagnosis import culprit
 from kdumpy.kernel.values import Frame
 
@@ -82,3 +84,41 @@ def test_the_lists_hold_names_only() -> None:
         for item in (*names.exact, *names.prefixes):
             assert item.replace("_", "a").isalnum(), item
             assert len(item) > 1
+
+
+def interrupted(*names: str) -> list[Frame]:
+    """`*function`: an interrupt or exception hit there."""
+    return [replace(frame, symbol=(frame.symbol or "").removeprefix("*"), interrupted=(frame.symbol or "")[0] == "*")
+            for frame in frames(*names)]
+
+
+def test_the_tick_that_noticed_is_cut_off() -> None:
+    stack = interrupted("__crash_kexec", "panic", "panic_on_rcu_stall", "rcu_sched_clock_irq", "update_process_times",
+                        "tick_sched_timer", "__hrtimer_run_queues", "hrtimer_interrupt", "sysvec_apic_timer_interrupt",
+                        "asm_sysvec_apic_timer_interrupt", "*spin [driver]", "kthread")
+    assert [frame.symbol for frame in culprit.watched(stack)] == ["spin", "kthread"]
+
+
+def test_an_interrupt_that_hangs_itself_stays() -> None:
+    """The NMI that stopped the CPU left no frame; what the timer interrupted is innocent."""
+    stack = interrupted("*delay_tsc", "await_bit [driver]", "__hrtimer_run_queues", "hrtimer_interrupt",
+                        "asm_sysvec_apic_timer_interrupt", "*native_safe_halt", "default_idle_call", "do_idle")
+    assert list(culprit.watched(stack)) == stack
+    kernels_own = interrupted("*delay_tsc", "neigh_timer_handler", "call_timer_fn", "asm_sysvec_apic_timer_interrupt",
+                              "*vfs_read")
+    assert list(culprit.watched(kernels_own)) == kernels_own
+
+
+def test_the_idle_loop_is_never_to_blame() -> None:
+    for halt in ("native_safe_halt", "amd_e400_idle", "pv_native_safe_halt", "default_enter_idle", "mwait_idle"):
+        assert chosen(halt, "default_idle_call", "do_idle", "cpu_startup_entry", "start_secondary") is None
+
+
+def test_the_mark_of_the_allocation_profile_is_cut() -> None:
+    assert chosen("alloc_pages_noprof", "__kmalloc_noprof", "f_noprof") == "f_noprof"
+    assert culprit.plain_name(frames("f_noprof")[0]) == "f"
+
+
+def test_a_context_without_a_function_is_named_alone() -> None:
+    nowhere = Frame(0, None, None, None)
+    assert culprit.context_of([nowhere, *frames("tasklet_action_common")]) == "a tasklet"

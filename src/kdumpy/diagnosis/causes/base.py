@@ -72,6 +72,8 @@ class Words:
         """`flaky_poll_channel() of the module flaky`, or `code without a name`."""
         if self.frame is None or not self.frame.function:
             return "code without a name"
+        if self.frame.data:
+            return f"code that works on the variable {self.frame.symbol} of the module {self.frame.module}"
         return f"{self.frame.function}()" + (f" of the module {self.frame.module}" if self.frame.module else "")
 
     @property
@@ -83,7 +85,8 @@ class Words:
 
     def titled(self, words: str) -> str:
         """Return `words in FUNCTION [MODULE]`."""
-        return f"{words} in {self.short}" if self.short else words
+        joined = "on" if self.frame is not None and self.frame.data else "in"
+        return f"{words} {joined} {self.short}" if self.short else words
 
     @property
     def where(self) -> str:
@@ -115,5 +118,6 @@ class Words:
         return f"This is a bug in the module {self.frame.module}, or memory that something else has corrupted."
 
     def paragraph(self, *sentences: str) -> str:
-        """Join the sentences that are not empty."""
-        return " ".join(sentence for sentence in sentences if sentence)
+        """Join the sentences that are not empty; a function's name keeps its small letter at the beginning of one."""
+        return " ".join(f"C{sentence[1:]}" if sentence.startswith("code ") else sentence
+                        for sentence in sentences if sentence)

@@ -38,7 +38,7 @@ class Deadlock(Cause):
         told = "; ".join(
             f"{item.task.comm} (pid {item.task.pid}), in {word.name}, waits for the "
             f"{item.waits_for.kind} {item.waits_for.name} that "
-            f"{item.waits_for.owner.comm} holds"
+            f"{item.waits_for.owner.comm} {'runs' if item.waits_for.kind == 'work' else 'holds'}"
             for item, word in zip(circle, words, strict=True) if item.waits_for and item.waits_for.owner)
         title = " and ".join(dict.fromkeys(word.short for word in words if word.short))
         return Finding(
@@ -48,16 +48,30 @@ class Deadlock(Cause):
                 f"{_COUNTS.get(len(circle), str(len(circle)))} tasks wait for each other in a circle, and none "
                 f"can ever go on: {told}."
                 if len(circle) > 1 else f"A task waits for a lock that it holds itself: {told}.",
-                "They take the same locks in different order." if len(circle) > 1 else "",
+                _why(circle),
                 "The kernel would have gone on without them, but it is set to panic when tasks hang "
                 "(kernel.hung_task_panic).", words[0].blame)).replace("  ", " "),
             evidence=[Evidence("the order in which they take the locks", lock_orders(circle), ""),
                       *_circle_evidence(crash, circle), *crash.evidence.log()],
-            next=["Let all code take these locks in one order; lockdep (CONFIG_PROVE_LOCKING) finds such pairs "
-                  "before they happen."],
+            next=[("Do not wait for the end of work while holding a lock that the work takes" if _waits_for_work(circle)
+                   else "Let all code take these locks in one order" if len(circle) > 1 else
+                   "Do not take a lock again in a function that is called with it held")
+                  + "; lockdep (CONFIG_PROVE_LOCKING) finds this before it happens."],
             culprit=choices[0].frame, decisions=choices[0].decisions, trace=crash.with_tail_calls(first.stack.frames),
             trace_task=first.task,
             key=choices[0].frame, subtype=str(len(circle)))
+
+
+def _waits_for_work(circle: tuple[BlockedTask, ...]) -> bool:
+    return any(item.waits_for is not None and item.waits_for.kind == "work" for item in circle)
+
+
+def _why(circle: tuple[BlockedTask, ...]) -> str:
+    if len(circle) == 1:
+        return ""
+    if _waits_for_work(circle):
+        return "One of them waits for the end of work that cannot end before it lets go of its lock."
+    return "They take the same locks in different order."
 
 
 def _turned(circle: tuple[BlockedTask, ...]) -> tuple[BlockedTask, ...]:

@@ -22,7 +22,7 @@ class HardLockup(Cause):
         frames = crash.below_fault
         stuck = next((cpu for cpu in crash.kernel.cpus if cpu.number == number), None) if crash.kernel else None
         if stuck is not None and not stuck.panicked and stuck.stack.frames:
-            frames = stuck.stack.frames             # another CPU noticed (the buddy detector, 6.5)
+            frames = tuple(culprit.watched(stuck.stack.frames))     # another CPU noticed (the buddy detector, 6.5)
         choice = culprit.choose(frames)
         words = Words(crash, choice.frame)
         return Finding(

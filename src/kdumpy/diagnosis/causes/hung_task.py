@@ -47,7 +47,7 @@ class HungTask(Cause):
                 + (f"for more than {seconds} seconds" if seconds is not None else "too long")
                 + f" in {waiter.name} and could not be interrupted."]
         if lock and owner:
-            held = "holds" if lock.kind in _OWNED else "is to bring about"
+            held = "holds" if lock.kind in _OWNED else "runs" if lock.kind == "work" else "is to bring about"
             back = "give it back" if lock.kind in _OWNED else "come to its end"
             told.append(f"It waits for the {_kind(lock)} {lock.name}, which {owner.comm} (pid {owner.pid}) {held}"
                         + (f"; that task is in {words.name} and does not {back}." if holder else "."))
@@ -69,7 +69,14 @@ class HungTask(Cause):
                   "kernel.hung_task_timeout_secs; the waiting tasks below show what they wait for."],
             culprit=chosen.frame, decisions=chosen.decisions, trace=held_by or frames,
             trace_task=owner if held_by else blocked.task if blocked else None,
-            key=culprit.above_anchor(held_by or frames).frame, subtype=self._family(frames))
+            key=self._key(held_by, owner, waiting.frame), subtype=self._family(frames))
+
+    @staticmethod
+    def _key(held_by: tuple[Frame, ...], owner: Task | None, waiting: Frame | None) -> Frame | None:
+        """Choose what names the hang: a stack that sleeps stays as it is, one that runs is only known by its origin."""
+        if owner is None or not held_by:
+            return waiting
+        return (culprit.above_anchor(held_by) if owner.on_cpu else culprit.choose(held_by)).frame or waiting
 
     @staticmethod
     def _stack_of(crash: Crash, task: Task) -> tuple[Frame, ...]:
@@ -109,7 +116,8 @@ def wait_evidence(crash: Crash, blocked: BlockedTask | None) -> list[Evidence]:
     found = [Evidence(f"where {blocked.task.comm} waits", names, crash.evidence.command(f"bt {blocked.task.pid}"))]
     lock = blocked.waits_for
     if lock:
-        owner = f"held by {lock.owner.comm} (pid {lock.owner.pid})" if lock.owner else "its holder is not known"
+        by = "run by" if lock.kind == "work" else "held by"
+        owner = f"{by} {lock.owner.comm} (pid {lock.owner.pid})" if lock.owner else "its holder is not known"
         made = _STRUCTURES.get(lock.kind)
         what = f"{_kind(lock)} {lock.name}".rstrip()
         parts = [what, *([owner] if lock.kind in _OWNED or lock.owner else []), *([lock.note] if lock.note else [])]

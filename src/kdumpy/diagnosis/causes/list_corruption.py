@@ -6,6 +6,9 @@ from kdumpy.diagnosis.causes.base import CERTAIN, Cause, Finding, Words
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.oops import Kind
 
+_CHECKS = "lib/list_debug.c"
+"""Nothing but the checks of lists is there: its BUG tells of one, also where the words before it were lost."""
+
 
 class ListCorruption(Cause):
     """The kernel's check of a linked list failed."""
@@ -15,21 +18,25 @@ class ListCorruption(Cause):
 
     def match(self, crash: Crash) -> Finding | None:
         """Match the check's report."""
-        if not crash.told(Kind.LIST) or crash.event is None:
+        checked = crash.event is not None and (crash.event.bug_at or "").startswith(_CHECKS)
+        if crash.event is None or not (crash.told(Kind.LIST) or checked):
             return None
         words = Words(crash, crash.own_frame)
-        line = next((line for line in crash.event.lines if "corruption" in line), "")
-        twice = "LIST_POISON" in line
+        line = next((line for line in crash.event.lines if "list_add" in line or "list_del" in line), "")
         adding = "list_add" in line or "list_add" in str(crash.fault.function if crash.fault else "")
-        what = ("removed an entry from a list from which it had already been removed" if twice and not adding else
-                "added an entry to a list" if adding else "removed an entry from a list")
+        # lib/list_debug.c: "list_del corruption, %px->next is LIST_POISON1", "list_add double add: new=%px, prev=…"
+        twice = "double add" in line if adding else "LIST_POISON" in line
+        what = ("added an entry to a list" if adding else "removed an entry from a list") \
+            + ("" if not twice else " in which it stands already" if adding else
+               " from which it had already been removed")
+        title = ("List entry added twice" if adding else "List entry removed twice") if twice else "Corrupted list"
         return Finding(
-            title=words.titled("List entry removed twice" if twice and not adding else "Corrupted list"),
+            title=words.titled(title),
             confidence=CERTAIN,
             explanation=words.paragraph(
-                f"{words.name} {what}" + ("." if twice and not adding else ", and its neighbours did not point to "
+                f"{words.name} {what}" + ("." if twice else ", and its neighbours did not point to "
                                           "each other: somebody had changed the list or freed an entry."),
                 "Often a lock is missing around one of the users of the list.", words.where, words.blame),
             evidence=[*crash.evidence.log(), *crash.evidence.stack()],
             culprit=crash.own_frame, decisions=crash.own.decisions,
-            subtype="list_add" if adding else "list_del-twice" if twice else "list_del")
+            subtype=("list_add" if adding else "list_del") + ("-twice" if twice else ""))

@@ -1,63 +1,116 @@
-"""The kernel's own objects took the memory."""
+"""The kernel itself took the memory."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
-from kdumpy.diagnosis import culprit
+from kdumpy.diagnosis.account import memory_account
 from kdumpy.diagnosis.causes.base import LIKELY, POSSIBLE, Cause, Finding, Unjudged, Words
 from kdumpy.diagnosis.causes.out_of_memory import memory_evidence
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.model import Evidence
 from kdumpy.diagnosis.oops import Kind
+from kdumpy.diagnosis.takers import asking_modules, vmalloc_callers
 from kdumpy.diagnosis.usage import largest_slabs, memory_usage
-from kdumpy.kernel.values import Frame
+from kdumpy.kernel.values import Frame, Task
 from kdumpy.units import human_bytes
 
 _SHARE = 0.4
-"""Of all memory: as much in kernel objects that cannot be given back is a leak, or close to it."""
+"""Of all memory: as much in kernel memory that cannot be given back is a leak, or close to it."""
+_USES = {"slab unreclaimable": "objects", "vmalloc": "vmalloc areas", "other": "pages that it counts nowhere",
+         "per-cpu": "per-CPU memory"}
+"""Uses of memory by the kernel that only grow, and how they are named."""
 # mm/slab_common.c dump_unreclaimable_slab(): NAME  USEDKB  TOTALKB
 _SLAB_LINE = re.compile(r"^(\S+)\s+(\d+)KB\s+(\d+)KB$")
 
 
+@dataclass(frozen=True)
+class Taker:
+    """Who is likely to have taken the memory."""
+
+    frame: Frame | None = None
+    why: str = ""
+    """A sentence."""
+    task: Task | None = None
+    """The task that is asking for more, where it is not the one that panicked."""
+
+
 class MemoryLeak(Cause):
-    """Memory ran out because the kernel's own objects, of one kind, took it."""
+    """Memory ran out because the kernel itself took it: objects of one kind, vmalloc areas, or pages."""
 
     kind = "memory-leak"
     outranks = ("out-of-memory",)
 
     def match(self, crash: Crash) -> Finding | Unjudged | None:
-        """Match an out-of-memory panic with most memory in slab objects that cannot be given back."""
+        """Match an out-of-memory panic with most memory in one use by the kernel that cannot be given back."""
         if not crash.ended_as(Kind.OOM_PANIC):
             return None
         if crash.kernel is None:
-            return Unjudged("only the log could be read, and the sizes of the slab caches stand in the dump")
-        usage = memory_usage(crash.kernel)
-        if usage.total is None or usage.slab_unreclaimable is None:
+            return Unjudged("only the log could be read, and what the kernel's memory is used for stands in the dump")
+        usage, account = memory_usage(crash.kernel), memory_account(crash.kernel)
+        if usage.total is None or account is None:
             return Unjudged("the kernel's memory counters are not in the dump")
-        if usage.slab_unreclaimable < _SHARE * usage.total:
+        use, size = max(((share.name, share.size) for share in account.shares if share.name in _USES),
+                        key=lambda pair: pair[1])
+        if size < _SHARE * usage.total:
             return None
-        caches = self._told_slabs(crash) or largest_slabs(crash.kernel)
-        name, size = caches[0] if caches else ("", 0)
-        frame = self._allocator(crash)
-        words = Words(crash, frame)
-        percent = round(100 * usage.slab_unreclaimable / usage.total)
-        listed = ", ".join(f"{cache} {human_bytes(held)}" for cache, held in caches[:3])
-        slabs = [Evidence("the largest kinds of kernel objects", listed, crash.evidence.command("kmem -s"))]
+        caches = (self._told_slabs(crash) or largest_slabs(crash.kernel)) if use == "slab unreclaimable" else []
+        name = caches[0][0] if caches else ""
+        taker = self._taker(crash, use)
+        words = Words(crash, taker.frame)
+        what = f"objects of {name}" if name else _USES[use]
         return Finding(
-            title="Memory leak in the kernel" + (f": objects of {name}" if name else "")
-                  + (f", taken by {words.short}" if frame and frame.module else ""),
-            confidence=LIKELY if frame and frame.module and caches else POSSIBLE,
+            title=f"Memory leak in the kernel: {what}" + (f", taken by {words.short}" if taker.frame else ""),
+            confidence=LIKELY if taker.frame and taker.frame.module else POSSIBLE,
             explanation=words.paragraph(
-                f"Memory ran out because the kernel's own objects took {percent} % of it"
-                + (f"; {human_bytes(size)} are of the kind {name}." if name else "."),
-                f"The task that asked for more when nothing was left is in {words.name}, which points to the code that "
-                "takes objects and does not free them; one sample does not prove it." if frame else "",
-                words.where),
-            evidence=[*crash.evidence.log(crash.closing), *(slabs if caches else ()), *memory_evidence(crash),
-                      *crash.evidence.stack()],
-            next=["Watch the cache's size on a running machine (slabtop): does it only ever grow?"],
-            culprit=frame, decisions=crash.own.decisions, tokens=name)
+                f"Memory ran out because the kernel's own {_USES[use]} took {round(100 * size / usage.total)} % of it"
+                + (f"; {human_bytes(caches[0][1])} are of the kind {name}." if caches else "."),
+                taker.why, words.where if taker.frame and not taker.task and use != "vmalloc" else ""),
+            evidence=[*crash.evidence.log(crash.closing), *self._largest(crash, use, caches), *memory_evidence(crash),
+                      *self._asking(crash, taker), *crash.evidence.stack()],
+            next=["Watch it on a running machine (slabtop, /proc/vmallocinfo, /proc/meminfo): does it only ever grow?"],
+            culprit=taker.frame, decisions=(*crash.own.decisions, *([taker.why] if taker.why else [])),
+            tokens=name or use, subtype="" if name else use,
+            trace=crash.kernel.stack(taker.task).frames if taker.task else (), trace_task=taker.task)
+
+    @staticmethod
+    def _taker(crash: Crash, use: str) -> Taker:
+        assert crash.kernel is not None
+        if use == "vmalloc":
+            callers = vmalloc_callers(crash.kernel)
+            frame, held = callers[0] if callers else (None, 0)
+            if frame is not None and frame.symbol and held >= sum(size for _, size in callers) / 2:
+                return Taker(frame, f"{Words(crash, frame).name} asked for {human_bytes(held)} of them, and has not "
+                                    "given them back.")
+            return Taker()
+        points = "which points to the code that takes memory and does not give it back; one sample does not prove it."
+        own = crash.own_frame
+        if own is not None and own.module:
+            return Taker(own, f"The task that asked for more when nothing was left is in {Words(crash, own).name}, "
+                              f"{points}")
+        frame, task = next(iter(asking_modules(crash.kernel)), (None, None))
+        if frame is not None and task is not None:
+            return Taker(frame, f"{task.comm} (pid {task.pid}) was asking for more, too, in "
+                                f"{Words(crash, frame).name}, {points}", task)
+        return Taker()
+
+    @staticmethod
+    def _largest(crash: Crash, use: str, caches: list[tuple[str, int]]) -> list[Evidence]:
+        if caches:
+            listed = ", ".join(f"{cache} {human_bytes(held)}" for cache, held in caches[:3])
+            return [Evidence("the largest kinds of kernel objects", listed, crash.evidence.command("kmem -s"))]
+        if use == "vmalloc" and crash.kernel is not None:
+            listed = ", ".join(f"{frame} {human_bytes(held)}" for frame, held in vmalloc_callers(crash.kernel)[:3])
+            return [Evidence("who asked for vmalloc areas", listed, crash.evidence.command("kmem -v"))]
+        return []
+
+    @staticmethod
+    def _asking(crash: Crash, taker: Taker) -> list[Evidence]:
+        if taker.task is None or crash.kernel is None:
+            return []
+        names = " ← ".join(str(frame.function) for frame in crash.kernel.stack(taker.task).frames if frame.symbol)
+        return [Evidence(f"what {taker.task.comm} was doing", names, crash.evidence.command(f"bt {taker.task.pid}"))]
 
     @staticmethod
     def _told_slabs(crash: Crash) -> list[tuple[str, int]]:
@@ -65,7 +118,3 @@ class MemoryLeak(Cause):
         lines = crash.event.lines if crash.event else ()
         rows = [(match[1], int(match[3]) << 10) for line in lines if (match := _SLAB_LINE.match(line))]
         return sorted(rows, key=lambda row: -row[1])
-
-    @staticmethod
-    def _allocator(crash: Crash) -> Frame | None:
-        return culprit.choose(crash.below_panic).frame

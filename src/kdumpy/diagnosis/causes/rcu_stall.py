@@ -27,7 +27,7 @@ class RcuStall(Cause):
         stalled = self._cpus(event)
         cpu = self._stalled(crash, stalled)
         frames: tuple[Frame, ...] = cpu.stack.frames if cpu else crash.below_fault
-        frames = _interrupted(frames)
+        frames = tuple(culprit.watched(frames))
         choice = culprit.choose(frames)
         words = Words(crash, choice.frame)
         number = cpu.number if cpu else next(iter(stalled), None)
@@ -57,11 +57,3 @@ class RcuStall(Cause):
         if not numbers:                         # the log is silent: another CPU that was busy
             return next((cpu for cpu in cpus if not cpu.panicked and not cpu.idle and cpu.stack.frames), None)
         return next((cpu for cpu in cpus if cpu.number in numbers and cpu.stack.frames), None)
-
-
-def _interrupted(frames: tuple[Frame, ...]) -> tuple[Frame, ...]:
-    """Cut off what ran on top of the stalled code: the timer that noticed, the NMI that stopped the CPU."""
-    for number, frame in enumerate(frames):
-        if number and frame.interrupted and not frame.user:
-            return frames[number:]
-    return frames

@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from kdumpy.diagnosis import culprit
 from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Words
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.model import Evidence
 from kdumpy.diagnosis.oops import Kind
+from kdumpy.kernel.values import Frame
 
 _RECURSION = 5
 """As many frames of one function on a stack are recursion."""
+
+
+def _recurring(frames: Sequence[Frame]) -> tuple[str | None, int]:
+    """Return (function, times) of what is most often on a stack.
+
+    Functions that call each other in turns are there equally often, but for one: then the first one by name, so
+    that the same bug is called the same, wherever in the circle the stack ended.
+    """
+    often = Counter(frame.function for frame in frames if frame.function and not frame.user).most_common()
+    most = often[0][1] if often else 0
+    names = [name for name, times in often if times >= most - 1 and times >= _RECURSION] or [name for name, _ in often]
+    name = min(names, default=None) if most >= _RECURSION else next(iter(names), None)
+    return name, most
 
 
 class StackOverflow(Cause):
@@ -25,8 +40,7 @@ class StackOverflow(Cause):
         if not crash.told(Kind.STACK_GUARD):
             return None
         frames = crash.below_fault or crash.log_stack
-        often = Counter(frame.function for frame in frames if frame.function and not frame.user).most_common(1)
-        name, times = often[0] if often else (None, 0)
+        name, times = _recurring(frames)
         recursion = times >= _RECURSION
         frame = next((item for item in frames if item.function == name), None) if recursion \
             else culprit.choose(frames).frame

@@ -29,6 +29,6 @@ class Sysrq(Cause):
                 f"Somebody {how}, which makes the kernel crash at once"
                 + (f"; it was done by {who}." if who else "."),
                 "This is how crash dumps are tested, or taken of a machine that hangs. Nothing was broken by itself."),
-            evidence=[*crash.evidence.log(), *crash.evidence.stack()],
+            evidence=[*crash.evidence.log(), *crash.evidence.stack()], tokens="asked for",
             next=["If this was not a test: find out who has root or the console, and why the machine was crashed. "
                   "If it hung before, look for tasks in D below, and at the log before the crash."])

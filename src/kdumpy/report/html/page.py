@@ -115,7 +115,7 @@ def _glance(diagnosis: Diagnosis, details: Details) -> Iterator[tuple[str, str, 
         module = verdict.culprit.module
         taints = next((item.taints for item in diagnosis.modules if item.name == module), "")
         kind = ", not part of the kernel" if "O" in taints else ""
-        yield ("Culprit", f"{verdict.culprit.function}()",
+        yield ("Culprit", verdict.culprit.words,
                verdict.culprit.source or (f"module {module}{kind}" if module else "the kernel itself"))
     if panic and (panic.task or panic.cpu is not None):
         place = [f"CPU {panic.cpu}" if panic.cpu is not None else "", f"in {panic.context}" if panic.context else ""]
