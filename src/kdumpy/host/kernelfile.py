@@ -107,6 +107,12 @@ def _bzimage(path: str, head: bytes, size: int) -> KernelFile:
     version_at = struct.unpack_from("<H", head, 0x20E)[0] + 0x200
     found = re.match(rb"[^\s\0]{1,100}", head[version_at:version_at + 128])
     limit, needed = struct.unpack_from("<I", head, 0x238)[0], struct.unpack_from("<I", head, 0x260)[0]
+    sectors, paragraphs = head[0x1F1] or 4, struct.unpack_from("<I", head, 0x1F4)[0]
+    whole = (sectors + 1) * 512 + paragraphs * 16
+    if size < whole:
+        # kexec_file_load takes it, and the panic would end in a kernel that does not start.
+        raise HostError("the kernel's image is cut short", where=path, why=f"{size} bytes, and its header says {whole}",
+                        mend="install the kernel's package again")
     return KernelFile(path, "bzImage", found[0].decode(errors="replace") if found else "", size, max(size, needed),
                       limit or 255)
 

@@ -17,9 +17,11 @@ DEVICE = "/dev/kmsg"
 _LINES = 200
 """Records that are read at most: a driver may fill the log meanwhile."""
 
-_ABOUT = re.compile(r"kexec|crash|lockdown|locked down|bzimage|purgatory|PEFILE|PE binary|signature|integrity|\bima\b",
-                    re.IGNORECASE)
+_ABOUT = re.compile(r"kexec|crash|lockdown|locked down|bzimage|purgatory|signature|integrity|\bima\b", re.IGNORECASE)
 """What the kernel says of a load that it refuses."""
+
+_SIGNATURE = re.compile(r"PEFILE|PE binary|PKCS7|X\.?509", re.IGNORECASE)
+"""What it says of every kernel that is not signed, refused or not."""
 
 
 class KernelLog:
@@ -42,8 +44,12 @@ class KernelLog:
                  traceback: TracebackType | None) -> None:
         self._close()
 
-    def about_loading(self) -> str:
-        """Return the last lines that speak of loading a kernel, joined; empty where there are none."""
+    def about_loading(self, *, signature: bool = False) -> str:
+        """Return the last lines that speak of loading a kernel, joined; empty where there are none.
+
+        Args:
+            signature: those of its signature too, which are there even where it does not matter.
+        """
         found: list[str] = []
         for _ in range(_LINES if self._descriptor >= 0 else 0):
             try:
@@ -53,7 +59,7 @@ class KernelLog:
             except OSError:                 # BlockingIOError: that was all
                 break
             text = record.decode(errors="replace").partition(";")[2].splitlines()
-            if text and _ABOUT.search(text[0]):
+            if text and (_ABOUT.search(text[0]) or (signature and _SIGNATURE.search(text[0]))):
                 found.append(text[0].strip())
         return " / ".join(found[-3:])[:400]
 

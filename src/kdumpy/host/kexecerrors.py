@@ -33,6 +33,9 @@ SIGNATURE = {
 }
 """Errors of the signature's check, where it is enforced."""
 
+ABOUT_SIGNATURES = {errno.EPERM, *SIGNATURE}
+"""Errors that may come of a signature."""
+
 _SIGNED = ("use a kernel that is signed with a trusted key: the distribution's own signed package, or your own key, "
            "enrolled with `mokutil --import`")
 

@@ -80,6 +80,7 @@ def load(system: System, settings: Settings, say: Say = lambda line: None, *, bu
     """
     release = target_release(system, settings)
     running = crashstate.release(system)
+    _refuse_at_once(system, running)
     with locked(system):
         built = _fresh(system, settings, release, say, build=build)
         kernel = kernelfile.find(system, release)
@@ -108,6 +109,7 @@ def unload(system: System, say: Say = lambda line: None) -> bool:
     Raises:
         HostError: the kernel refuses; why, and the mend.
     """
+    _refuse_at_once(system, crashstate.release(system), unload=True)
     with locked(system):
         state = crashstate.look(system)
         if not state.loaded:
@@ -193,13 +195,23 @@ def _fresh(system: System, settings: Settings, release: str, say: Say, *, build:
     return ""
 
 
+def _refuse_at_once(system: System, running: str, *, unload: bool = False) -> None:
+    """Raise where nothing can be loaded whatever the image: before time is spent on building one."""
+    state = crashstate.look(system)
+    attempt = Attempt("kexec_file_load", unload=unload, release=running)
+    if not state.supported:
+        raise kexecerrors.explain(system, errno.ENOSYS, attempt)
+    if not crashstate.may_boot(system):
+        raise kexecerrors.explain(system, errno.EPERM, attempt)
+    if not state.reserved and not unload:
+        raise kexecerrors.explain(system, errno.EADDRNOTAVAIL, attempt)
+
+
 def _refuse_hopeless(system: System, attempt: Attempt) -> None:
     """Raise before the call where it cannot go well: a failed load throws away what is loaded."""
     state = crashstate.look(system)
     size = attempt.initrd_bytes + (attempt.kernel.memory if attempt.kernel else 0)
-    if not state.supported:
-        raise kexecerrors.explain(system, errno.ENOSYS, attempt)
-    if not crashstate.may_boot(system) or state.disabled or state.loads_left == 0:
+    if state.disabled or state.loads_left == 0:
         raise kexecerrors.explain(system, errno.EPERM, attempt)
     if size > state.reserved:
         raise kexecerrors.explain(system, errno.EADDRNOTAVAIL, attempt)
@@ -213,7 +225,8 @@ def _put(system: System, wanted: Loaded, attempt: Attempt, say: Say) -> Loaded:
             _file_load(system, attempt, wanted.cmdline)
             return wanted
         except OSError as error:
-            number, said = error.errno or 0, log.about_loading()
+            number = error.errno or 0
+            said = log.about_loading(signature=number in kexecerrors.ABOUT_SIGNATURES)
     system.path(RECORD).unlink(missing_ok=True)
     reason = kexecerrors.explain(system, number, attempt, said)
     if number in _ELSEWHERE and system.which("kexec") is not None:
