@@ -5,6 +5,7 @@ from __future__ import annotations
 from kdumpy.diagnosis import culprit
 from kdumpy.diagnosis.facts.waits import LockOrder, WaitCircle, WaitEdge, WaitFamily, WaitGraph, WaitRoot
 from kdumpy.diagnosis.locks import BlockedTask, LockWait, Waits
+from kdumpy.diagnosis.spinning import Spin
 from kdumpy.kernel import Stack, Task
 
 _MOST_EDGES = 512
@@ -38,6 +39,9 @@ def wait_graph(waits: Waits) -> WaitGraph:
                     edges.setdefault(owner.pid, _edge(following, following.waits_for))
                 break
             item = following
+    for spin in waits.spins.all:
+        if spin.cpu.task is not None:       # idle tasks, which spin in interrupts, are all called 0
+            edges[spin.cpu.task.pid or -1 - spin.cpu.number] = _spin_edge(spin, spin.cpu.task)
     roots = [_root(waits, task, waiters) for task, waiters in ends.values()]
     return WaitGraph(tuple(edges.values()), tuple(_circle(circle) for circle in waits.circles),
                      tuple(sorted(roots, key=lambda root: (-len(root.waiters), root.pid))), _families(waits))
@@ -49,6 +53,14 @@ def _edge(item: BlockedTask, wait: LockWait) -> WaitEdge:
         item.task.pid, item.task.comm, wait.kind, wait.mode, wait.name, wait.address, owner.pid if owner else None,
         owner.comm if owner else None, bool(owner) and wait.certain, _function(item.stack),
         round(item.seconds, 1) if item.seconds is not None else None, wait.note)
+
+
+def _spin_edge(spin: Spin, task: Task) -> WaitEdge:
+    holder = spin.holder
+    owner = holder.task if holder else None
+    note = f"CPU {spin.cpu.number} spins" + (f"; taken in {holder.frame.function}()" if holder else "")
+    return WaitEdge(task.pid, task.comm, spin.kind, "", spin.name, spin.address, owner.pid if owner else None,
+                    owner.comm if owner else None, owner is not None, _function(Stack(spin.frames)), None, note)
 
 
 def _function(stack: Stack) -> str:

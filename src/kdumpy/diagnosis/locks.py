@@ -20,6 +20,7 @@ from drgn.helpers.linux.locking import mutex_owner, rwsem_owner
 
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.diagnosis import memory
+from kdumpy.diagnosis.spinning import Spins
 from kdumpy.diagnosis.waiterlists import THREAD_SIZE, list_head, ring
 from kdumpy.diagnosis.waiting import Waiters, kind_of
 from kdumpy.kernel import Kernel, Stack, Task
@@ -132,6 +133,11 @@ class Waits:
                 found.append(tuple(path[path.index(item):]))
             done.update(step.task.pid for step in path)
         return tuple(found)
+
+    @cached_property
+    def spins(self) -> Spins:
+        """The CPUs that wait for spinlocks."""
+        return Spins(self.kernel, self._name)
 
     def sleeper(self, task: Task) -> BlockedTask | None:
         """Return a task as one that sleeps, and what it waits for; None where it runs or cannot be read."""

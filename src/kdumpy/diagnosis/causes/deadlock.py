@@ -10,18 +10,21 @@ from kdumpy.diagnosis.graph import lock_orders
 from kdumpy.diagnosis.locks import BlockedTask
 from kdumpy.diagnosis.model import Evidence
 from kdumpy.diagnosis.oops import Kind
+from kdumpy.diagnosis.spinblame import spin_evidence
 
 _COUNTS = {2: "Two", 3: "Three", 4: "Four"}
 
 
 class Deadlock(Cause):
-    """Tasks hold locks that each other waits for: none can ever go on."""
+    """Tasks or CPUs hold locks that each other waits for: none can ever go on."""
 
     kind = "deadlock"
-    outranks = ("hung-task",)
+    outranks = ("hung-task", "soft-lockup", "hard-lockup", "rcu-stall", "nmi")
 
     def match(self, crash: Crash) -> Finding | Unjudged | None:
-        """Match a circle among the locks that blocked tasks wait for."""
+        """Match a circle among the locks that blocked tasks wait for, or among the spinlocks of CPUs."""
+        if crash.told(Kind.SOFT_LOCKUP, Kind.HARD_LOCKUP, Kind.RCU):
+            return _of_spinlocks(crash)
         if not crash.told(Kind.HUNG):
             return None
         if crash.waits is None:
@@ -60,6 +63,38 @@ class Deadlock(Cause):
             culprit=choices[0].frame, decisions=choices[0].decisions, trace=crash.with_tail_calls(first.stack.frames),
             trace_task=first.task,
             key=choices[0].frame, subtype=str(len(circle)))
+
+
+def _of_spinlocks(crash: Crash) -> Finding | None:
+    """Return the deadlock of CPUs that spin for each other's locks, or of one for a lock that it has."""
+    circle = next(iter(crash.waits.spins.circles), None) if crash.waits else None
+    if circle is None:
+        return None
+    choices = [culprit.choose(spin.frames) for spin in circle]
+    names = [str(choice.frame and choice.frame.function) for choice in choices]
+    start = names.index(min(names))
+    circle, choices = circle[start:] + circle[:start], choices[start:] + choices[:start]
+    words = [Words(crash, choice.frame) for choice in choices]
+    taken = [spin.holder.frame for spin in circle if spin.holder]
+    told = "; ".join(
+        f"CPU {spin.cpu.number}, in {word.name}, spins for the {spin.kind} {spin.name} that "
+        + (f"it took itself in {frame.function}()" if len(circle) == 1 else
+           f"CPU {spin.holder.cpu.number} took in {frame.function}()")
+        for spin, word, frame in zip(circle, words, taken, strict=True) if spin.holder and spin.holder.cpu)
+    title = " and ".join(dict.fromkeys(word.short for word in words if word.short))
+    alone = len(circle) == 1
+    return Finding(
+        title=f"Deadlock of {title} with itself" if alone else f"Deadlock between {title}",
+        confidence=CERTAIN,
+        explanation=words[0].paragraph(
+            f"{'A CPU waits' if alone else f'{_COUNTS.get(len(circle), str(len(circle)))} CPUs wait'} for a spinlock "
+            f"that can never become free: {told}.", words[0].where if alone else "", words[0].blame),
+        evidence=[*(item for spin in circle for item in spin_evidence(crash, spin)), *crash.evidence.log()],
+        next=[("Do not take a spinlock again in a function that is called with it held; where an interrupt takes it, "
+               "take it with interrupts off (spin_lock_irqsave)" if alone else "Let all code take these locks in one "
+               "order") + "; lockdep (CONFIG_PROVE_LOCKING) finds this before it happens."],
+        culprit=choices[0].frame, decisions=choices[0].decisions, trace=circle[0].frames,
+        trace_task=circle[0].cpu.task, key=choices[0].frame, subtype=f"spin-{len(circle)}")
 
 
 def _waits_for_work(circle: tuple[BlockedTask, ...]) -> bool:

@@ -6,6 +6,7 @@ from kdumpy.diagnosis import culprit
 from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Words
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.oops import Kind
+from kdumpy.diagnosis.spinblame import blame
 
 
 class HardLockup(Cause):
@@ -23,15 +24,19 @@ class HardLockup(Cause):
         stuck = next((cpu for cpu in crash.kernel.cpus if cpu.number == number), None) if crash.kernel else None
         if stuck is not None and not stuck.panicked and stuck.stack.frames:
             frames = tuple(culprit.watched(stuck.stack.frames))     # another CPU noticed (the buddy detector, 6.5)
-        choice = culprit.choose(frames)
-        words = Words(crash, choice.frame)
+        spin = blame(crash, number)
+        choice = spin.choice if spin else culprit.choose(frames)
+        words = Words(crash, culprit.choose(frames).frame)
         return Finding(
-            title=words.titled("Hard lockup: a CPU took no interrupts"),
-            confidence=CERTAIN if choice.frame else LIKELY,
+            title=Words(crash, choice.frame).titled("Hard lockup: a CPU took no interrupts"),
+            confidence=CERTAIN if choice.frame and (spin is None or spin.certain) else LIKELY,
             explanation=words.paragraph(
                 ("A CPU" if number is None else f"CPU {number}")
                 + f" ran in {words.name} with interrupts off for so long that the watchdog took it for dead.",
-                "It loops there, or waits for a spinlock that is never released.", words.blame),
-            evidence=[*crash.evidence.log(), *crash.evidence.stack("where the CPU was", frames, stuck)],
-            culprit=choice.frame, decisions=choice.decisions, trace=frames,
-            trace_task=stuck.task if stuck else None, key=culprit.above_anchor(frames).frame)
+                spin.sentence if spin else "It loops there, or waits for a spinlock that is never released.",
+                words.blame),
+            evidence=[*crash.evidence.log(), *(spin.evidence if spin else
+                                                crash.evidence.stack("where the CPU was", frames, stuck))],
+            culprit=choice.frame, decisions=choice.decisions, trace=spin.frames if spin else frames,
+            trace_task=spin.task if spin else stuck.task if stuck else None,
+            key=culprit.above_anchor(spin.frames if spin else frames).frame)

@@ -8,6 +8,7 @@ from kdumpy.diagnosis import culprit
 from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Words
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.oops import Event, Kind
+from kdumpy.diagnosis.spinblame import blame
 from kdumpy.kernel.values import Cpu, Frame
 
 _STALLED_CPU = re.compile(r"^rcu:?\s+(\d+)-[.!O]|^\s*(\d+)-[.!O]")
@@ -28,23 +29,27 @@ class RcuStall(Cause):
         cpu = self._stalled(crash, stalled)
         frames: tuple[Frame, ...] = cpu.stack.frames if cpu else crash.below_fault
         frames = tuple(culprit.watched(frames))
-        choice = culprit.choose(frames)
-        words = Words(crash, choice.frame)
         number = cpu.number if cpu else next(iter(stalled), None)
+        spin = blame(crash, number)
+        choice = spin.choice if spin else culprit.choose(frames)
+        words = Words(crash, culprit.choose(frames).frame if spin else choice.frame)
         where = f"CPU {number}" if number is not None else "A CPU"
         task = f" (task {cpu.task.comm}, pid {cpu.task.pid})" if cpu and cpu.task else ""
         return Finding(
-            title=words.titled("RCU stall: a CPU held everything up"),
-            confidence=CERTAIN if choice.frame and cpu else LIKELY,
+            title=Words(crash, choice.frame).titled("RCU stall: a CPU held everything up"),
+            confidence=CERTAIN if choice.frame and cpu and (spin is None or spin.certain) else LIKELY,
             explanation=words.paragraph(
                 f"{where} ran in {words.name}{task} for so long without a pause that the kernel could not release "
                 "memory that nobody uses any more (RCU).",
+                spin.sentence if spin else
                 "It loops there, with interrupts or preemption off, or was starved by something else.",
                 "The kernel is set to panic then (kernel.panic_on_rcu_stall)." if "RCU" in crash.closing_words else "",
                 words.blame),
-            evidence=[*crash.evidence.log(), *crash.evidence.stack("where the CPU was", frames, cpu)],
-            culprit=choice.frame, decisions=choice.decisions, trace=frames,
-            trace_task=cpu.task if cpu else None, key=culprit.above_anchor(frames).frame)
+            evidence=[*crash.evidence.log(), *(spin.evidence if spin else
+                                                crash.evidence.stack("where the CPU was", frames, cpu))],
+            culprit=choice.frame, decisions=choice.decisions, trace=spin.frames if spin else frames,
+            trace_task=spin.task if spin else cpu.task if cpu else None,
+            key=culprit.above_anchor(spin.frames if spin else frames).frame)
 
     @staticmethod
     def _cpus(event: Event) -> list[int]:

@@ -6,6 +6,7 @@ from kdumpy.diagnosis import culprit
 from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Words
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.oops import Kind
+from kdumpy.diagnosis.spinblame import blame
 
 
 class SoftLockup(Cause):
@@ -17,18 +18,24 @@ class SoftLockup(Cause):
         """Match the watchdog's report."""
         if not crash.told(Kind.SOFT_LOCKUP) or crash.event is None:
             return None
-        choice = culprit.choose(crash.below_fault)
+        spin = blame(crash, crash.event.cpu)
+        choice = spin.choice if spin else culprit.choose(crash.below_fault)
         words = Words(crash, choice.frame)
+        stuck = Words(crash, culprit.choose(crash.below_fault).frame)
+        sure = crash.from_dump and choice.frame and (spin is None or spin.certain)
         return Finding(
             title=words.titled("Soft lockup: a CPU was not given back"),
-            confidence=CERTAIN if crash.from_dump and choice.frame else LIKELY,
+            confidence=CERTAIN if sure else LIKELY,
             explanation=words.paragraph(
-                f"{words.name} kept CPU {crash.event.cpu} busy "
+                f"{stuck.name} kept CPU {crash.event.cpu} busy "
                 + (f"for {crash.event.seconds_stuck} seconds" if crash.event.seconds_stuck else "for long")
                 + ", so that no other task could run there.",
+                spin.sentence if spin else
                 "It loops, waits for something without sleeping, or holds a spinlock that others spin for.",
                 words.where,
                 "The kernel is set to panic then (kernel.softlockup_panic)." if "softlockup" in crash.closing_words
                 else "", words.blame),
-            evidence=[*crash.evidence.log(), *crash.evidence.stack("where the CPU was")],
-            culprit=choice.frame, decisions=choice.decisions, key=culprit.above_anchor(crash.below_fault).frame)
+            evidence=[*crash.evidence.log(), *(spin.evidence if spin else crash.evidence.stack("where the CPU was"))],
+            culprit=choice.frame, decisions=choice.decisions, trace=spin.frames if spin and spin.certain else (),
+            trace_task=spin.task if spin and spin.certain else None,
+            key=culprit.above_anchor(spin.frames if spin else crash.below_fault).frame)

@@ -16,7 +16,8 @@ class WaitEdge:
     comm: str
     """Its name."""
     kind: str
-    """mutex, rwsem, semaphore, completion, wait queue, page lock, buffer lock, bit lock, RCU, work, or I/O."""
+    """mutex, rwsem, semaphore, completion, wait queue, page lock, buffer lock, bit lock, RCU, work, or I/O; spinlock or
+    rwlock, of a CPU that spins."""
     mode: str
     """read or write, where the kind tells them apart; empty otherwise."""
     name: str
@@ -98,7 +99,7 @@ class WaitGraph:
     """Who waits for whom."""
 
     edges: tuple[WaitEdge, ...]
-    """Every wait of a blocked task, and of the owners that it leads to."""
+    """Every wait of a blocked task, of the owners that it leads to, and of the CPUs that spin."""
     circles: tuple[WaitCircle, ...]
     """Deadlocks."""
     roots: tuple[WaitRoot, ...]

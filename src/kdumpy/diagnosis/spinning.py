@@ -1,0 +1,204 @@
+"""CPUs that wait for spinlocks: which lock, and who has it.
+
+A spinlock's word says that it is taken, not by whom. Its holder runs on some CPU (a task that sleeps with a
+spinlock is a bug, and looked for as well): the functions on that CPU's stack are asked, by their code, which
+locks they took before the call that they are in and have not given back.
+
+Source: include/asm-generic/qspinlock_types.h, qrwlock_types.h, kernel/locking/qspinlock.c.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import drgn
+
+from kdumpy.debuginfo.reading import READ_ERRORS
+from kdumpy.diagnosis.crashed.held import held_locks, registers_along
+from kdumpy.diagnosis.crashed.values import Argument
+from kdumpy.diagnosis.memory import Meaning, meaning
+from kdumpy.kernel import Kernel, Task
+from kdumpy.kernel.values import Cpu, Frame
+
+_SPIN = ("native_queued_spin_lock_slowpath", "queued_spin_lock_slowpath", "__pv_queued_spin_lock_slowpath",
+         "_raw_spin_lock", "do_raw_spin_lock")
+_RWLOCK = ("queued_read_lock_slowpath", "queued_write_lock_slowpath", "_raw_read_lock", "_raw_write_lock")
+_NEVER = ("_raw_spin_trylock", "_raw_read_trylock", "_raw_write_trylock")
+_CANDIDATES = ("rdi", "rbx", "rbp", "r12", "r13", "r14", "r15", "x19", "x20", "x0")
+"""Registers that can hold the lock's address, the likeliest first."""
+_MOST_SLEEPERS = 256
+"""Tasks off the CPUs that are asked whether they sleep with a spinlock."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who has a lock."""
+
+    cpu: Cpu | None
+    """The CPU that has it; None where a task that sleeps has it."""
+    task: Task | None
+    frame: Frame
+    """The function that took it."""
+    frames: tuple[Frame, ...]
+    """The stack, from what it does now."""
+
+
+@dataclass(frozen=True)
+class Spin:
+    """A CPU that spins for a lock."""
+
+    cpu: Cpu
+    kind: str
+    """spinlock or rwlock."""
+    address: int
+    """Of the lock; 0 where it cannot be told."""
+    name: str
+    frames: tuple[Frame, ...]
+    """Its stack, from the function that spins."""
+    holder: Holder | None
+    alone: bool
+    """No other CPU runs anything that could hold the lock."""
+
+
+def spinning_at(frames: Sequence[Frame]) -> int | None:
+    """Return the number of the frame that spins for a lock; None where the stack shows none."""
+    for number, frame in enumerate(frames):
+        name = frame.function or ""
+        if not frame.module and name.startswith((*_SPIN, *_RWLOCK)) and not name.startswith(_NEVER):
+            return number
+    return None
+
+
+class Spins:
+    """The CPUs of a kernel that spin; read when first asked for."""
+
+    def __init__(self, kernel: Kernel, name: Callable[[int], str]) -> None:
+        """`name`: names what lies at an address."""
+        self.kernel = kernel
+        self._name = name
+
+    @cached_property
+    def all(self) -> tuple[Spin, ...]:
+        """Every CPU that spins."""
+        at = [(cpu, spinning_at(cpu.stack.frames)) for cpu in self.kernel.cpus]
+        busy = [cpu for cpu, number in at if number is not None]
+        return tuple(self._spin(cpu, number, busy) for cpu, number in at if number is not None)
+
+    def of_cpu(self, number: int | None) -> Spin | None:
+        """Return what a CPU spins for."""
+        return next((spin for spin in self.all if spin.cpu.number == number), None)
+
+    @cached_property
+    def circles(self) -> tuple[tuple[Spin, ...], ...]:
+        """Circles of CPUs of which each spins for a lock that the next one has; one that has it itself is a circle."""
+        found: list[tuple[Spin, ...]] = []
+        done: set[int] = set()
+        for start in self.all:
+            path: list[Spin] = []
+            item: Spin | None = start
+            while item is not None and item.cpu.number not in done and item not in path:
+                path.append(item)
+                item = self.of_cpu(item.holder.cpu.number) if item.holder and item.holder.cpu else None
+            if item is not None and item in path:
+                found.append(tuple(path[path.index(item):]))
+            done.update(step.cpu.number for step in path)
+        return tuple(found)
+
+    def _spin(self, cpu: Cpu, number: int, busy: list[Cpu]) -> Spin:
+        frames = cpu.stack.frames[number:]
+        kind = "rwlock" if (frames[0].function or "").startswith(_RWLOCK) else "spinlock"
+        address = 0
+        try:
+            address = self._lock(cpu, number, kind)
+        except READ_ERRORS as error:
+            self.kernel.problems[f"the lock that CPU {cpu.number} spins for"] = str(error)
+        alone = all(other.number == cpu.number or other.idle or other.doing == "in user space"
+                    for other in self.kernel.cpus)
+        return Spin(cpu, kind, address, self._name(address) if address else "", frames,
+                    self._holder(address, cpu, busy) if address else None, alone)
+
+    def _walk(self, task: Task) -> list[drgn.StackFrame]:
+        stacks = self.kernel.stacks
+        return stacks.walk(stacks.trace(self.kernel.task_object(task.address)))
+
+    def _lock(self, cpu: Cpu, number: int, kind: str) -> int:
+        """Return the address of the lock that a frame spins for, 0 where no register leads to one that is taken."""
+        from kdumpy.diagnosis.crashed.following import Follower
+
+        if cpu.task is None:
+            return 0
+        frame = self._walk(cpu.task)[number]
+        registers = frame.registers()
+        candidates = [registers.get(name, 0) for name in _CANDIDATES]
+        if self._x86:
+            flow = Follower(self.kernel, self._read, cpu.stack.frames[number:], frame.pc, registers)
+            candidates.insert(0, flow.number(Argument("rdi")) or 0)
+        return next((value for value in candidates if self._is_taken(value, kind)), 0)
+
+    @property
+    def _x86(self) -> bool:
+        return self.kernel.system.machine == "x86_64"
+
+    def _is_taken(self, address: int, kind: str) -> bool:
+        if meaning(address).meaning != Meaning.KERNEL or address % 4:
+            return False
+        try:
+            word = int.from_bytes(self._read(address, 4), "little")
+        except (LookupError, ValueError):
+            return False
+        # A byte, 1 where taken (3 by a paravirtual waiter); then whoever waits. A rwlock: the count of readers above.
+        return word & 0xFF in (1, 3) if kind == "spinlock" else bool(word)
+
+    def _read(self, address: int, size: int) -> bytes:
+        try:
+            return bytes(self.kernel.prog.read(address, size))
+        except (drgn.FaultError, OverflowError) as error:
+            raise LookupError(str(error)) from None
+
+    def _holder(self, address: int, spinner: Cpu, busy: list[Cpu]) -> Holder | None:
+        # The CPU itself first: then those that spin, too, for these often hold another lock; then the rest.
+        others = [cpu for cpu in self.kernel.cpus if cpu.number != spinner.number]
+        for cpu in (spinner, *sorted(others, key=lambda other: other not in busy)):
+            frame = self._taken_in(cpu.task, cpu.stack.frames, address) if cpu.task else None
+            if frame is not None:
+                return Holder(cpu, cpu.task, frame, cpu.stack.frames)
+        return self._sleeping_holder(address, spinner)
+
+    def _sleeping_holder(self, address: int, spinner: Cpu) -> Holder | None:
+        """Find a task that is off its CPU with the lock: of those that run code of the spinner's module."""
+        module = next((frame.module for frame in spinner.stack.frames if frame.module), None)
+        asked = 0
+        for task in self.kernel.tasks() if module else ():
+            if task.on_cpu:
+                continue
+            frames = self.kernel.stack(task).frames
+            if asked < _MOST_SLEEPERS and any(frame.module == module for frame in frames):
+                asked += 1
+                frame = self._taken_in(task, frames, address)
+                if frame is not None:
+                    return Holder(None, task, frame, frames)
+        return None
+
+    def _taken_in(self, task: Task, frames: Sequence[Frame], address: int) -> Frame | None:
+        """Return the frame of a stack whose function took a lock and has it still."""
+        if not self._x86:
+            return None
+        try:
+            walked = self._walk(task)
+            for frame, lock in self._taken(frames, walked):
+                if lock == address:
+                    return frame
+        except READ_ERRORS:
+            pass
+        return None
+
+    def _taken(self, frames: Sequence[Frame], walked: Sequence[drgn.StackFrame]) -> Iterator[tuple[Frame, int]]:
+        unwound = [raw.registers() for raw in walked]
+        known = registers_along(self.kernel, self._read, frames, unwound)
+        for number, (frame, registers) in enumerate(zip(frames, known, strict=False)):
+            if frame.inline or frame.offset is None or frame.user:
+                continue
+            for lock in held_locks(self.kernel, self._read, frames[number:], registers):
+                yield frame, lock

@@ -1,0 +1,89 @@
+"""The rules that the scoring driver brought about, on its dumps; `make score` judges them all.
+
+`make test` takes three of them; KDUMPY_MATRIX=full takes every one on both kernels.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+
+import kdumpy
+import lab
+from kdumpy.diagnosis import Diagnosis, diagnose
+from kdumpy.diagnosis.crash import Crash
+from kdumpy.diagnosis.facts.waits import WaitGraph
+from kdumpy.diagnosis.takers import vmalloc_callers
+from kdumpy.vm.scoring import SCORING
+
+SHORT = ("flush-holding", "leak-rings", "spin-again")
+PAIRS = [(kernel, name) for kernel in ("6.1", "6.12") for name, fault in SCORING.items()
+         if kernel in fault.kernels and (lab.FULL or (kernel == "6.1" and name in SHORT))]
+
+
+@cache
+def diagnosed(kernel: str, fault: str) -> Diagnosis:
+    with kdumpy.open(lab.dump(kernel, fault).path) as opened:
+        return diagnose(opened)
+
+
+@pytest.mark.parametrize(("kernel", "name"), PAIRS)
+def test_cause_and_culprit(kernel: str, name: str) -> None:
+    fault, verdict = SCORING[name], diagnosed(kernel, name).verdict
+    assert verdict.cause == fault.cause
+    assert verdict.culprit is not None
+    assert verdict.culprit.module == fault.module
+    assert verdict.culprit.function in (fault.culprits or ("",))
+    assert [item for item in verdict.not_judged if "Error" in item.why] == []
+
+
+def test_a_spinlock_that_is_taken_again() -> None:
+    with kdumpy.open(lab.dump("6.1", "spin-again").path) as kernel:
+        waits = Crash(kernel.path, kernel, kernel.log).waits
+        assert waits is not None
+        (spin,) = waits.spins.all
+        assert (spin.kind, spin.name, spin.alone) == ("spinlock", "sluice_gate [sluice]", True)
+        assert spin.holder is not None
+        assert spin.holder.cpu == spin.cpu
+        assert spin.holder.frame.function == "sluice_overflow"
+        assert waits.spins.circles == ((spin,),)
+    (edge,) = graph_of("spin-again").edges
+    assert (edge.kind, edge.owner_pid, edge.note) == (
+        "spinlock", edge.pid, f"CPU {spin.cpu.number} spins; taken in sluice_overflow()")
+
+
+def graph_of(fault: str) -> WaitGraph:
+    graph = diagnosed("6.1", fault).blocked.graph
+    assert graph is not None
+    return graph
+
+
+def test_nobody_spins_where_a_loop_hangs() -> None:
+    with kdumpy.open(lab.dump("6.1", "soft-lockup").path) as kernel:
+        waits = Crash(kernel.path, kernel, kernel.log).waits
+        assert waits is not None
+        assert waits.spins.all == ()
+
+
+def test_work_that_waits_for_who_waits_for_it() -> None:
+    verdict = diagnosed("6.1", "flush-holding").verdict
+    assert "waits for the end of work that cannot end" in verdict.explanation
+    (circle,) = graph_of("flush-holding").circles
+    kinds = {edge.kind for edge in graph_of("flush-holding").edges}
+    assert len(circle.orders) == 2
+    assert kinds == {"mutex", "work"}
+    order = next(item.detail for item in verdict.evidence if "order" in item.what)
+    assert " runs sluice_gate+" in order
+    assert " holds sluice_gate+" in order
+
+
+def test_who_asked_for_vmalloc_areas() -> None:
+    with kdumpy.open(lab.dump("6.1", "leak-rings").path) as kernel:
+        callers = vmalloc_callers(kernel)
+    assert (callers[0][0].symbol, callers[0][0].module) == ("sluice_grow_ring", "sluice")
+    assert callers[0][1] > 300 << 20
+    assert callers[1][1] < 10 << 20
+    verdict = diagnosed("6.1", "leak-rings").verdict
+    assert "vmalloc areas took" in verdict.explanation
+    assert any("sluice_grow_ring" in item.detail for item in verdict.evidence if "vmalloc" in item.what)
