@@ -28,6 +28,7 @@ COMMANDS = {
     "info": "describe a dump: format, kernel, health, what it holds",
     "load": "load the capture kernel, with a fresh image",
     "unload": "take the capture kernel out of the reserved memory",
+    "rehearse": "rehearse a crash in a virtual machine: does the dump arrive, what memory does it take",
     "list": "list the dumps of this machine, newest first",
     "image": "build the capture image: what the kernel boots that saves a crash",
     "capture": "save memory: filter and compress /proc/vmcore, or a dump",

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import time
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,6 +18,8 @@ from kdumpy.errors import LaboratoryError
 from kdumpy.vm.paths import laboratory_home, locked
 
 PROGRAM = "qemu-system-x86_64"
+ELSEWHERE = "/usr/libexec/qemu-kvm"
+"""Where RHEL and its kin have it, under another name."""
 
 PROBE_SECONDS = 20
 """How long a kernel may take under KVM to find that it has no root; 1 s is usual."""
@@ -61,19 +64,33 @@ def _boots_under_kvm(kernel: Path) -> bool:
 
 
 def _program() -> str:
-    found = shutil.which(PROGRAM)
+    found = shutil.which(PROGRAM) or shutil.which(ELSEWHERE)
     if found is None:
         raise LaboratoryError("QEMU is not installed", why=PROGRAM, mend="tools/system-packages lab")
     return found
 
 
+BUSES: dict[str, tuple[tuple[str, ...], str]] = {
+    "virtio-blk": ((), "virtio-blk-pci"),
+    "nvme": ((), "nvme"),
+    "ahci": (("ich9-ahci,id=ahci",), "ide-hd,bus=ahci.{number}"),
+    "virtio-scsi": (("virtio-scsi-pci,id=scsi",), "scsi-hd,bus=scsi.0"),
+    "pvscsi": (("pvscsi,id=pvscsi",), "scsi-hd,bus=pvscsi.0"),
+    "megasas": (("megasas,id=megasas",), "scsi-hd,bus=megasas.0"),
+    "piix": ((), "ide-hd,bus=ide.{number}"),
+}
+"""What a disk hangs on → the controllers that it takes, and its own device; QEMU's names."""
+
+
 @dataclass(frozen=True)
 class Disk:
-    """A raw disk on virtio-blk."""
+    """A raw disk; all disks of a guest hang on the same kind of bus."""
 
     path: Path
     serial: str
     """Up to 20 characters; the guest reads it in /sys/block/vdX/serial."""
+    bus: str = "virtio-blk"
+    """A key of BUSES."""
 
 
 @dataclass(frozen=True)
@@ -120,10 +137,13 @@ class Machine:
             command += ["-no-reboot", "-kernel", str(hardware.kernel), "-append", hardware.cmdline]
         if hardware.initrd is not None:
             command += ["-initrd", str(hardware.initrd)]
-        for disk in hardware.disks:
+        for controller in dict.fromkeys(name for disk in hardware.disks for name in BUSES[disk.bus][0]):
+            command += ["-device", controller]
+        for number, disk in enumerate(hardware.disks):
+            device = BUSES[disk.bus][1].format(number=number)
             # A guest's disk lives a minute: what it flushes need not reach the platter.
             command += ["-drive", f"file={disk.path},if=none,id={disk.serial},format=raw,cache=unsafe",
-                        "-device", f"virtio-blk-pci,drive={disk.serial},serial={disk.serial}"]
+                        "-device", f"{device},drive={disk.serial},serial={disk.serial}"]
         return [*command, *hardware.extra]
 
     def __enter__(self) -> Self:
@@ -160,6 +180,18 @@ class Machine:
             if time.monotonic() > deadline:
                 raise self._error("the guest did not get there in time", f"{seconds:.0f} s for {pattern!r}")
             time.sleep(0.05)
+
+    def follow(self) -> tuple[list[str], bool]:
+        """Return the console's lines not seen yet, and whether the guest has ended: then they are the last."""
+        ended = self._running().poll() is not None      # asked first: then nothing is missed
+        return self._lines(last=ended), ended
+
+    def last_words(self) -> str:
+        """Return what QEMU itself said on standard error, after it has ended; else an empty string."""
+        process = self._running()
+        if process.poll() is None or process.stderr is None:
+            return ""
+        return process.stderr.read().strip()[-300:]
 
     def wait_end(self, seconds: float) -> None:
         """Wait until the guest has powered off.
@@ -238,3 +270,11 @@ class Machine:
         if tail:
             why += f"; last line: {tail[-1][:200]}"
         return LaboratoryError(what, where=str(self.console), why=why, mend="read the console log")
+
+
+@cache
+def qemu_devices() -> frozenset[str]:
+    """Return the names of the devices that this QEMU has; distributions leave some out."""
+    listing = subprocess.run([_program(), "-device", "help"], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                             check=False).stdout
+    return frozenset(re.findall(r'(?:name|alias) "([^"]+)"', listing))
