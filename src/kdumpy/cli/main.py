@@ -26,6 +26,7 @@ COMMANDS = {
     "report": "say why the kernel crashed: cause, culprit, evidence, what to do next",
     "log": "print the kernel's log out of a dump",
     "info": "describe a dump: format, kernel, health, what it holds",
+    "status": "say whether this host is ready to save its next crash",
     "load": "load the capture kernel, with a fresh image",
     "unload": "take the capture kernel out of the reserved memory",
     "rehearse": "rehearse a crash in a virtual machine: does the dump arrive, what memory does it take",

@@ -17,6 +17,9 @@ DEVICE = "/dev/kmsg"
 _LINES = 200
 """Records that are read at most: a driver may fill the log meanwhile."""
 
+_RECORDS = 20_000
+"""Of the whole log."""
+
 _ABOUT = re.compile(r"kexec|crash|lockdown|locked down|bzimage|purgatory|signature|integrity|\bima\b", re.IGNORECASE)
 """What the kernel says of a load that it refuses."""
 
@@ -67,3 +70,30 @@ class KernelLog:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+def said_at_boot(system: System, pattern: str) -> str:
+    """Return the first line of the kernel's log that matches; empty where there is none or it may not be read."""
+    if not system.live:
+        lines = (system.value("/var/log/dmesg") or "").splitlines()
+        return next((line for line in lines if re.search(pattern, line, re.IGNORECASE)), "")
+    wanted = re.compile(pattern, re.IGNORECASE)
+    try:
+        descriptor = os.open(DEVICE, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        for _ in range(_RECORDS):
+            try:
+                record = os.read(descriptor, 8192)
+            except BrokenPipeError:
+                continue
+            except OSError:
+                break
+            # The command line is in the log, too: it is asked for elsewhere.
+            text = record.decode(errors="replace").partition(";")[2].partition("\n")[0]
+            if wanted.search(text) and "ommand line:" not in text:
+                return text.strip()
+    finally:
+        os.close(descriptor)
+    return ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import platform
@@ -14,8 +15,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from kdumpy.errors import HostError
-from kdumpy.host import cmdline, crashstate, images, kernelfile, kexec, kexecerrors
+from kdumpy.errors import HostError, KdumpyError
+from kdumpy.host import cmdline, crashstate, history, images, kernelfile, kexec, kexecerrors
 from kdumpy.host.kernelfile import KernelFile
 from kdumpy.host.kernellog import KernelLog
 from kdumpy.host.kexecerrors import Attempt
@@ -52,8 +53,8 @@ class Loaded:
     """`kexec_file_load`, or `kexec-tools`, and then why in `note`."""
     reserved: int
     """Bytes of reserved memory."""
-    made_of: str
-    """Size and time of both files: whether it would be the same again."""
+    made_of: dict[str, str]
+    """State of both files, and of the memory and CPUs that a dump has to hold: whether it would be the same again."""
     at: float
     """When, in seconds since 1970."""
     changed: bool = True
@@ -78,29 +79,68 @@ def load(system: System, settings: Settings, say: Say = lambda line: None, *, bu
         HostError: it cannot be loaded; why, and the mend.
         UsageError: the command line is too long.
     """
-    release = target_release(system, settings)
-    running = crashstate.release(system)
+    try:
+        done, size = _load(system, settings, say, build=build, again=again)
+    except KdumpyError as error:
+        history.note(system, "failed", f"{error.what}: {error.why}" if error.why else error.what, error.mend)
+        raise
+    if done.changed:
+        history.note(system, "loaded")
+        say(f"loaded {done.release} with {human_bytes(size)} of image into {human_bytes(done.reserved)} of reserved "
+            f"memory ({done.call})")
+    else:
+        say(f"the capture kernel is loaded already: {done.release}, {human_bytes(done.reserved)} reserved")
+    return done
+
+
+def _load(system: System, settings: Settings, say: Say, *, build: bool, again: bool) -> tuple[Loaded, int]:
+    """Do as `load`; return the image's size, too."""
+    release, running = target_release(system, settings), crashstate.release(system)
     _refuse_at_once(system, running)
     with locked(system):
         built = _fresh(system, settings, release, say, build=build)
-        kernel = kernelfile.find(system, release)
-        image = images.path_of(release)
-        text = cmdline_for(system, settings, kernel)
-        wanted = Loaded(release, kernel.path, image, text, "kexec_file_load", crashstate.look(system).reserved,
-                        _made_of(system, kernel.path, image), round(time.time(), 3), built=built)
+        wanted = _wanted(system, settings, release)
+        size = system.path(wanted.image).stat().st_size
         there = loaded_now(system)
-        if there is not None and not again and _same(there, wanted):
-            say(f"the capture kernel is loaded already: {release}, {human_bytes(there.reserved)} reserved")
-            return replace(there, changed=False)
-        attempt = Attempt("kexec_file_load", kernel=kernel, initrd=image,
-                          initrd_bytes=system.path(image).stat().st_size, release=running)
+        if there is not None and not again and not _difference(there, wanted):
+            return replace(there, changed=False), size
+        attempt = Attempt("kexec_file_load", kernel=kernelfile.find(system, release), initrd=wanted.image,
+                          initrd_bytes=size, release=running)
         _refuse_hopeless(system, attempt)
-        done = _put(system, wanted, attempt, say)
+        done = _put(system, replace(wanted, built=built), attempt, say)
         _check(system, done)
         _remember(system, done)
-    say(f"loaded {release} with {human_bytes(attempt.initrd_bytes)} of image into {human_bytes(done.reserved)} of "
-        f"reserved memory ({done.call})")
-    return done
+    return done, size
+
+
+def changed(system: System, settings: Settings, release: str, there: Loaded) -> str:
+    """Return what would be loaded otherwise now than it was, in words; empty: nothing.
+
+    Raises:
+        HostError: the kernel or the image is not there any more.
+    """
+    return _difference(there, _wanted(system, settings, release))
+
+
+def _wanted(system: System, settings: Settings, release: str) -> Loaded:
+    """Return what is to be loaded."""
+    kernel = kernelfile.find(system, release)
+    image = images.path_of(release)
+    if not system.exists(image):
+        raise HostError("there is no capture image", where=image, mend="build it: `kdumpy image`, or `kdumpy load`")
+    return Loaded(release, kernel.path, image, cmdline_for(system, settings, kernel), "kexec_file_load",
+                  crashstate.look(system).reserved, _made_of(system, kernel.path, image), round(time.time(), 3))
+
+
+def _difference(there: Loaded, wanted: Loaded) -> str:
+    if there.release != wanted.release:
+        return f"it is of kernel {there.release}, wanted is {wanted.release}"
+    for name, state in wanted.made_of.items():
+        if there.made_of.get(name) != state:
+            return f"{name} changed since"
+    if there.cmdline != wanted.cmdline:
+        return "its command line is another one"
+    return "" if there.reserved == wanted.reserved else "the reserved memory has another size"
 
 
 def unload(system: System, say: Say = lambda line: None) -> bool:
@@ -125,6 +165,7 @@ def unload(system: System, say: Say = lambda line: None) -> bool:
             raise HostError("the capture kernel is still loaded", where=f"/sys/kernel/{crashstate.LOADED}",
                             why="the kernel took the call and did nothing", mend="try again")
         system.path(RECORD).unlink(missing_ok=True)
+    history.note(system, "unloaded")
     say("the capture kernel is unloaded: the next panic leaves no dump")
     return True
 
@@ -295,14 +336,17 @@ def _remember(system: System, done: Loaded) -> None:
     partial.replace(path)
 
 
-def _same(there: Loaded, wanted: Loaded) -> bool:
-    return (there.made_of, there.cmdline, there.reserved) == (wanted.made_of, wanted.cmdline, wanted.reserved)
-
-
-def _made_of(system: System, *paths: str) -> str:
-    """Return what changes when a file does."""
+def _made_of(system: System, *paths: str) -> dict[str, str]:
+    """Return what changes when a file does, or the machine: memory and CPUs that come and go."""
     states = ((path, system.path(path).stat()) for path in paths)
-    return " ".join(f"{path}:{state.st_size}:{state.st_mtime_ns}:{state.st_ino}" for path, state in states)
+    found = {path: f"{state.st_size} {state.st_mtime_ns} {state.st_ino}" for path, state in states}
+    if not system.glob("/sys/devices/system/*/crash_hotplug"):
+        # Later kernels put it right by themselves (6.6, "crash: hotplug support for kexec_load()").
+        memory = hashlib.sha256("\n".join(line for line in (system.value("/proc/iomem") or "").splitlines()
+                                          if line.endswith(": System RAM")).encode()).hexdigest()[:16]
+        found["the machine's memory"] = memory
+        found["the machine's set of CPUs"] = system.value("/sys/devices/system/cpu/present") or ""
+    return found
 
 
 def _quirks(system: System) -> list[str]:

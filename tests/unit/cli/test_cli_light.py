@@ -11,7 +11,7 @@ import pytest
 from kdumpy.cli.main import COMMANDS
 
 HEAVY = ("drgn", "numpy", "rich", "prompt_toolkit", "capstone", "jinja2", "zstandard", "IPython")
-MINE = ("log", "info", "list", "shell", "crash", "convert", "repair")
+MINE = ("log", "info", "list", "shell", "crash", "convert", "repair", "status", "load", "unload")
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:

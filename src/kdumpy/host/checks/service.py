@@ -1,0 +1,37 @@
+"""Whether kdumpy.service loads the capture kernel at each boot."""
+
+from __future__ import annotations
+
+from kdumpy.host.checks.base import Answer, Facts, ok, unknown, warn
+
+ESSENTIAL = False
+
+SERVICE = "kdumpy.service"
+FOLDERS = ("/etc/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
+
+
+def look(facts: Facts) -> Answer:
+    """Look at systemd's files, which say it without a program being run."""
+    system = facts.system
+    unit = next((f"{folder}/{SERVICE}" for folder in FOLDERS if system.exists(f"{folder}/{SERVICE}")), "")
+    if not unit:
+        if not system.exists("/run/systemd/system") and not system.exists("/etc/systemd/system"):
+            return unknown("this system is not run by systemd", "see to it that `kdumpy load` is run at each boot")
+        return warn(f"there is no {SERVICE}: after the next boot nothing loads the capture kernel",
+                    "run `kdumpy setup`")
+    if system.path(unit).is_symlink() and str(system.path(unit).readlink()) == "/dev/null":
+        return warn(f"{SERVICE} is masked: after the next boot nothing loads the capture kernel",
+                    f"systemctl unmask {SERVICE}; systemctl enable {SERVICE}")
+    wanted = [folder for folder in FOLDERS
+              if any(system.path(path).is_symlink() for path in links(facts, folder))]
+    if not wanted:
+        return warn(f"{SERVICE} is not enabled: after the next boot nothing loads the capture kernel",
+                    f"systemctl enable {SERVICE}")
+    return ok(f"{SERVICE} is enabled")
+
+
+def links(facts: Facts, folder: str) -> list[str]:
+    """Return the links by which a target wants the service."""
+    root = facts.system.path(folder)
+    return [f"{folder}/{path.parent.name}/{SERVICE}" for kind in ("wants", "requires")
+            for path in root.glob(f"*.{kind}/{SERVICE}")]

@@ -1,0 +1,186 @@
+"""The last crash: whether there was one, whether it left a dump, and why not if it did not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from kdumpy.capture.config import CaptureConfig
+from kdumpy.host import bootends, crashes, history
+from kdumpy.host.bootends import BootEnd
+from kdumpy.host.crashes import Crash
+from kdumpy.host.kernellog import said_at_boot
+from kdumpy.host.system import System
+from kdumpy.units import human_time
+
+PSTORE = ("/sys/fs/pstore", "/var/lib/systemd/pstore")
+"""Where the firmware's memory keeps the log's end; systemd-pstore moves it to the second at boot."""
+
+CARD_RESET = 0x20
+"""WDIOF_CARDRESET of a watchdog's bootstatus: it was this watchdog that reset the machine."""
+
+_LARGEST = 4 << 20
+
+_FAILED = re.compile(r"failed|cannot|no space|out of memory|killed|not inserted|ended early|not reached", re.IGNORECASE)
+"""Lines of the capture's journal that say what went wrong."""
+
+_PANIC = re.compile(r"Kernel panic - not syncing|Oops[:#-]|BUG:|sysrq: Trigger a crash|watchdog: BUG|"
+                    r"Unable to handle kernel|general protection fault")
+
+_REASONS = re.compile(r"Previous system reset reason.*|System Reset Reason.*|BERT: Error records from previous boot.*")
+"""What firmware and kernel say of the last reset, in the log of this boot."""
+
+
+@dataclass(frozen=True, slots=True)
+class LastCrash:
+    """What is known of the last crash."""
+
+    kind: str
+    """`none` (no crash is known), `dumped`, `partly` (a part, or the log), `lost` (it left nothing), `elsewhere` (its
+    dump would be on a target that is not on this host)."""
+    at: float | None = None
+    """Seconds since 1970, as near as it is known."""
+    path: str = ""
+    """The dump, or the folder."""
+    cause: str = ""
+    why: str = ""
+    """Why there is no dump, or no whole one."""
+    mend: str = ""
+    evidence: tuple[str, ...] = ()
+    """What else was seen: the firmware's log, a watchdog, how the boot ended."""
+
+
+def look(system: System, config: CaptureConfig, cause_of: Callable[[str], str] = lambda log: "") -> LastCrash:
+    """Find out.
+
+    Args:
+        system: the host.
+        config: where dumps go.
+        cause_of: tells the cause by the text of a kernel's log.
+
+    Raises:
+        HostError, OSError: something may not be read.
+    """
+    end = bootends.last_end(system)
+    found = crashes.find(system, crashes.folders(config))
+    newest = found[0] if found else None
+    if newest is not None and (end.clean is not False or _of_boot(system, newest, end)):
+        return _with_folder(system, newest, cause_of)
+    if end.clean is not False:
+        return LastCrash("none")
+    saved = _pstore(system, end)
+    evidence = _evidence(system, end, saved)
+    cause = cause_of(saved[1]) if saved else ""
+    at = saved[2] if saved else None
+    remote = [url for url in config.targets if not url.startswith(("/", "file:"))]
+    if remote and _was_loaded(system, end):
+        return LastCrash("elsewhere", at, cause=cause, evidence=evidence,
+                         why=f"dumps go to {remote[0]}, and what lies there is not looked at",
+                         mend="look there; kexec-dmesg.log beside the dump tells the capture's steps")
+    why, mend = _why_lost(system, end, panicked=bool(saved))
+    return LastCrash("lost", at, cause=cause, why=why, mend=mend, evidence=evidence)
+
+
+def _of_boot(system: System, crash: Crash, end: BootEnd) -> bool:
+    """Tell whether a crash ended the last boot."""
+    # The capture kernel's clock is the hardware's: an hour off where that runs in local time.
+    return crash.at >= (end.began or bootends.boot_time(system) - 86400)
+
+
+def _with_folder(system: System, crash: Crash, cause_of: Callable[[str], str]) -> LastCrash:
+    cause = cause_of(_text(system, crash.log)) if crash.log else ""
+    if crash.state == "complete":
+        return LastCrash("dumped", crash.at, crash.dump, cause)
+    what = {"incomplete": "the dump is incomplete", "log": "only the kernel's log was saved",
+            "nothing": "nothing but the capture's own log was saved"}[crash.state]
+    lines = [line.partition("kdumpy: ")[2].strip() for line in _text(system, crash.journal).splitlines()
+             if "kdumpy: " in line] if crash.journal else []
+    wrong = [line for line in lines if _FAILED.search(line)]
+    told = wrong[-1] if wrong else ""
+    why = f"{what}: {told}" if told else what
+    return LastCrash("partly", crash.at, crash.dump or crash.path, cause, why, _mend_for(told, crash))
+
+
+def _mend_for(told: str, crash: Crash) -> str:
+    """Return what helps against what the capture said went wrong."""
+    if re.search(r"no space|full|quota", told, re.IGNORECASE):
+        return "make room on the target, or name a second one; `kdumpy status` shows what a dump needs"
+    if re.search(r"memory|signal 9|killed", told, re.IGNORECASE):
+        return "reserve more memory: `kdumpy rehearse` measures it, crashkernel in /etc/kdumpy.toml sets it"
+    if re.search(r"time|ended early", told, re.IGNORECASE):
+        return "raise time_budget_s, or capture less (a higher level)"
+    return f"{crash.journal or crash.path} tells every step" + \
+        ("; `kdumpy repair` makes what is there readable" if crash.state == "incomplete" else "")
+
+
+def _why_lost(system: System, end: BootEnd, *, panicked: bool) -> tuple[str, str]:
+    """Return why the last boot left no dump, and the mend: what was loaded in it, and what else is known."""
+    events = [event for event in history.events(system) if event.boot != history.boot_id(system)]
+    last = events[-1] if events else None
+    if last is None or (end.began is not None and last.at < end.began - 60):
+        return ("no capture kernel was loaded in that boot: `kdumpy load` was not run",
+                "see to it that kdumpy.service is enabled: `kdumpy setup`")
+    if last.event == "failed":
+        return f"no capture kernel was loaded in that boot: {last.why}", last.mend
+    if last.event == "unloaded":
+        return (f"the capture kernel was unloaded at {human_time(int(last.at))}, before that boot ended",
+                "nothing, if that was a shutdown that hung; else keep kdumpy.service running")
+    if _watchdog(system):
+        return ("a hardware watchdog reset the machine: the kernel hung without a panic, or the capture was slower "
+                "than the watchdog", "let hangs panic (on_hard_lockup, on_soft_lockup in [panic]), and carry the "
+                "watchdog's driver in the image (modules in [image])")
+    if panicked:
+        return ("the kernel panicked with the capture kernel loaded, and nothing reached the target: the capture "
+                "kernel did not start, hung, or did not find the target",
+                "`kdumpy rehearse` tries the same image in a virtual machine; a serial console shows how far it comes")
+    return ("the capture kernel was loaded, and no panic is on record: power loss, a reset, a forced reboot, or a hang "
+            "that did not panic", "let hangs panic (on_hard_lockup, on_soft_lockup in [panic] of /etc/kdumpy.toml); "
+            "a reset button or a power loss leaves no trace")
+
+
+def _was_loaded(system: System, end: BootEnd) -> bool:
+    events = [event for event in history.events(system) if event.boot != history.boot_id(system)]
+    return bool(events) and events[-1].event == "loaded" and (end.began is None or events[-1].at >= end.began - 60)
+
+
+def _evidence(system: System, end: BootEnd, saved: tuple[str, str, float] | None) -> tuple[str, ...]:
+    told = [f"the last boot{f', begun {human_time(int(end.began))},' if end.began else ''} ended without a shutdown "
+            f"({end.source})"]
+    if saved:
+        told.append(f"the end of its log is in {saved[0]}")
+    told += [f"{name} says that it reset the machine" for name in _watchdog(system)]
+    reason = said_at_boot(system, _REASONS.pattern)
+    if reason:
+        told.append(f"the kernel says: {reason}")
+    return tuple(told)
+
+
+def _watchdog(system: System) -> list[str]:
+    """Return the watchdogs that reset the machine."""
+    found = []
+    for path in system.glob("/sys/class/watchdog/watchdog*/bootstatus"):
+        text = system.value(path) or "0"
+        if text.isdecimal() and int(text) & CARD_RESET:
+            found.append(system.value(path.replace("bootstatus", "identity")) or path)
+    return found
+
+
+def _pstore(system: System, end: BootEnd) -> tuple[str, str, float] | None:
+    """Return path, text and time of the last boot's panic in the firmware's memory."""
+    newest: tuple[str, str, float] | None = None
+    for place in PSTORE:
+        for path in (*system.glob(f"{place}/dmesg*"), *system.glob(f"{place}/*/dmesg*"),
+                     *system.glob(f"{place}/*/*/dmesg*")):
+            at = system.path(path).stat().st_mtime
+            if (end.began is not None and at < end.began) or (newest is not None and at <= newest[2]):
+                continue
+            text = _text(system, path)
+            if _PANIC.search(text):
+                newest = path, text, at
+    return newest
+
+
+def _text(system: System, path: str) -> str:
+    with system.path(path).open(errors="replace") as file:
+        return file.read(_LARGEST)
