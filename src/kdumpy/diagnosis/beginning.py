@@ -39,6 +39,8 @@ def first_event(events: Sequence[Event], closing: Event | None) -> Event | None:
     before = [event for event in events if kind in event.kinds and event.position < closing.position]
     if not before:
         return closing
+    if kind == Kind.SOFT_LOCKUP:            # several CPUs may report at once: the one that panicked is meant
+        before = [event for event in before if event.cpu == closing.cpu] or before
     if kind == Kind.HUNG and closing.seconds is not None:
         return next(event for event in before
                     if event.seconds is None or closing.seconds - event.seconds <= _CLUSTER_SECONDS

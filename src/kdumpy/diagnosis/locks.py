@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import drgn
@@ -20,11 +20,14 @@ from drgn.helpers.linux.locking import mutex_owner, rwsem_owner
 
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.diagnosis import memory
+from kdumpy.diagnosis.crashed.held import RWSEM, SEMAPHORE, Family
+from kdumpy.diagnosis.holders import Holders
 from kdumpy.diagnosis.spinning import Spins
 from kdumpy.diagnosis.waiterlists import THREAD_SIZE, list_head, ring
 from kdumpy.diagnosis.waiting import Waiters, kind_of
 from kdumpy.kernel import Kernel, Stack, Task
 from kdumpy.kernel.tasks import task_objects, task_value
+from kdumpy.kernel.values import Frame
 
 MOST_TASKS = 50_000
 """Tasks whose state is looked at."""
@@ -39,6 +42,8 @@ _READER_OWNED = 0x1
 _READER_SHIFT = 8
 """RWSEM_READER_SHIFT: the count of readers in rwsem.count."""
 _MOST_STEPS = 256
+_MOST_ASKED = 64
+"""Waiting tasks that are asked, by the code of their stacks, whether they hold a lock."""
 _NAMELESS = {"RCU": "grace period", "I/O": "request"}
 
 
@@ -98,6 +103,7 @@ class Waits:
         self.count = 0
         """All tasks in D, also those beyond MOST_BLOCKED."""
         self._sleepers: dict[int, BlockedTask | None] = {}
+        self._takers: dict[int, tuple[Task, Frame] | None] = {}
         self.problem = ""
         """Why not all could be looked at; empty when all were."""
 
@@ -137,7 +143,12 @@ class Waits:
     @cached_property
     def spins(self) -> Spins:
         """The CPUs that wait for spinlocks."""
-        return Spins(self.kernel, self._name)
+        return Spins(self.kernel, self.holders, self._name)
+
+    @cached_property
+    def holders(self) -> Holders:
+        """Finds holders that no lock's word names."""
+        return Holders(self.kernel)
 
     def sleeper(self, task: Task) -> BlockedTask | None:
         """Return a task as one that sleeps, and what it waits for; None where it runs or cannot be read."""
@@ -186,16 +197,16 @@ class Waits:
         """Return the lock that a sleeping task waits for; None when its stack shows no wait for one."""
         kind = kind_of(stack)
         if kind not in ("mutex", "rwsem"):
-            return self._other(task, kind)
+            return self._other(task, kind, stack.frames)
         try:
             address = self._lock_address(task, kind)
         except READ_ERRORS:
             return None
         mode = next((mode for frame in stack.frames[:8] for mode in ("read", "write")
                      if f"down_{mode}" in (frame.function or "")), "") if kind == "rwsem" else ""
-        return self._lock(kind, address, mode) if address else None
+        return self._lock(kind, address, mode, stack.frames) if address else None
 
-    def _other(self, task: drgn.Object, kind: str | None) -> LockWait | None:
+    def _other(self, task: drgn.Object, kind: str | None, frames: Sequence[Frame]) -> LockWait | None:
         """Return a wait of another kind than the two that have an owner."""
         try:
             found = Waiters(self.kernel).of(task, kind, self._stack_words(task))
@@ -204,29 +215,73 @@ class Waits:
         if found is None:
             return None
         name = self._name(found.address) if found.address else _NAMELESS.get(found.kind, "that the dump does not show")
+        if found.kind == "semaphore" and found.address:
+            taker = self._taker(found.address, SEMAPHORE, frames)
+            if taker is not None:
+                # It has one place of the semaphore; others may have more.
+                return LockWait(found.kind, found.address, name, taker[0], certain=False,
+                                note=f"{taker[0].comm} took it in {taker[1].function}()")
         return LockWait(found.kind, found.address, name, found.owner, certain=found.certain, note=found.note)
 
-    def _lock(self, kind: str, address: int, mode: str = "") -> LockWait:
-        owner, certain, note = None, True, ""
+    def _taker(self, address: int, family: Family, frames: Sequence[Frame],
+               first: Task | None = None) -> tuple[Task, Frame] | None:
+        """Return (task, the function that took it) of a lock that does not name its holder.
+
+        Args:
+            address: the lock's.
+            family: its kind.
+            frames: the stack of one who waits for it.
+            first: the task that is asked first.
+        """
+        if address not in self._takers:
+            asked = [(first, self.kernel.stack(first).frames)] if first is not None else []
+            asked += [(cpu.task, cpu.stack.frames) for cpu in self.kernel.cpus if cpu.task]
+            asked += [(task_value(task), self.kernel.stack(task.value_()).frames)
+                      for task in self._waiting[:_MOST_ASKED]]
+            found = self.holders.off_cpu(address, family, frames, asked)
+            self._takers[address] = (found[0], found[1]) if found else None
+        return self._takers[address]
+
+    @cached_property
+    def _waiting(self) -> list[drgn.Object]:
+        """The tasks in D."""
+        try:
+            return list(self._uninterruptible())
+        except READ_ERRORS:
+            return []
+
+    def _lock(self, kind: str, address: int, mode: str = "", frames: Sequence[Frame] = ()) -> LockWait:
+        owner, note = None, ""
         try:
             if kind == "mutex":
                 holder = mutex_owner(drgn.Object(self.prog, "struct mutex *", address))
             else:
                 lock = drgn.Object(self.prog, "struct rw_semaphore *", address)
                 holder = rwsem_owner(lock)
-                certain, note = self._readers(lock)
+                count, note = self._readers(lock)
+                if count:
+                    return self._reader(LockWait(kind, address, self._name(address), task_value(holder)
+                                                 if holder.value_() else None, mode, False, note), count, frames)
             owner = task_value(holder) if holder.value_() else None
         except READ_ERRORS:
             pass
-        return LockWait(kind, address, self._name(address), owner, mode, certain and owner is not None, note)
+        return LockWait(kind, address, self._name(address), owner, mode, owner is not None, note)
+
+    def _reader(self, wait: LockWait, count: int, frames: Sequence[Frame]) -> LockWait:
+        """Name a reader that holds a rwsem: the lock names the last that came, who may be gone while others stay."""
+        taker = self._taker(wait.address, RWSEM, frames, wait.owner)
+        if taker is None:
+            return wait
+        held = f"held by {count} reader{'s' if count != 1 else ''}; {taker[0].comm} took it in {taker[1].function}()"
+        return replace(wait, owner=taker[0], certain=count == 1, note=held)
 
     @staticmethod
-    def _readers(lock: drgn.Object) -> tuple[bool, str]:
-        """Return (its owner is a writer, who holds it in words)."""
+    def _readers(lock: drgn.Object) -> tuple[int, str]:
+        """Return (how many readers hold a rwsem, who holds it in words)."""
         if not int(lock.owner.counter.value_()) & _READER_OWNED:
-            return True, "held for writing"
+            return 0, "held for writing"
         count = int(lock.count.counter.value_()) >> _READER_SHIFT
-        return count == 1, f"held by {count} reader{'s' if count != 1 else ''}; the one named came last"
+        return count, f"held by {count} reader{'s' if count != 1 else ''}; the one named came last"
 
     def _name(self, address: int) -> str:
         symbol = memory.symbol_at(self.prog, address)

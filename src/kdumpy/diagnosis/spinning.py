@@ -9,15 +9,14 @@ Source: include/asm-generic/qspinlock_types.h, qrwlock_types.h, kernel/locking/q
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import drgn
-
 from kdumpy.debuginfo.reading import READ_ERRORS
-from kdumpy.diagnosis.crashed.held import held_locks, registers_along
+from kdumpy.diagnosis.crashed.held import SPIN
 from kdumpy.diagnosis.crashed.values import Argument
+from kdumpy.diagnosis.holders import Holders
 from kdumpy.diagnosis.memory import Meaning, meaning
 from kdumpy.kernel import Kernel, Task
 from kdumpy.kernel.values import Cpu, Frame
@@ -28,8 +27,6 @@ _RWLOCK = ("queued_read_lock_slowpath", "queued_write_lock_slowpath", "_raw_read
 _NEVER = ("_raw_spin_trylock", "_raw_read_trylock", "_raw_write_trylock")
 _CANDIDATES = ("rdi", "rbx", "rbp", "r12", "r13", "r14", "r15", "x19", "x20", "x0")
 """Registers that can hold the lock's address, the likeliest first."""
-_MOST_SLEEPERS = 256
-"""Tasks off the CPUs that are asked whether they sleep with a spinlock."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +71,10 @@ def spinning_at(frames: Sequence[Frame]) -> int | None:
 class Spins:
     """The CPUs of a kernel that spin; read when first asked for."""
 
-    def __init__(self, kernel: Kernel, name: Callable[[int], str]) -> None:
+    def __init__(self, kernel: Kernel, holders: Holders, name: Callable[[int], str]) -> None:
         """`name`: names what lies at an address."""
         self.kernel = kernel
+        self.holders = holders
         self._name = name
 
     @cached_property
@@ -117,11 +115,7 @@ class Spins:
         alone = all(other.number == cpu.number or other.idle or other.doing == "in user space"
                     for other in self.kernel.cpus)
         return Spin(cpu, kind, address, self._name(address) if address else "", frames,
-                    self._holder(address, cpu, busy) if address else None, alone)
-
-    def _walk(self, task: Task) -> list[drgn.StackFrame]:
-        stacks = self.kernel.stacks
-        return stacks.walk(stacks.trace(self.kernel.task_object(task.address)))
+                    self._holder(address, cpu, frames, busy) if address else None, alone)
 
     def _lock(self, cpu: Cpu, number: int, kind: str) -> int:
         """Return the address of the lock that a frame spins for, 0 where no register leads to one that is taken."""
@@ -129,11 +123,11 @@ class Spins:
 
         if cpu.task is None:
             return 0
-        frame = self._walk(cpu.task)[number]
+        frame = self.holders.walk(cpu.task)[number]
         registers = frame.registers()
         candidates = [registers.get(name, 0) for name in _CANDIDATES]
         if self._x86:
-            flow = Follower(self.kernel, self._read, cpu.stack.frames[number:], frame.pc, registers)
+            flow = Follower(self.kernel, self.holders.read, cpu.stack.frames[number:], frame.pc, registers)
             candidates.insert(0, flow.number(Argument("rdi")) or 0)
         return next((value for value in candidates if self._is_taken(value, kind)), 0)
 
@@ -145,60 +139,18 @@ class Spins:
         if meaning(address).meaning != Meaning.KERNEL or address % 4:
             return False
         try:
-            word = int.from_bytes(self._read(address, 4), "little")
+            word = int.from_bytes(self.holders.read(address, 4), "little")
         except (LookupError, ValueError):
             return False
         # A byte, 1 where taken (3 by a paravirtual waiter); then whoever waits. A rwlock: the count of readers above.
         return word & 0xFF in (1, 3) if kind == "spinlock" else bool(word)
 
-    def _read(self, address: int, size: int) -> bytes:
-        try:
-            return bytes(self.kernel.prog.read(address, size))
-        except (drgn.FaultError, OverflowError) as error:
-            raise LookupError(str(error)) from None
-
-    def _holder(self, address: int, spinner: Cpu, busy: list[Cpu]) -> Holder | None:
+    def _holder(self, address: int, spinner: Cpu, frames: Sequence[Frame], busy: list[Cpu]) -> Holder | None:
         # The CPU itself first: then those that spin, too, for these often hold another lock; then the rest.
         others = [cpu for cpu in self.kernel.cpus if cpu.number != spinner.number]
         for cpu in (spinner, *sorted(others, key=lambda other: other not in busy)):
-            frame = self._taken_in(cpu.task, cpu.stack.frames, address) if cpu.task else None
+            frame = self.holders.taken_in(cpu.task, cpu.stack.frames, address, SPIN) if cpu.task else None
             if frame is not None:
                 return Holder(cpu, cpu.task, frame, cpu.stack.frames)
-        return self._sleeping_holder(address, spinner)
-
-    def _sleeping_holder(self, address: int, spinner: Cpu) -> Holder | None:
-        """Find a task that is off its CPU with the lock: of those that run code of the spinner's module."""
-        module = next((frame.module for frame in spinner.stack.frames if frame.module), None)
-        asked = 0
-        for task in self.kernel.tasks() if module else ():
-            if task.on_cpu:
-                continue
-            frames = self.kernel.stack(task).frames
-            if asked < _MOST_SLEEPERS and any(frame.module == module for frame in frames):
-                asked += 1
-                frame = self._taken_in(task, frames, address)
-                if frame is not None:
-                    return Holder(None, task, frame, frames)
-        return None
-
-    def _taken_in(self, task: Task, frames: Sequence[Frame], address: int) -> Frame | None:
-        """Return the frame of a stack whose function took a lock and has it still."""
-        if not self._x86:
-            return None
-        try:
-            walked = self._walk(task)
-            for frame, lock in self._taken(frames, walked):
-                if lock == address:
-                    return frame
-        except READ_ERRORS:
-            pass
-        return None
-
-    def _taken(self, frames: Sequence[Frame], walked: Sequence[drgn.StackFrame]) -> Iterator[tuple[Frame, int]]:
-        unwound = [raw.registers() for raw in walked]
-        known = registers_along(self.kernel, self._read, frames, unwound)
-        for number, (frame, registers) in enumerate(zip(frames, known, strict=False)):
-            if frame.inline or frame.offset is None or frame.user:
-                continue
-            for lock in held_locks(self.kernel, self._read, frames[number:], registers):
-                yield frame, lock
+        found = self.holders.off_cpu(address, SPIN, frames)
+        return Holder(None, found[0], found[1], tuple(found[2])) if found else None

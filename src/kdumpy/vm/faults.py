@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 Method = Literal["kdump", "live-elf", "live-kdump"]
 """How the dump is taken: by the capture kernel, or out of the running guest by QEMU."""
@@ -62,6 +62,17 @@ class Fault:
 def _driver(name: str, cause: str, story: str, *culprits: str, **more: object) -> Fault:
     return Fault(name, cause, story, culprits, "flaky", **more)  # type: ignore[arg-type]
 
+
+def _tardy(name: str, cause: str, story: str, *culprits: str, **more: Any) -> Fault:
+    return Fault(name, cause, story, culprits, "tardy", driver="tardy", trigger=f"echo {name} >/dev/tardy", **more)
+
+
+_HANG: Mapping[str, Any] = {
+    "seconds": 90, "sysctls": {"kernel.hung_task_panic": "1", "kernel.hung_task_timeout_secs": "3"},
+    "symptoms": ("hung_task: blocked tasks",)}
+_LOCKUP: Mapping[str, Any] = {
+    "seconds": 90, "sysctls": {"kernel.softlockup_panic": "1", "kernel.watchdog_thresh": "3"},
+    "symptoms": ("softlockup: hung tasks",)}
 
 _ALL = (
     Fault("sysrq", "sysrq", "An operator asks for a crash by the SysRq key.",
@@ -133,6 +144,24 @@ _ALL = (
             "flaky_spin_irqs_off", trigger="echo spin-irqs-off >/proc/flaky", seconds=90,
             sysctls={"kernel.panic_on_rcu_stall": "1", "kernel.soft_watchdog": "0"},
             boot="rcupdate.rcu_cpu_stall_timeout=5", symptoms=("RCU Stall",)),
+    _tardy("semaphore", "hung-task", "A semaphore's only place is kept by a thread that waits for ever.",
+           "tardy_load_tape", "tardy_clean_drive", **_HANG),
+    _tardy("completion", "hung-task", "A completion is waited for that never comes.", "tardy_await_tape", **_HANG),
+    _tardy("work-flush", "hung-task", "Work is flushed that waits for ever.", "tardy_rewind", "tardy_eject", **_HANG),
+    _tardy("rwsem-readers", "hung-task", "A reader sleeps with a semaphore; another one, which came last, is gone.",
+           "tardy_browse", "tardy_enter_tape", **_HANG),
+    _tardy("spin-crossed", "deadlock", "Two processors take two spinlocks in opposite order.",
+           "tardy_move_arm", "tardy_open_door", **_LOCKUP),
+    _tardy("spin-held", "soft-lockup", "A processor loops with a spinlock that another one waits for.",
+           "tardy_wait_sensor", "tardy_grip", **_LOCKUP),
+    _tardy("leak-pages", "memory-leak", "Pages are taken from the page allocator itself until none is left.",
+           "tardy_take_buffer", "tardy_fill_buffers", sysctls={"vm.panic_on_oom": "1"}, seconds=120,
+           symptoms=("panic_on_oom is enabled",)),
+    Fault("cgroup-oom", "out-of-memory", "A cgroup reaches its limit, on a system that panics then.", seconds=120,
+          trigger="echo +memory >/sys/fs/cgroup/cgroup.subtree_control; mkdir /sys/fs/cgroup/small; "
+                  "echo 32M >/sys/fs/cgroup/small/memory.max; echo 0 >/sys/fs/cgroup/small/memory.swap.max; "
+                  "sh -c 'echo 0 >/sys/fs/cgroup/small/cgroup.procs; exec dd if=/dev/zero of=/dev/null bs=80M count=1'",
+          sysctls={"vm.panic_on_oom": "2"}, symptoms=("compulsory panic_on_oom is enabled",)),
     Fault("out-of-memory", "out-of-memory", "A process takes all memory, on a system that panics then.",
           trigger="dd if=/dev/zero of=/dev/null bs=900M count=1", seconds=120,
           sysctls={"vm.panic_on_oom": "1", "vm.overcommit_memory": "1"},

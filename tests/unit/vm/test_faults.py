@@ -45,7 +45,7 @@ def test_the_driver_knows_the_word_and_the_culprit(fault: Fault) -> None:
         assert word == "c" or f'{{ "{word}", ' in source
     for culprit in fault.culprits:
         # Inlined, the culprit would not be a frame of its own; what is only pointed to is never inlined.
-        alone = re.search(rf"^static noinline \w+ \**{culprit}\(|^struct \w+ \*{culprit}\(", source, re.M)
+        alone = re.search(rf"^static noinline (?:struct )?\w+ \**{culprit}\(|^struct \w+ \*{culprit}\(", source, re.M)
         pointed_to = re.search(rf"= {culprit},|, {culprit}(\)|,| }})|\({culprit}\)", source)
         assert alone or pointed_to, culprit
 

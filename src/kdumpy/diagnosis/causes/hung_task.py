@@ -98,7 +98,7 @@ class HungTask(Cause):
 
 _KINDS = {"rwsem": "read-write semaphore", "RCU": "end of an RCU grace period", "work": "end of a work",
           "I/O": "end of I/O"}
-_OWNED = ("mutex", "rwsem")
+_OWNED = ("mutex", "rwsem", "semaphore")
 _STRUCTURES = {"mutex": "mutex", "rwsem": "rw_semaphore", "semaphore": "semaphore", "completion": "completion",
                "wait queue": "wait_queue_head", "page lock": "page"}
 """Kinds of wait, and the structure that is waited for."""

@@ -8,6 +8,7 @@ import shlex
 from kdumpy.diagnosis.account import memory_account, oom_kills
 from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding
 from kdumpy.diagnosis.crash import Crash
+from kdumpy.diagnosis.facts.memory import CgroupLimit
 from kdumpy.diagnosis.model import Evidence
 from kdumpy.diagnosis.oops import Event, Kind
 from kdumpy.units import human_bytes
@@ -15,6 +16,11 @@ from kdumpy.units import human_bytes
 _INVOKED = re.compile(r"(\S.*) invoked oom-killer: ")
 # mm/oom_kill.c dump_tasks(): [  pid  ]   uid  tgid total_vm      rss ... oom_score_adj name
 _TASK = re.compile(r"^\[\s*(\d+)\](?:\s+-?\d+){3}\s+(\d+)(?:\s+-?\d+)+\s+(\S.*)$")
+# mm/memcontrol.c mem_cgroup_print_oom_meminfo()
+_USAGE = re.compile(r"^memory: usage (\d+)kB, limit (\d+)kB")
+_STATS = re.compile(r"^Memory cgroup stats for (.+?):(?: |$)")
+_FULL = 0.95
+"""Of its limit: a cgroup that is this full is at it."""
 _PAGE = 4096
 _SHARES = 7
 """Uses of memory that are named; the rest is summed up."""
@@ -31,26 +37,44 @@ class OutOfMemory(Cause):
         if not crash.ended_as(Kind.OOM_PANIC):
             return None
         event = crash.event if crash.told(Kind.OOM) else None
+        group = _cgroup(crash, event)
         largest = _largest(event) if event else []
         asked = _INVOKED.search(event.text) if event else None
         no_process = "no killable processes" in crash.closing_words
-        told = ["All memory was in use and nothing could be given back"
-                + (f" when {asked[1]} asked for more." if asked else ".")]
+        full = f"The memory limit of the cgroup {group.path}, {human_bytes(group.limit)}, was reached" if group else \
+            "All memory was in use"
+        told = [f"{full} and nothing could be given back" + (f" when {asked[1]} asked for more." if asked else ".")]
         if largest:
             pid, size, name = largest[0]
-            told.append(f"The largest process was {name} (pid {pid}) with {human_bytes(size)}.")
+            told.append(f"The largest process {'in it ' if group else ''}was {name} (pid {pid}) with "
+                        f"{human_bytes(size)}.")
         told.append("There was no process left that could be ended." if no_process else
                     "The kernel is set to panic instead of ending a process (vm.panic_on_oom).")
         name = largest[0][2] if largest else ""
         return Finding(
-            title="Out of memory" + (f": the largest process was {name}" if name else ""),
+            title="Out of memory" + (f" in the cgroup {group.path}" if group else "")
+            + (f": the largest process was {name}" if name else ""),
             confidence=CERTAIN if event else LIKELY,
             explanation=" ".join(told),
             evidence=[*crash.evidence.log(crash.closing), *crash.evidence.log(event, "who asked for memory"),
                       *_largest_evidence(crash, largest), *memory_evidence(crash)],
-            next=["Give the machine more memory or swap, or limit the largest process (MemoryMax= of its service).",
+            next=["Raise the limit (memory.max; MemoryMax= of the service), or find out what in it grew." if group else
+                  "Give the machine more memory or swap, or limit the largest process (MemoryMax= of its service).",
                   "To let the kernel end a process instead of panicking: sysctl vm.panic_on_oom=0."],
-            subtype="no-process" if no_process else "", tokens=name or "out of memory")
+            subtype="cgroup" if group else "no-process" if no_process else "", tokens=name or "out of memory")
+
+
+def _cgroup(crash: Crash, event: Event | None) -> CgroupLimit | None:
+    """Return the cgroup whose limit was reached; None where it was all of the machine's memory."""
+    lines = event.lines if event else ()
+    path = next((match[1] for line in lines if (match := _STATS.match(line))), None)
+    usage = next((match for line in lines if (match := _USAGE.match(line))), None)
+    if path is not None:
+        return CgroupLimit(path, int(usage[1]) << 10 if usage else 0, int(usage[2]) << 10 if usage else 0)
+    if not crash.in_stack("mem_cgroup_out_of_memory") or crash.kernel is None:
+        return None
+    account = memory_account(crash.kernel)
+    return next((group for group in account.cgroups if group.used >= _FULL * group.limit), None) if account else None
 
 
 def _largest(event: Event) -> list[tuple[int, int, str]]:
@@ -81,7 +105,7 @@ def memory_evidence(crash: Crash) -> list[Evidence]:
                           + (f" in {kill.cgroup}" if kill.cgroup else "") for kill in kills[-3:])
         found.append(Evidence(f"processes that were ended before, {len(kills)}", named,
                               f"kdumpy log {shlex.quote(str(crash.path))}"))
-    full = [group for group in account.cgroups if group.used >= 0.95 * group.limit]
+    full = [group for group in account.cgroups if group.used >= _FULL * group.limit]
     if full:
         named = ", ".join(f"{group.path} {human_bytes(group.used)} of {human_bytes(group.limit)}" for group in full[:3])
         found.append(Evidence("cgroups at their limit", named, ""))

@@ -18,7 +18,10 @@ class SoftLockup(Cause):
         """Match the watchdog's report."""
         if not crash.told(Kind.SOFT_LOCKUP) or crash.event is None:
             return None
-        spin = blame(crash, crash.event.cpu)
+        cpu = crash.event.cpu
+        if crash.panic and crash.in_stack("watchdog_timer_fn"):     # of several that report at once, the one that died
+            cpu = crash.panic.cpu
+        spin = blame(crash, cpu)
         choice = spin.choice if spin else culprit.choose(crash.below_fault)
         words = Words(crash, choice.frame)
         stuck = Words(crash, culprit.choose(crash.below_fault).frame)
@@ -27,7 +30,7 @@ class SoftLockup(Cause):
             title=words.titled("Soft lockup: a CPU was not given back"),
             confidence=CERTAIN if sure else LIKELY,
             explanation=words.paragraph(
-                f"{stuck.name} kept CPU {crash.event.cpu} busy "
+                f"{stuck.name} kept CPU {cpu} busy "
                 + (f"for {crash.event.seconds_stuck} seconds" if crash.event.seconds_stuck else "for long")
                 + ", so that no other task could run there.",
                 spin.sentence if spin else

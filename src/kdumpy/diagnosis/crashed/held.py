@@ -1,99 +1,160 @@
-"""The spinlocks that a function has taken, and not given back, when it is where its frame shows it.
+"""The locks that a function has taken, and not given back, when it is where its frame shows it.
 
 By its code: a lock counts as held where a way leads from the call that takes it to the place of the frame
-without a call that gives it back.
+without a call that gives it back. So holders are found that no lock's word names: of spinlocks, of semaphores,
+and the readers of a rwsem.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from kdumpy.diagnosis import operands
 from kdumpy.diagnosis.crashed.assembly import Line, lines
-from kdumpy.diagnosis.crashed.dataflow import LARGEST, PRESERVED
-from kdumpy.diagnosis.crashed.following import Follower
+from kdumpy.diagnosis.crashed.dataflow import LARGEST, PRESERVED, State
+from kdumpy.diagnosis.crashed.following import Follower, Function, function_at
 from kdumpy.kernel import Kernel
 from kdumpy.kernel.values import Frame
 
-_TAKE = ("_raw_spin_lock", "_raw_read_lock", "_raw_write_lock")
-_GIVE = ("_raw_spin_unlock", "_raw_read_unlock", "_raw_write_unlock", "__raw_spin_unlock", "__raw_read_unlock",
-         "__raw_write_unlock")
+
+class Family(NamedTuple):
+    """The functions that take and give back a kind of lock; the lock is their first argument."""
+
+    take: tuple[str, ...]
+    """Beginnings of names."""
+    give: tuple[str, ...]
+    whole: bool = False
+    """They are whole names."""
+
+    def takes(self, name: str) -> bool:
+        """Whether a function takes such a lock."""
+        return (name in self.take if self.whole else name.startswith(self.take)) and "trylock" not in name
+
+    def gives(self, name: str) -> bool:
+        """Whether a function gives one back."""
+        return name in self.give if self.whole else name.startswith(self.give)
+
+
+SPIN = Family(("_raw_spin_lock", "_raw_read_lock", "_raw_write_lock"),
+              ("_raw_spin_unlock", "_raw_read_unlock", "_raw_write_unlock", "__raw_spin_unlock", "__raw_read_unlock",
+               "__raw_write_unlock"))
+RWSEM = Family(("down_read", "down_write"), ("up_read", "up_write"))
+SEMAPHORE = Family(("down", "down_interruptible", "down_killable", "down_timeout"), ("up",), whole=True)
 _ENDS = ("ret", "iret", "hlt")
 
 
-def held_locks(kernel: Kernel, read: operands.Read, frames: Sequence[Frame],
-               registers: Mapping[str, int]) -> Iterator[int]:
-    """Yield the addresses of the spinlocks that the innermost of `frames` holds.
+class _Code(NamedTuple):
+    """A function's instructions, and what it calls."""
 
-    Args:
-        kernel: whose code it is.
-        read: reads its memory.
-        frames: the frame and its callers.
-        registers: what the frame's registers hold, as far as the unwinder knows.
-    """
-    here = _instruction(read, frames[0])
-    if here is None:
-        return
-    now = Follower(kernel, read, frames, here, registers)
-    function = now.function
-    if function is None or function.end - function.begin > LARGEST:
-        return
-    try:
-        found = list(lines(read(function.begin, function.end - function.begin), function.begin))
-    except (LookupError, ValueError):
-        return
-    code = {item.address: item for item in found}
-    takes, gives = _calls(kernel, found, _TAKE), _calls(kernel, found, _GIVE)
-    for call in takes:
-        if call == here:
-            continue
-        then = Follower(kernel, read, frames, call, {})
-        lock = then.values.get("rdi")
-        back = {at for at in gives if Follower(kernel, read, frames, at, {}).values.get("rdi") == lock}
-        number = now.number(lock, ask_memory=True)
-        if number is not None and _leads(code, call, here, back):
-            yield number
+    lines: Mapping[int, Line]
+    calls: Mapping[int, str]
+    """The names of the functions that are called, by the address of the call."""
 
 
-def registers_along(kernel: Kernel, read: operands.Read, frames: Sequence[Frame],
-                    unwound: Sequence[Mapping[str, int]]) -> Iterator[dict[str, int]]:
-    """Yield the registers of each frame: what the unwinder knows, and what the called function had saved of them.
+class Held:
+    """Asks the functions of stacks for the locks that they hold; what their code says is kept."""
 
-    The kernel's unwind tables (ORC) tell of no register but the stack's and the frame's; a function that is called
-    saves those that it must preserve, and its code says where.
-    """
-    saved: dict[str, int] = {}
-    for number, (frame, known) in enumerate(zip(frames, unwound, strict=False)):
-        registers = dict(known) if frame.interrupted else {**saved, **known}
-        yield registers
-        saved = {}
-        here = _instruction(read, frame) if frame.offset is not None and not frame.inline else None
-        if here is not None and "rsp" in registers:
-            entry = Follower(kernel, read, frames[number:], here, registers).at_entry
-            saved = {name: value for name, value in entry.items() if name in PRESERVED and name != "rsp"}
+    def __init__(self, kernel: Kernel, read: operands.Read) -> None:
+        self.kernel = kernel
+        self._read = read
+        self._code: dict[int, _Code] = {}
+        self._states: dict[int, State] = {}
 
+    def taker(self, frames: Sequence[Frame], unwound: Sequence[Mapping[str, int]], lock: int,
+              family: Family) -> Frame | None:
+        """Return the frame of a stack whose function took a lock and has it still.
 
-def _instruction(read: operands.Read, frame: Frame) -> int | None:
-    """Return the instruction in which a frame is: where it was interrupted, or the call that it made."""
-    if frame.interrupted:
-        return frame.pc
-    call = operands.decode_call(read, frame.pc, {})
-    return call.address if call else None
+        Args:
+            frames: innermost first.
+            unwound: the registers of each, as far as the unwinder knows them.
+            lock: the lock's address.
+            family: its kind.
+        """
+        known = self._registers_along(frames, unwound)
+        for number, (frame, registers) in enumerate(zip(frames, known, strict=False)):
+            if frame.inline or frame.offset is None or frame.user:
+                continue
+            if lock in self._of(frames[number:], registers, family):
+                return frame
+        return None
 
+    def _of(self, frames: Sequence[Frame], registers: Mapping[str, int], family: Family) -> Iterator[int]:
+        """Yield the addresses of the locks that the innermost of `frames` holds."""
+        here = self._instruction(frames[0])
+        function = function_at(self.kernel.prog, here) if here is not None else None
+        if here is None or function is None:
+            return
+        code = self._code_of(function)
+        takes = [at for at, name in code.calls.items() if at != here and family.takes(name)]
+        if not takes:
+            return
+        now = self._flow(frames, here, registers)
+        gives = {at: self._flow(frames, at, {}).values.get("rdi") for at, name in code.calls.items()
+                 if family.gives(name)}
+        for call in takes:
+            lock = self._flow(frames, call, {}).values.get("rdi")
+            back = {at for at, value in gives.items() if value is None or value == lock}
+            number = now.number(lock, ask_memory=True)
+            if number is not None and _leads(code.lines, call, here, back):
+                yield number
 
-def _calls(kernel: Kernel, code: Sequence[Line], names: tuple[str, ...]) -> list[int]:
-    """Return where functions whose names begin so are called."""
-    found = []
-    for item in code:
-        if item.target is None or not item.name.startswith(("call", "jmp")):
-            continue
-        try:
-            symbol = kernel.prog.symbol(item.target)
-        except LookupError:
-            continue
-        if symbol.address == item.target and symbol.name.startswith(names):
-            found.append(item.address)
-    return found
+    def _registers_along(self, frames: Sequence[Frame],
+                         unwound: Sequence[Mapping[str, int]]) -> Iterator[dict[str, int]]:
+        """Yield the registers of each frame: what the unwinder knows, and what the called function had saved of them.
+
+        The kernel's unwind tables (ORC) tell of no register but the stack's and the frame's; a function that is
+        called saves those that it must preserve, and its code says where.
+        """
+        saved: dict[str, int] = {}
+        for number, (frame, known) in enumerate(zip(frames, unwound, strict=False)):
+            registers = dict(known) if frame.interrupted else {**saved, **known}
+            yield registers
+            saved = {}
+            here = self._instruction(frame) if frame.offset is not None and not frame.inline else None
+            if here is not None and "rsp" in registers:
+                entry = self._flow(frames[number:], here, registers).at_entry
+                saved = {name: value for name, value in entry.items() if name in PRESERVED and name != "rsp"}
+
+    def _flow(self, frames: Sequence[Frame], pc: int, registers: Mapping[str, int]) -> Follower:
+        """Return the data-flow at an instruction; that of its code alone is followed once."""
+        flow = Follower(self.kernel, self._read, frames, pc, registers)
+        if pc in self._states:
+            vars(flow)["state"] = self._states[pc]
+        else:
+            self._states[pc] = flow.state
+        return flow
+
+    def _instruction(self, frame: Frame) -> int | None:
+        """Return the instruction in which a frame is: where it was interrupted, or the call that it made."""
+        if frame.interrupted:
+            return frame.pc
+        call = operands.decode_call(self._read, frame.pc, {})
+        return call.address if call else None
+
+    def _code_of(self, function: Function) -> _Code:
+        if function.begin not in self._code:
+            found: list[Line] = []
+            if function.end - function.begin <= LARGEST:
+                with contextlib.suppress(LookupError, ValueError):
+                    found = list(lines(self._read(function.begin, function.end - function.begin), function.begin))
+            self._code[function.begin] = _Code({item.address: item for item in found}, self._calls(found))
+        return self._code[function.begin]
+
+    def _calls(self, code: Sequence[Line]) -> dict[int, str]:
+        found = {}
+        inside = {item.address for item in code}
+        for item in code:
+            if item.target is None or item.target in inside or not item.name.startswith(("call", "jmp")):
+                continue
+            try:
+                symbol = self.kernel.prog.symbol(item.target)
+            except LookupError:
+                continue
+            if symbol.address == item.target:
+                found[item.address] = str(symbol.name)
+        return found
 
 
 def _leads(code: Mapping[int, Line], begin: int, end: int, without: set[int]) -> bool:
@@ -102,10 +163,9 @@ def _leads(code: Mapping[int, Line], begin: int, end: int, without: set[int]) ->
     while work:
         item = code[work.pop()]
         following = []
-        jumps = item.name[0] == "j"
         if not item.name.startswith((*_ENDS, "jmp")):
             following.append(item.address + item.size)
-        if jumps and item.target is not None:
+        if item.name[0] == "j" and item.target is not None:
             following.append(item.target)
         for address in following:
             if address == end:

@@ -1,0 +1,90 @@
+"""Who holds a lock whose word does not name its holder, found by the code of what is on the stacks.
+
+Asked are the tasks that could be meant: those that wait, and those that run code of the same module. None
+found does not mean that nobody holds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+
+import drgn
+
+from kdumpy.debuginfo.reading import READ_ERRORS
+from kdumpy.diagnosis.crashed.held import Family, Held
+from kdumpy.kernel import Kernel, Task
+from kdumpy.kernel.values import Frame
+
+_MOST_STACKS = 512
+"""Tasks whose stacks are looked at for a module's code."""
+
+
+class Holders:
+    """Finds the holders of locks in one kernel."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel = kernel
+        self._held = Held(kernel, self.read)
+
+    def read(self, address: int, size: int) -> bytes:
+        """Read memory.
+
+        Raises:
+            LookupError: it is not in the dump.
+        """
+        try:
+            return bytes(self.kernel.prog.read(address, size))
+        except (drgn.FaultError, OverflowError) as error:
+            raise LookupError(str(error)) from None
+
+    def walk(self, task: Task) -> list[drgn.StackFrame]:
+        """Return drgn's frames of a task, which know its registers."""
+        stacks = self.kernel.stacks
+        return stacks.walk(stacks.trace(self.kernel.task_object(task.address)))
+
+    def taken_in(self, task: Task, frames: Sequence[Frame], lock: int, family: Family) -> Frame | None:
+        """Return the frame of a task's stack whose function took a lock and has it still; x86-64 only."""
+        if self.kernel.system.machine != "x86_64":
+            return None
+        try:
+            return self._held.taker(frames, [frame.registers() for frame in self.walk(task)], lock, family)
+        except READ_ERRORS:
+            return None
+
+    def off_cpu(self, lock: int, family: Family, waiting: Sequence[Frame],
+                others: Sequence[tuple[Task, Sequence[Frame]]] = ()) -> tuple[Task, Frame, Sequence[Frame]] | None:
+        """Return (task, the frame that took it, its stack) of a task that is off its CPU with a lock.
+
+        Args:
+            lock: the lock's address.
+            family: its kind.
+            waiting: the stack of one who waits for it, which names the module.
+            others: further tasks to ask, and their stacks.
+        """
+        module = next((frame.module for frame in waiting if frame.module), None)
+        for task, frames in (*others, *(self._of_module(module) if module else ())):
+            frame = self.taken_in(task, frames, lock, family)
+            if frame is not None:
+                return task, frame, frames
+        return None
+
+    def _of_module(self, module: str) -> Iterator[tuple[Task, tuple[Frame, ...]]]:
+        for task, frames in self._stacks:
+            if any(frame.module == module for frame in frames):
+                yield task, frames
+
+    @cached_property
+    def _stacks(self) -> list[tuple[Task, tuple[Frame, ...]]]:
+        """The stacks of tasks that are off their CPUs, where a module's code is on them."""
+        found, looked_at = [], 0
+        for task in self.kernel.tasks():
+            if task.on_cpu:
+                continue
+            looked_at += 1
+            if looked_at > _MOST_STACKS:
+                break
+            frames = self.kernel.stack(task).frames
+            if any(frame.module for frame in frames):
+                found.append((task, frames))
+        return found
