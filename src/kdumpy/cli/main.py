@@ -22,16 +22,18 @@ from kdumpy.errors import KdumpyError, UsageError
 from kdumpy.units import printable
 
 COMMANDS = {
-    "setup": "arm this host: show the plan as a diff, apply it; --undo gives it back",
     "report": "say why the kernel crashed: cause, culprit, evidence, what to do next",
     "log": "print the kernel's log out of a dump",
     "info": "describe a dump: format, kernel, health, what it holds",
+    "list": "list the dumps of this machine, newest first",
+    "setup": "arm this host: show the plan as a diff, apply it; --undo gives it back",
     "status": "say whether this host is ready to save its next crash",
+    "rehearse": "rehearse a crash in a virtual machine: does the dump arrive, what memory does it take",
+    "test": "crash this machine for real, after all checks, to see that the dump arrives",
+    "prune": "remove old dumps; the newest is always kept",
+    "image": "build the capture image: what the kernel boots that saves a crash",
     "load": "load the capture kernel, with a fresh image",
     "unload": "take the capture kernel out of the reserved memory",
-    "rehearse": "rehearse a crash in a virtual machine: does the dump arrive, what memory does it take",
-    "list": "list the dumps of this machine, newest first",
-    "image": "build the capture image: what the kernel boots that saves a crash",
     "capture": "save memory: filter and compress /proc/vmcore, or a dump",
     "convert": "convert a dump: format, compression, flattened, split, put together",
     "repair": "make a readable dump of a truncated or damaged one",
@@ -53,6 +55,7 @@ exit codes:
   2  wrong usage     3  could not (no such file, not a dump, something is missing here)
 
 examples:
+  kdumpy setup                           arm this machine: its next crash leaves a dump
   kdumpy report /var/crash/*/vmcore      why did it crash?
   kdumpy log vmcore | tail               the last words of the kernel
   kdumpy crash vmcore -e 'bt; ps'        crash's commands, no debuginfo needed
