@@ -1,6 +1,6 @@
-"""A guest whose kernel has keys in use: dm-crypt, IPsec, TLS of a socket, WireGuard.
+"""What gives a guest's kernel keys to use: dm-crypt, IPsec, TLS of a socket, WireGuard.
 
-As in `secret_guest`, a key is the MD5 sum of its name, so that it stands in no file.
+`secret_guest` boots it. As there, a key is the MD5 sum of its name, so that it stands in no file.
 """
 
 from __future__ import annotations
@@ -8,17 +8,17 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import tempfile
-from dataclasses import replace
-from functools import cache
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kdumpy.image.initramfs import Initramfs
-from kdumpy.vm import guest, laboratory
-from kdumpy.vm.laboratory import LabDump, Recipe
+from kdumpy.vm import guest
 
+KERNELS = ("6.1", "newest")
 NAMES = ("dmcrypt", "ipsec", "tls", "wireguard")
 _SOURCE = Path(__file__).parent / "guest_programs" / "holdkey.c"
 _MODULES = ("aesni-intel", "xts", "gcm", "ghash-generic", "ctr", "seqiv", "echainiv", "authenc", "dm-crypt", "tls",
@@ -30,7 +30,7 @@ def key(name: str) -> bytes:
     return hashlib.md5(f"{name}\n".encode()).hexdigest().encode()[:16 if name == "tls" else 32]
 
 
-_TRIGGER = """
+_COMMANDS = """
 for name in dmcrypt ipsec tls wireguard; do
   key=$(echo $name | md5sum | cut -c1-32); hex=$(printf %s $key | hexdump -ve '1/1 "%02x"')
   case $name in
@@ -42,18 +42,18 @@ for name in dmcrypt ipsec tls wireguard; do
   tls) printf %s $key | holdkey tls & ;;
   esac
 done
-sleep 1; unset key hex; echo c >/proc/sysrq-trigger
+sleep 1; unset key hex
 """
 
 
-def _recipe(recipe: Recipe) -> Recipe:
-    digest = hashlib.sha256(_SOURCE.read_bytes()).hexdigest()[:8]
-    return replace(recipe, level=1, fault=replace(recipe.fault, trigger=f": {digest}\n{_TRIGGER.strip()}"))
+def commands() -> str:
+    """Return shell commands that give the keys to the guest's kernel."""
+    return f": {hashlib.sha256(_SOURCE.read_bytes()).hexdigest()[:8]}\n{_COMMANDS.strip()}"
 
 
-@cache
-def dump(kernel: str) -> LabDump:
-    """Return the guest's dump, with its user pages (level 1)."""
+@contextmanager
+def equipped() -> Iterator[None]:
+    """Guests that are made now have the programs and modules that the commands need."""
     with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
         program = Path(directory, "holdkey")
 
@@ -70,4 +70,4 @@ def dump(kernel: str) -> LabDump:
 
         patch.setattr(guest, "Initramfs", Equipped)
         patch.setattr(guest, "OPTIONAL_MODULES", (*guest.OPTIONAL_MODULES, *_MODULES))
-        return laboratory.dump(kernel, "sysrq", recipe=_recipe, progress=lambda line: print(line, flush=True))
+        yield

@@ -1,14 +1,17 @@
 """A guest that holds secrets in the clear: a key in a keyring, one in an environment, one among arguments.
 
-None of them stands in any file of the guest: each is reckoned there, as the MD5 sum of its name.
+None of them stands in any file of the guest: each is reckoned there, as the MD5 sum of its name. On two kernels the
+kernel itself uses keys, too (`key_guest`). The dumps are of level 1: other tests take them where a level matters.
 """
 
 from __future__ import annotations
 
 import hashlib
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache
 
+import key_guest
 from kdumpy.vm import laboratory
 from kdumpy.vm.laboratory import LabDump, Recipe
 
@@ -37,21 +40,24 @@ def program() -> bytes:
     return header + _ADD_KEY
 
 
-def _trigger() -> str:
+def _trigger(more: str) -> str:
     octal = "".join(f"\\{byte:03o}" for byte in program())
     sums = "; ".join(f"{name}=$(echo {name} | md5sum | cut -c1-32)" for name in ("key", "environment", "argument"))
-    return (f"{sums}; printf '{octal}' >/tmp/addkey; chmod 755 /tmp/addkey; "
+    return (f"{more}{sums}; printf '{octal}' >/tmp/addkey; chmod 755 /tmp/addkey; "
             "echo -n $key | /tmp/addkey || echo LAB failed: the key; "
             "SECRET=$environment sleep 400000 & "
             "sh -c 'sleep 500000; true' worker --password=$argument & "
             "sleep 1; unset key environment argument; echo c >/proc/sysrq-trigger")
 
 
-def _recipe(recipe: Recipe) -> Recipe:
-    return replace(recipe, level=1, fault=replace(recipe.fault, trigger=_trigger()))
-
-
 @cache
 def dump(kernel: str) -> LabDump:
     """Return the guest's dump, with its user pages (level 1)."""
-    return laboratory.dump(kernel, "sysrq", recipe=_recipe, progress=lambda line: print(line, flush=True))
+    has_keys = kernel in key_guest.KERNELS
+    trigger = _trigger(f"{key_guest.commands()}\n" if has_keys else "")
+
+    def recipe(plain: Recipe) -> Recipe:
+        return replace(plain, level=1, fault=replace(plain.fault, trigger=trigger))
+
+    with key_guest.equipped() if has_keys else nullcontext():
+        return laboratory.dump(kernel, "sysrq", recipe=recipe, progress=lambda line: print(line, flush=True))

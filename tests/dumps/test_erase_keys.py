@@ -10,6 +10,7 @@ from drgn.helpers.linux.slab import slab_object_info
 
 import kdumpy
 import key_guest
+import secret_guest
 from kdumpy.cli.erasing import all_judged, erase
 from kdumpy.dumpfile import Dump, open_dump
 from kdumpy.kernel.erasure import Reach
@@ -37,9 +38,9 @@ def places(dump: Dump) -> dict[str, set[int]]:
     return found
 
 
-@pytest.fixture(params=["6.1", "newest"])
+@pytest.fixture(params=key_guest.KERNELS)
 def path(request: pytest.FixtureRequest) -> Path:
-    return key_guest.dump(request.param).path
+    return secret_guest.dump(request.param).path
 
 
 def test_each_place_of_keys_is_found(path: Path) -> None:

@@ -9,12 +9,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import lab
+import secret_guest
 from kdumpy.capture import log, pipeline
 from kdumpy.capture.config import CaptureConfig, render
 from kdumpy.capture.console import Console
@@ -25,14 +25,13 @@ from kdumpy.capture.targets.directory import DirectoryTarget
 from kdumpy.dumpfile import open_dump
 from kdumpy.dumpfile.dmesg import read_log
 from kdumpy.errors import NotInDump
-from kdumpy.vm import laboratory
 from saving import config
 
 
 @pytest.fixture(scope="module")
 def source() -> Path:
     """A dump whose pages were not filtered (level 1), so that a level matters."""
-    return laboratory.dump("6.12", "sysrq", recipe=lambda recipe: replace(recipe, level=1)).path
+    return secret_guest.dump("6.12").path
 
 
 def descend(settings: CaptureConfig, source: Path, *, log_only: bool = False) -> tuple[Outcome, str]:
