@@ -158,7 +158,11 @@ def unpack(data: bytes, suffix: str) -> bytes:
         return lzma.decompress(data)
     if suffix == ".gz":
         # A kernel's image may be followed by other data, which gzip.decompress refuses.
-        return zlib.decompressobj(wbits=31).decompress(data)
+        unpacking = zlib.decompressobj(wbits=31)
+        plain = unpacking.decompress(data)
+        if not unpacking.eof:
+            raise EOFError("it is cut short")
+        return plain
     if suffix == ".zst":
         import zstandard  # only kernels of some distributions need it
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kdumpy.host.checks.base import Answer, Facts, ok, unknown, warn
+from kdumpy.host.peers import reading
 
 ESSENTIAL = False
 
@@ -19,19 +20,11 @@ def look(facts: Facts) -> Answer:
             return unknown("this system is not run by systemd", "see to it that `kdumpy load` is run at each boot")
         return warn(f"there is no {SERVICE}: after the next boot nothing loads the capture kernel",
                     "run `kdumpy setup`")
-    if system.path(unit).is_symlink() and str(system.path(unit).readlink()) == "/dev/null":
+    if str(system.path(unit).resolve()) == "/dev/null":
         return warn(f"{SERVICE} is masked: after the next boot nothing loads the capture kernel",
                     f"systemctl unmask {SERVICE}; systemctl enable {SERVICE}")
-    wanted = [folder for folder in FOLDERS
-              if any(system.path(path).is_symlink() for path in links(facts, folder))]
-    if not wanted:
+    if not reading.enabled(system, SERVICE):
         return warn(f"{SERVICE} is not enabled: after the next boot nothing loads the capture kernel",
                     f"systemctl enable {SERVICE}")
     return ok(f"{SERVICE} is enabled")
 
-
-def links(facts: Facts, folder: str) -> list[str]:
-    """Return the links by which a target wants the service."""
-    root = facts.system.path(folder)
-    return [f"{folder}/{path.parent.name}/{SERVICE}" for kind in ("wants", "requires")
-            for path in root.glob(f"*.{kind}/{SERVICE}")]

@@ -1,0 +1,161 @@
+"""The last crash: found, or missed with the reason why."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from armedhost import BEFORE, BOOT, Host
+from kdumpy.crash.panicline import fatal_line
+from kdumpy.host import bootends, lastcrash, settings
+from kdumpy.host.lastcrash import LastCrash
+
+CUT = ((BEFORE - 999, "boot"), (BEFORE - 99, "shutdown"), (BEFORE, "boot"), (BEFORE + 9, "login"), (BOOT + 3, "boot"))
+"""wtmp of a host whose last boot ended without a shutdown."""
+
+OOPS = "[  12.5] BUG: kernel NULL pointer dereference, address: 0000000000000000\n[  12.5] CPU: 0 PID: 1 Comm: x\n"
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    made = Host(tmp_path)
+    made.wtmp(*CUT)
+    made.history(("before", BEFORE + 20, "loaded"), ("boot-now", BOOT + 20, "loaded"))
+    return made
+
+
+def look(host: Host) -> LastCrash:
+    return lastcrash.look(host.system, settings.load(host.system).capture, lambda log: fatal_line(
+        (-1.0, line.partition("] ")[2]) for line in log.splitlines()))
+
+
+def test_a_shutdown_is_no_crash(host: Host) -> None:
+    host.wtmp((BEFORE, "boot"), (BOOT - 60, "shutdown"), (BOOT + 5, "boot"))
+    assert look(host).kind == "none"
+
+
+def test_where_nothing_tells_no_crash_is_made_up(host: Host) -> None:
+    host.remove("/var/log/wtmp")
+    assert look(host) == LastCrash("none")
+
+
+def test_a_dump_of_the_last_boot(host: Host) -> None:
+    host.crash("web-1", BOOT - 40, vmcore="x", vmcore_dmesg__txt=OOPS, kexec_dmesg__log="kdumpy: saved\n")
+    found = look(host)
+    assert (found.kind, found.path) == ("dumped", "/var/crash/web-1/vmcore")
+    assert found.cause == "BUG: kernel NULL pointer dereference, address: 0000000000000000"
+    assert found.why == ""
+
+
+def test_an_older_dump_is_not_that_of_the_last_crash(host: Host) -> None:
+    host.crash("web-1", BEFORE - 5000, vmcore="x", vmcore_dmesg__txt=OOPS)
+    assert look(host).kind == "lost"
+    host.wtmp((BEFORE, "boot"), (BOOT - 60, "shutdown"), (BOOT + 5, "boot"))
+    assert look(host).kind == "dumped"      # the last one that is known, whenever it was
+
+
+@pytest.mark.parametrize(("last", "mend"), [
+    ("kdumpy: target disk:UUID=1/var/crash failed: no space left on the device", "make room"),
+    ("kdumpy: a worker was killed by signal 9", "reserve more memory"),
+    ("kdumpy: ended early: the time budget of 60 s is over", "time_budget_s"),
+    ("kdumpy: writing vmcore failed: Input/output error", "kexec-dmesg.log tells every step"),
+])
+def test_a_part_is_told_with_the_captures_own_reason(host: Host, last: str, mend: str) -> None:
+    journal = f"[ 3.1] kdumpy: saved the kernel log, 400 lines\n[ 4.0] {last}\n[ 5.0] kdumpy: poweroff\n"
+    host.crash("web-1", BOOT - 40, vmcore_incomplete="x", vmcore_dmesg__txt=OOPS, kexec_dmesg__log=journal)
+    found = look(host)
+    assert (found.kind, found.path) == ("partly", "/var/crash/web-1/vmcore-incomplete")
+    assert found.why == f"the dump is incomplete: {last.removeprefix('kdumpy: ')}"
+    assert mend in found.mend
+
+
+def test_the_log_alone(host: Host) -> None:
+    host.crash("web-1", BOOT - 40, vmcore_dmesg__txt=OOPS)
+    found = look(host)
+    assert (found.kind, found.why) == ("partly", "only the kernel's log was saved")
+    assert found.cause.startswith("BUG: kernel NULL")
+
+
+@pytest.mark.parametrize(("event", "why", "mend"), [
+    (None, "`kdumpy load` was not run", "kdumpy setup"),
+    (("before", BEFORE - 500, "loaded"), "`kdumpy load` was not run", "kdumpy setup"),
+    (("before", BEFORE + 20, "failed", "no memory is reserved", "reboot"), "no memory is reserved", "reboot"),
+    (("before", BEFORE + 500, "unloaded"), "was unloaded at 2026-11-", "kdumpy.service"),
+    (("before", BEFORE + 20, "loaded"), "no panic is on record", "on_hard_lockup"),
+])
+def test_why_there_is_nothing_at_all(host: Host, event: tuple[str, float, str] | None, why: str, mend: str) -> None:
+    host.history(*([event] if event else []), ("boot-now", BOOT + 20, "loaded"))
+    found = look(host)
+    assert found.kind == "lost"
+    assert why in found.why
+    assert mend in found.mend
+    assert "ended without a shutdown (/var/log/wtmp)" in found.evidence[0]
+
+
+def test_a_watchdog_that_reset_the_machine_is_named(host: Host) -> None:
+    host.write("/sys/class/watchdog/watchdog0/bootstatus", "32\n")
+    host.write("/sys/class/watchdog/watchdog0/identity", "SP5100 TCO timer\n")
+    found = look(host)
+    assert found.why.startswith("a hardware watchdog reset the machine")
+    assert "SP5100 TCO timer says that it reset the machine" in found.evidence
+
+
+@pytest.mark.parametrize("place", ["/sys/fs/pstore/dmesg-efi-179490000001001",
+                                   "/var/lib/systemd/pstore/179490/001/dmesg.txt"])
+def test_the_firmwares_log_tells_of_the_panic(host: Host, place: str) -> None:
+    host.write(place, "Panic#1 Part1\n<4>[ 12.5] " + OOPS.partition("] ")[2], BOOT - 100)
+    found = look(host)
+    assert found.kind == "lost"
+    assert found.cause.startswith("BUG: kernel NULL pointer dereference")
+    assert found.at == BOOT - 100
+    assert "the kernel panicked with the capture kernel loaded" in found.why
+    assert any(place in told for told in found.evidence)
+    host.write(place, "Oops#1 Part1\n<4>[ 12.5] " + OOPS.partition("] ")[2], BEFORE - 100)
+    assert look(host).cause == ""       # of an earlier crash
+
+
+def test_what_went_to_a_server_is_not_judged(host: Host) -> None:
+    host.write("/etc/kdumpy.toml", "[capture]\ntargets = ['nfs://store/crashes']\n")
+    found = look(host)
+    assert (found.kind, "nfs://store/crashes" in found.why) == ("elsewhere", True)
+    host.history(("before", BEFORE + 20, "failed", "no memory is reserved", "reboot"))
+    assert look(host).kind == "lost"
+
+
+def test_a_boot_that_wrote_no_record_of_itself(host: Host) -> None:
+    host.wtmp((BEFORE - 999, "boot"), (BEFORE - 99, "shutdown"), (BEFORE, "boot"))
+    assert bootends.last_end(host.system) == bootends.BootEnd(BEFORE, False, "/var/log/wtmp")
+    host.wtmp((BEFORE, "boot"), (BOOT - 60, "shutdown"))
+    assert bootends.last_end(host.system).clean is True
+
+
+def test_the_first_boot_of_all_tells_nothing(host: Host) -> None:
+    host.wtmp((BOOT + 3, "boot"))
+    assert bootends.last_end(host.system).clean is None
+
+
+@pytest.mark.parametrize(("logout", "clean"), [(None, False), ((BOOT - 30) * 1_000_000, True)])
+def test_wtmpdb_tells_it_where_there_is_no_wtmp(host: Host, logout: int | None, clean: bool) -> None:
+    host.remove("/var/log/wtmp")
+    path = host.root / "var/lib/wtmpdb/wtmp.db"
+    path.parent.mkdir(parents=True)
+    with sqlite3.connect(path) as database:
+        # Source: wtmpdb, lib/sqlite.c.
+        database.execute("CREATE TABLE wtmp(ID INTEGER PRIMARY KEY, Type INTEGER, User TEXT NOT NULL, Login INTEGER, "
+                         "Logout INTEGER, TTY TEXT, RemoteHost TEXT, Service TEXT)")
+        rows = [(1, "reboot", BEFORE * 1_000_000, logout), (3, "root", BEFORE * 1_000_000, None),
+                (1, "reboot", (BOOT + 3) * 1_000_000, None)]
+        database.executemany("INSERT INTO wtmp(Type, User, Login, Logout) VALUES (?, ?, ?, ?)", rows)
+    assert bootends.last_end(host.system) == bootends.BootEnd(BEFORE, clean, "/var/lib/wtmpdb/wtmp.db")
+
+
+def test_a_journal_that_was_not_closed_tells_it_last(host: Host) -> None:
+    host.remove("/var/log/wtmp")
+    place = "/var/log/journal/0123/system@0006-12.journal~"
+    host.write(place, "x", BOOT - 100)      # set aside just now: its inode's time is
+    assert bootends.last_end(host.system) == bootends.BootEnd(None, False, place)
+    os.utime(host.root / place[1:], (BOOT + 100, BOOT + 100))
+    assert bootends.last_end(host.system).clean is None

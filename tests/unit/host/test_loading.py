@@ -1,0 +1,221 @@
+"""Loading on a tree: what is loaded, when nothing is done, what is refused before the call, what is written down."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import os
+import struct
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from armedhost import MIB, RELEASE, Host, bzimage
+from kdumpy.errors import HostError
+from kdumpy.host import history, images, kernelfile, kexec, loading, settings
+from kdumpy.host.images import BuiltImage, path_of
+from kdumpy.host.loading import Loaded
+from kdumpy.host.settings import Settings
+from kdumpy.host.system import System
+
+
+class Kernel:
+    """Stands for the running kernel's answer."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.answers: list[int] = []
+        self.calls: list[tuple[bytes, bytes, str]] = []
+
+    def file_load(self, kernel: int, initrd: int | None, cmdline: str) -> None:
+        assert initrd is not None
+        if self.answers:
+            number = self.answers.pop(0)
+            if number != errno.EBUSY:       # the loaded one is thrown away before the new one is looked at
+                self.host.write("/sys/kernel/kexec_crash_loaded", "0")
+            raise OSError(number, os.strerror(number))
+        self.calls.append((os.read(kernel, 1 << 20), os.read(initrd, 16), cmdline))
+        self.host.write("/sys/kernel/kexec_crash_loaded", "1")
+
+    def unload(self) -> None:
+        self.host.write("/sys/kernel/kexec_crash_loaded", "0")
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    monkeypatch.setattr(images, "stale", lambda system, settings, release: "")
+    monkeypatch.setattr(loading, "_PAUSE_S", 0)
+    return Host(tmp_path)
+
+
+@pytest.fixture
+def kernel(host: Host, monkeypatch: pytest.MonkeyPatch) -> Kernel:
+    made = Kernel(host)
+    monkeypatch.setattr(kexec, "file_load", made.file_load)
+    monkeypatch.setattr(kexec, "unload", made.unload)
+    return made
+
+
+def load(host: Host, *, build: bool = True, again: bool = False) -> Loaded:
+    return loading.load(host.system, settings.load(host.system), build=build, again=again)
+
+
+def events(host: Host) -> list[str]:
+    return [event.event for event in history.events(host.system)]
+
+
+def test_what_is_loaded_already_is_not_loaded_again(host: Host, kernel: Kernel) -> None:
+    assert load(host).changed is False
+    assert kernel.calls == []
+    assert load(host, again=True).changed is True
+    assert len(kernel.calls) == 1
+
+
+def test_the_kernel_gets_kernel_image_and_command_line(host: Host, kernel: Kernel) -> None:
+    host.write("/sys/kernel/kexec_crash_loaded", "0")
+    done = load(host)
+    data, image, cmdline = kernel.calls[0]
+    assert data == bzimage(RELEASE)
+    assert image == bytes(16)
+    assert cmdline.startswith("console=ttyS0 nr_cpus=1 ")
+    assert (done.release, done.reserved, done.call) == (RELEASE, 256 * MIB, "kexec_file_load")
+    assert events(host)[-1] == "loaded"
+    assert load(host).changed is False
+
+
+@pytest.mark.parametrize("change", [
+    lambda host: host.write(path_of(RELEASE), bytes(5)),
+    lambda host: host.write("/etc/kdumpy.toml", "[image]\ncmdline_append = 'x=1'\n"),
+    lambda host: host.write("/sys/devices/system/cpu/present", "0-7\n"),
+    lambda host: host.write("/proc/iomem", "00001000-0009fbff : System RAM\n"),
+])
+def test_a_change_is_loaded(host: Host, kernel: Kernel, change: object) -> None:
+    assert callable(change)
+    change(host)
+    assert load(host).changed is True
+
+
+def test_a_kernel_that_follows_hotplug_by_itself_is_left_alone(host: Host, kernel: Kernel) -> None:
+    host.write("/sys/devices/system/cpu/crash_hotplug", "1\n")
+    load(host, again=True)
+    host.write("/sys/devices/system/cpu/present", "0-7\n")
+    assert load(host).changed is False
+
+
+def test_a_stale_image_is_built_first(host: Host, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "stale", lambda system, settings, release: "the kernel changed")
+    built = []
+
+    def build(system: System, wanted: Settings, release: str, say: object) -> BuiltImage | None:
+        built.append(release)
+        host.write(path_of(release), bytes(77))
+        return images.load(system, release)
+
+    monkeypatch.setattr(images, "build", build)
+    said: list[str] = []
+    done = loading.load(host.system, settings.load(host.system), said.append)
+    assert (built, done.built, done.changed) == ([RELEASE], "the kernel changed", True)
+    assert said[0] == "the capture image is built anew: the kernel changed"
+    built.clear()
+    assert load(host, build=False).changed is False
+    assert built == []
+    host.remove(path_of(RELEASE))
+    with pytest.raises(HostError, match="there is no capture image"):
+        load(host, build=False)
+
+
+def test_nothing_is_built_where_nothing_can_be_loaded(host: Host, kernel: Kernel,
+                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "stale", lambda system, settings, release: pytest.fail("asked"))
+    host.write("/sys/kernel/kexec_crash_size", "0")
+    with pytest.raises(HostError, match="no memory is reserved"):
+        load(host)
+    assert events(host)[-1] == "failed"
+    assert "no memory is reserved" in history.events(host.system)[-1].why
+
+
+@pytest.mark.parametrize(("spoil", "match"), [
+    (lambda host: host.write("/proc/sys/kernel/kexec_load_disabled", "1"), "kexec_load_disabled"),
+    (lambda host: host.write(path_of(RELEASE), bytes(250 * MIB)), "do not fit into the 256.0 MiB"),
+    (lambda host: host.write(f"/boot/vmlinuz-{RELEASE}", bzimage(RELEASE)[:5000]), "cut short"),
+    (lambda host: host.write(f"/boot/vmlinuz-{RELEASE}", bzimage("6.1.0-99-amd64")), "it is 6.1.0-99-amd64, wanted"),
+    (lambda host: host.remove(f"/boot/vmlinuz-{RELEASE}"), "the kernel's image is not there"),
+    (lambda host: host.write(f"/boot/vmlinuz-{RELEASE}", bzimage(RELEASE, cmdline_bytes=255)), "too long"),
+])
+def test_a_loaded_kernel_is_not_put_at_risk(host: Host, kernel: Kernel, spoil: object, match: str) -> None:
+    assert callable(spoil)
+    spoil(host)
+    with pytest.raises(Exception, match=match):
+        load(host, again=True)
+    assert kernel.calls == []
+    assert loading.loaded_now(host.system) is not None
+
+
+def test_a_refusal_that_lost_the_loaded_kernel_says_so(host: Host, kernel: Kernel) -> None:
+    kernel.answers = [errno.EADDRNOTAVAIL]
+    with pytest.raises(HostError, match="the capture kernel that was loaded before is gone"):
+        load(host, again=True)
+    assert loading.loaded_now(host.system) is None
+
+
+def test_another_programs_load_is_waited_for(host: Host, kernel: Kernel) -> None:
+    kernel.answers = [errno.EBUSY] * 3
+    assert load(host, again=True).changed is True
+    kernel.answers = [errno.EBUSY] * 99
+    with pytest.raises(HostError, match="another program is loading"):
+        load(host, again=True)
+
+
+def test_a_call_that_did_nothing_is_noticed(host: Host, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.write("/sys/kernel/kexec_crash_loaded", "0")
+    monkeypatch.setattr(kexec, "file_load", lambda kernel, initrd, cmdline: None)
+    with pytest.raises(HostError, match="the kernel says 0"):
+        load(host)
+
+
+def test_an_unload_is_written_down_and_twice_is_as_once(host: Host, kernel: Kernel) -> None:
+    assert loading.unload(host.system) is True
+    assert events(host)[-1] == "unloaded"
+    assert loading.unload(host.system) is False
+    assert loading.loaded_now(host.system) is None
+
+
+def test_the_capture_kernel_may_be_another_one(host: Host, kernel: Kernel) -> None:
+    other = "6.1.0-57-amd64"
+    host.write("/etc/kdumpy.toml", f"[image]\nkernel = '{other}'\n")
+    host.write(f"/usr/lib/modules/{other}/vmlinuz", bzimage(other))
+    host.write(path_of(other), bytes(100))
+    done = load(host)
+    assert (done.release, done.kernel) == (other, f"/usr/lib/modules/{other}/vmlinuz")
+
+
+def test_more_cpus_need_to_leave_the_one_that_booted_alone(host: Host, kernel: Kernel) -> None:
+    host.write("/proc/cpuinfo", "processor\t: 0\ninitial apicid\t: 4\n\nprocessor\t: 1\ninitial apicid\t: 5\n")
+    host.write("/etc/kdumpy.toml", "[image]\ncmdline_append = 'nr_cpus=4'\n")
+    assert load(host).cmdline.endswith("nr_cpus=4 disable_cpu_apicid=4")
+
+
+@pytest.mark.parametrize("packed", ["gzip", "zboot-gzip", "zboot-zstd"])
+def test_a_packed_kernel_of_arm64_is_unpacked_for_the_call(host: Host, kernel: Kernel, packed: str) -> None:
+    plain = bytearray(4096)
+    plain[0x38:0x3C] = b"ARMd"
+    data = zstandard.compress(bytes(plain)) if packed.endswith("zstd") else gzip.compress(bytes(plain)) + b"signature"
+    if packed.startswith("zboot"):
+        # Source: drivers/firmware/efi/libstub/zboot-header.S.
+        head = struct.pack("<4s4sII8x32s", b"MZ\0\0", b"zimg", 64, len(data), packed.partition("-")[2].encode())
+        data = head.ljust(64, b"\0") + data
+    host.write("/proc/sys/kernel/arch", "aarch64\n")
+    host.write(f"/boot/vmlinuz-{RELEASE}", data)
+    load(host)
+    assert kernel.calls[0][0] == plain
+    assert list((host.root / "run/kdumpy").glob("tmp*")) == []
+
+
+def test_a_damaged_packed_kernel_is_told(host: Host) -> None:
+    host.write("/boot/packed", gzip.compress(bytes(9999))[:-20])
+    with pytest.raises(HostError, match="damaged: it is cut short"):
+        kernelfile.plain(kernelfile.describe(host.system, "/boot/packed"), host.system.path("/boot/packed"))
+    host.write("/boot/packed", b"\x1f\x8bnothing of the kind")
+    with pytest.raises(HostError, match="damaged"):
+        kernelfile.plain(kernelfile.describe(host.system, "/boot/packed"), host.system.path("/boot/packed"))
