@@ -14,9 +14,13 @@ if TYPE_CHECKING:
     from kdumpy.kernel import Kernel
 
 
-def add_dump(parser: argparse.ArgumentParser) -> None:
-    """Add the dump, and where to find DWARF for it."""
-    parser.add_argument("vmcore", type=Path, metavar="VMCORE", help="the dump: ELF, kdump-compressed or flattened")
+def add_dump(parser: argparse.ArgumentParser, *, new: bool = False) -> None:
+    """Add the dump, and where to find DWARF for it; with `new`, any number of folders in its place."""
+    words = "the dump: ELF, kdump-compressed or flattened"
+    if new:
+        parser.add_argument("vmcore", type=Path, metavar="VMCORE", nargs="*", help=f"{words}; with --new, folders")
+    else:
+        parser.add_argument("vmcore", type=Path, metavar="VMCORE", help=words)
     parser.add_argument("--vmlinux", type=Path, action="append", default=[], metavar="FILE",
                         help="debug symbols of the kernel or of a module; not needed, they add lines and inlines")
     parser.add_argument("--dwarf", choices=("auto", "fetch", "no"), default="auto",
@@ -31,16 +35,21 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 def open_from(arguments: argparse.Namespace) -> Kernel:
     """Open the dump that the arguments name."""
-    import logging
-
     from kdumpy.debuginfo.dwarf import Dwarf
     from kdumpy.kernel import open_kernel
+
+    quiet_engine()
+    return open_kernel(arguments.vmcore, vmlinux=arguments.vmlinux, dwarf=Dwarf(arguments.dwarf))
+
+
+def quiet_engine() -> None:
+    """Have drgn's helpers stop at circles, and drgn say nothing: what matters of it is in our errors."""
+    import logging
+
     from kdumpy.kernel.circles import guard_lists
 
     guard_lists()
-    logging.getLogger("drgn").setLevel(logging.CRITICAL)    # what matters of it is in our errors
-
-    return open_kernel(arguments.vmcore, vmlinux=arguments.vmlinux, dwarf=Dwarf(arguments.dwarf))
+    logging.getLogger("drgn").setLevel(logging.CRITICAL)
 
 
 def print_json(value: Any) -> None:

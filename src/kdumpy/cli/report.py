@@ -5,11 +5,13 @@ Nothing but the dump is needed: no vmlinux, no debuginfo package, no matching ke
 examples:
   kdumpy report /var/crash/host-2026-11-23-17:37:02/vmcore
   kdumpy report vmcore --full               more than a screen: all evidence, CPUs, blocked tasks, system, log
+  kdumpy report vmcore --explain            how cause, culprit and signature were chosen
   kdumpy report vmcore -o report.txt        the same into a file that only you can read
   kdumpy report vmcore --html report.html   a page for a browser, with every task, the log, the code; one file
   kdumpy report vmcore --json | jq -r .verdict.cause
   kdumpy report vmcore --vmlinux /usr/lib/debug/boot/vmlinux-6.1.0-56-amd64
                                             adds lines of source and inlined functions
+  kdumpy report --new                       each new dump of this host gets its report beside it
 
 exit codes:
   0  a verdict was given (also a doubtful one: see its confidence)
@@ -36,10 +38,15 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    add_dump(parser)
+    add_dump(parser, new=True)
     add_json(parser)
+    parser.add_argument("--new", action="store_true",
+                        help="report on every dump in the folders that has no report yet (those of the configuration "
+                             "if none is named), beside it; what kdumpy-report.service does at boot")
     parser.add_argument("--full", action="store_true",
                         help="more than a screen: all evidence, CPUs, blocked tasks, system, log")
+    parser.add_argument("--explain", action="store_true",
+                        help="also say how cause, culprit and signature were chosen, step by step")
     parser.add_argument("--html", type=Path, metavar="FILE",
                         help="write a page for a browser there (mode 0600), in one file that needs no network; the "
                              "terminal then gets the verdict in a line, or what --json and -o ask for")
@@ -49,11 +56,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print or write the report."""
-    diagnosis, details = _diagnose(arguments)
+    if arguments.new:
+        from kdumpy.cli.newreports import run_new
+
+        arguments.folders = arguments.vmcore
+        return run_new(arguments)
+    if len(arguments.vmcore) != 1:
+        arguments.parser.error("one VMCORE is wanted" if not arguments.vmcore else
+                               f"unrecognized arguments: {' '.join(map(str, arguments.vmcore[1:]))}")
+    arguments.vmcore = arguments.vmcore[0]
+    diagnosis, details = diagnose_arguments(arguments)
     if arguments.html is not None and details is not None:
         from kdumpy.report import html
 
-        _write(arguments.html, html.render(diagnosis, details))
+        write_private(arguments.html, html.render(diagnosis, details))
     if arguments.html is not None and not arguments.json and arguments.output is None:
         from kdumpy.units import printable
 
@@ -68,9 +84,10 @@ def run(arguments: argparse.Namespace) -> int:
         terminal = arguments.output is None and sys.stdout.isatty()
         width = shutil.get_terminal_size((100, 24)).columns if terminal else 100
         text = human.render(diagnosis, width=width, colour=arguments.output is None and colourful(),
-                            full=arguments.full or arguments.output is not None)
+                            full=arguments.full or arguments.output is not None,
+                            explained=arguments.explain)
     if arguments.output is not None:
-        _write(arguments.output, text)
+        write_private(arguments.output, text)
     else:
         sys.stdout.flush()
         sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace"))
@@ -78,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if verdict.cause == "none" or (verdict.cause == "unknown" and not verdict.evidence) else 0
 
 
-def _diagnose(arguments: argparse.Namespace) -> tuple[Diagnosis, Details | None]:
+def diagnose_arguments(arguments: argparse.Namespace) -> tuple[Diagnosis, Details | None]:
     """Diagnose the dump; where it cannot be opened whole, by its log alone. The details are for --html only."""
     from kdumpy.errors import DamagedDump, KdumpyError
 
@@ -111,7 +128,7 @@ def _details_of_log(diagnosis: Diagnosis, dump: Dump) -> Details:
     return gather_log(diagnosis, dump)
 
 
-def _write(path: Path, text: str) -> None:
+def write_private(path: Path, text: str) -> None:
     """Write a file that only its owner can read, whatever was there before."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(handle, "wb") as file:

@@ -1,0 +1,173 @@
+"""`kdumpy report --new`: after a crash, once a boot: a report beside each dump that has none, and who is to know it."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kdumpy.errors import KdumpyError
+from kdumpy.units import printable
+
+if TYPE_CHECKING:
+    from kdumpy.diagnosis import Diagnosis
+    from kdumpy.diagnosis.details import Details
+    from kdumpy.host.crashes import Crash
+    from kdumpy.host.settings import Settings
+    from kdumpy.host.system import System
+
+_TEST_S = 3600
+"""A crash that was saved within this time after `kdumpy test` is taken for its."""
+
+
+@dataclass(frozen=True)
+class News:
+    """A crash that was not known yet."""
+
+    folder: str
+    title: str
+    cause: str
+    confidence: str
+    text: str
+    """The report for people, or the reason why there is none."""
+    asked_for: bool
+    """It was `kdumpy test`."""
+
+    @property
+    def line(self) -> str:
+        """The one line for the journal and the log-in."""
+        words = f"{self.title} ({self.cause}, {self.confidence})" if self.cause else self.title
+        return f"{self.folder}: {words}{' - this was kdumpy test' if self.asked_for else ''}"
+
+
+def run_new(arguments: argparse.Namespace) -> int:
+    """Report on what has no report yet; exit code 0 also when there is nothing new."""
+    from kdumpy.cli.common import print_json
+    from kdumpy.host import settings
+    from kdumpy.host.crashes import folders
+    from kdumpy.host.system import System
+
+    system = System()
+    configured = settings.load(system)
+    if not configured.report.at_boot and not arguments.folders:
+        return 0
+    places = tuple(map(str, arguments.folders)) or folders(configured.capture)
+    if not arguments.folders:
+        _collect(configured, places)
+    news = list(_news(system, places, html=configured.report.html))
+    if arguments.json:
+        print_json([{"folder": one.folder, "title": one.title, "cause": one.cause, "confidence": one.confidence,
+                     "test": one.asked_for} for one in news])
+    else:
+        for one in news:
+            print(printable(one.line))
+    sys.stdout.flush()
+    if news and not arguments.folders:
+        _tell(system, configured, news)
+    return 0
+
+
+def _collect(configured: Settings, places: tuple[str, ...]) -> None:
+    """Copy crashes from bare devices to the first directory, where people look for them."""
+    from kdumpy.capture.targets import devices, rawtable
+
+    for url in configured.capture.targets:
+        if not url.startswith("raw:"):
+            continue
+        try:
+            found = devices.find(url.removeprefix("raw:"))
+            table = rawtable.read(found[0]) if found else None
+            if found is None or table is None or not table.entries:
+                continue
+            home = Path(places[0] if places else "/var/crash")
+            home.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not (home / Path(table.directory).name).exists():
+                print(printable(f"copied the crash on {url} to {rawtable.collect(found[0], home)}"))
+        except (KdumpyError, OSError) as error:
+            print(printable(f"kdumpy: {url}: {error}"), file=sys.stderr)
+
+
+def _news(system: System, places: tuple[str, ...], *, html: bool) -> Iterator[News]:
+    from kdumpy.host.crashes import find
+    from kdumpy.host.crashing import read_mark
+
+    mark = read_mark(system)
+    for crash in reversed(find(system, places)):
+        if crash.state == "nothing" or (Path(crash.path) / "report.txt").exists():
+            continue
+        asked_for = mark is not None and 0 <= crash.at - mark.time < _TEST_S
+        news = _report(crash, html=html, asked_for=asked_for)
+        # Whatever happened, the next boot need not try again.
+        with contextlib.suppress(OSError):
+            _write(Path(crash.path) / "report.txt", news.text)
+        yield news
+
+
+def _report(crash: Crash, *, html: bool, asked_for: bool) -> News:
+    """Write the reports beside a dump; a dump that cannot be read is told by its log's last words."""
+    try:
+        if crash.state not in ("complete", "incomplete"):
+            raise KdumpyError("the capture saved the kernel's log and no dump", where=crash.path)
+        diagnosis, details = _diagnosed(Path(crash.dump), html=html)
+    except (KdumpyError, ImportError, MemoryError, OSError) as error:
+        from kdumpy.crash.panicline import fatal_line
+
+        last = fatal_line(_lines(crash)) if crash.log else ""
+        why = f"no report of the dump: {error}"
+        text = "".join(f"{printable(line)}\n" for line in (last, why) if line)
+        return News(crash.path, last or "a crash", "", "", text, asked_for)
+    from kdumpy.report import json as machine
+    from kdumpy.report import text as human
+
+    folder = Path(crash.path)
+    text = human.render(diagnosis, full=True)
+    _write(folder / "report.json", machine.render(diagnosis))
+    if details is not None:
+        from kdumpy.report import html as page
+
+        _write(folder / "report.html", page.render(diagnosis, details))
+    verdict = diagnosis.verdict
+    return News(crash.path, verdict.title, verdict.cause, str(verdict.confidence), text, asked_for)
+
+
+def _diagnosed(dump: Path, *, html: bool) -> tuple[Diagnosis, Details | None]:
+    from kdumpy.cli.report import diagnose_arguments
+
+    return diagnose_arguments(argparse.Namespace(vmcore=dump, vmlinux=[], dwarf="no", html=html or None))
+
+
+def _lines(crash: Crash) -> list[tuple[float, str]]:
+    with Path(crash.log).open(errors="replace") as file:
+        return [(-1.0, line.rpartition("] ")[2]) for line in file.read(16 << 20).splitlines()]
+
+
+def _write(path: Path, text: str) -> None:
+    from kdumpy.cli.report import write_private
+
+    write_private(path, text)
+
+
+def _tell(system: System, configured: Settings, news: list[News]) -> None:
+    from kdumpy.host import telling
+
+    name = system.value("/proc/sys/kernel/hostname") or "this host"
+    if configured.report.motd:
+        try:
+            telling.write_motd(system, [f"{name} crashed:", *(f"  {one.line}" for one in news),
+                                        "  kdumpy list shows all dumps; report.txt lies beside each"])
+        except KdumpyError as error:
+            print(printable(f"kdumpy: {error}"), file=sys.stderr)
+    for address in configured.report.notify:
+        for one in news:
+            values = {"host": name, "folder": one.folder, "title": one.title, "cause": one.cause,
+                      "confidence": one.confidence, "test": one.asked_for}
+            try:
+                telling.notify(system, address, f"{name} crashed: {one.title}", one.text, values)
+            except KdumpyError as error:     # one that does not answer must not keep the others from knowing
+                print(printable(f"kdumpy: not told {json.dumps(address.partition(':')[0])}: {error}"),
+                      file=sys.stderr)

@@ -1,0 +1,97 @@
+"""`kdumpy report --new`: what a boot after a crash does, on a folder with real dumps, a log alone and rubbish."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+import lab
+from kdumpy.cli.main import main
+from kdumpy.errors import HostError
+from kdumpy.host import telling
+from kdumpy.host.system import System
+
+
+@pytest.fixture
+def crashes(tmp_path: Path) -> Path:
+    made = lab.dump("6.1", "null-workqueue")
+    home = tmp_path / "crash"
+    for name in ("web-3-2026-11-24-02:03:31", "web-3-damaged", "web-3-log-only", "web-3-nothing"):
+        (home / name).mkdir(parents=True)
+    shutil.copyfile(made.path, home / "web-3-2026-11-24-02:03:31" / "vmcore")
+    (home / "web-3-damaged" / "vmcore-incomplete").write_bytes(b"no dump at all")
+    (home / "web-3-damaged" / "vmcore-dmesg.txt").write_text("[    1.0] BUG: kernel NULL pointer dereference\n")
+    (home / "web-3-log-only" / "vmcore-dmesg.txt").write_text(
+        "[   12.345678] Kernel panic - not syncing: Attempted to kill init! exitcode=0x0000000b\n")
+    return home
+
+
+def test_each_new_crash_gets_its_report_once(crashes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", "--new", "--json", str(crashes)]) == 0
+    news = {Path(one["folder"]).name: one for one in json.loads(capsys.readouterr().out)}
+    assert set(news) == {"web-3-2026-11-24-02:03:31", "web-3-damaged", "web-3-log-only"}
+    assert news["web-3-2026-11-24-02:03:31"]["cause"] == "null-dereference"
+    assert "kill init" in news["web-3-log-only"]["title"]
+    assert not any(one["test"] for one in news.values())
+    folder = crashes / "web-3-2026-11-24-02:03:31"
+    assert json.loads((folder / "report.json").read_text())["verdict"]["cause"] == "null-dereference"
+    assert (folder / "report.html").read_text().startswith("<!DOCTYPE html>")
+    assert {path.stat().st_mode & 0o777 for path in folder.glob("report.*")} == {0o600}
+    assert "no report of the dump" in (crashes / "web-3-damaged" / "report.txt").read_text()
+    assert main(["report", "--new", "--json", str(crashes)]) == 0
+    assert json.loads(capsys.readouterr().out) == []
+
+
+def test_a_line_each_goes_to_the_journal(crashes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", "--new", str(crashes)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    assert any("NULL pointer dereference in" in line and "(null-dereference, certain)" in line for line in lines)
+
+
+def test_without_new_one_dump_is_wanted(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["report"])
+    assert ended.value.code == 2
+    assert "one VMCORE is wanted" in capsys.readouterr().err
+
+
+def test_a_server_gets_the_news_as_json(tmp_path: Path) -> None:
+    got: list[object] = []
+
+    class Taker(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_words: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Taker)
+    thread = threading.Thread(target=server.handle_request)
+    thread.start()
+    telling.notify(System(tmp_path), f"http://127.0.0.1:{server.server_port}/hook", "t", "x", {"cause": "sysrq"})
+    thread.join()
+    assert got == [{"cause": "sysrq"}]
+    server.server_close()
+    with pytest.raises(HostError, match="did not take it"):
+        telling.notify(System(tmp_path), f"http://127.0.0.1:{server.server_port}/hook", "t", "x", {})
+
+
+@pytest.mark.parametrize("address", ["mailto:", "mailto:-oQ/tmp", "mailto:a b"])
+def test_an_address_cannot_be_an_option_of_sendmail(tmp_path: Path, address: str) -> None:
+    with pytest.raises(HostError, match="not an address"):
+        telling.notify(System(tmp_path), address, "t", "x", {})
+
+
+def test_the_message_of_the_day_cannot_command_a_terminal(tmp_path: Path) -> None:
+    telling.write_motd(System(tmp_path), ["web-3 crashed:", "  \033]0;owned\007title"])
+    text = (tmp_path / telling.MOTD.lstrip("/")).read_text()
+    assert "\033" not in text
+    assert "web-3 crashed:" in text
