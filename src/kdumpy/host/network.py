@@ -172,7 +172,9 @@ def _made_of(system: System, name: str) -> tuple[tuple[Port, ...], Mapping[str, 
     if not _is_card(system, name) or system.exists(f"{folder}/wireless") or system.exists(f"{folder}/phy80211"):
         raise HostError("the capture image cannot bring this interface up", where=name,
                         why=kind or "it is no Ethernet card", mend=ANOTHER)
-    mac = link.get("permaddr") or link.get("address") or system.value(f"{folder}/address") or ""
+    # A bond gives all its cards one address; their own is what the capture kernel will see.
+    own = info.get("info_slave_data", {}).get("perm_hwaddr") if info.get("info_slave_kind") == "bond" else ""
+    mac = own or link.get("permaddr") or link.get("address") or system.value(f"{folder}/address") or ""
     return (Port(name, str(mac).lower()),), {}, 0
 
 

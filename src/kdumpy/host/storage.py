@@ -102,8 +102,13 @@ class Place:
         """Return it as a target of the capture kernel."""
         if self.device is None:
             server, _colon, export = self.mount.source.rpartition(":")
-            return f"nfs://{server}{quote(str(PurePosixPath(export, self.inside.lstrip('/'))))}"
-        return f"disk:UUID={self.content.uuid}{quote(self.inside)}".removesuffix("/")
+            return f"nfs://{server}{quoted(str(PurePosixPath(export, self.inside.lstrip('/'))))}"
+        return f"disk:UUID={self.content.uuid}{quoted(self.inside)}".removesuffix("/")
+
+
+def quoted(path: str) -> str:
+    """Quote a path for a target's URL; a subvolume's `@` stays, for people and for the ladder's shell."""
+    return quote(path, safe="/@:+,=~")
 
 
 def mounts(system: System) -> tuple[Mount, ...]:
@@ -367,9 +372,10 @@ def _named(system: System, name: str, tag: str, value: str) -> Found | None:
 def look_at(system: System, name: str) -> Content:
     """Return what lies on a device, from its first bytes or from udev; nothing known where neither tells."""
     try:
-        return probe(system.path(node_of(name)))
+        found = probe(system.path(node_of(name)))
     except OSError:
-        return _content_by_udev(system, name) or Content("")
+        found = Content("")
+    return found if found.kind else _content_by_udev(system, name) or found
 
 
 def _pairs(text: str | None) -> dict[str, str]:

@@ -27,7 +27,8 @@ SETTINGS = "etc/kdumpy-capture.sh"
 APPLETS = ("awk", "basename", "blkid", "cat", "chmod", "cp", "date", "dd", "df", "dmesg", "echo", "env", "findfs",
            "grep", "halt", "head", "hostname", "ifconfig", "insmod", "ip", "kill", "ln", "ls", "lsmod", "mkdir",
            "mount", "mv", "od", "poweroff", "printf", "ps", "readlink", "reboot", "rm", "route", "sed", "setsid", "sh",
-           "sleep", "stat", "sync", "tail", "tee", "touch", "tr", "udhcpc", "umount", "uname", "wc")
+           "sleep", "stat", "sync", "tail", "tee", "touch", "tr", "udhcpc", "umount", "uname", "vconfig",
+           "wc")
 """busybox's programs that get a name in the image; a rescue shell has all."""
 
 FINAL_ACTIONS = ("reboot", "poweroff", "halt", "shell")

@@ -47,12 +47,12 @@ def make_data_disk(path: Path, files: dict[str, bytes | Path], mib: int) -> None
         make_disk(path, mib, directory)
 
 
-def make_disk(path: Path, mib: int, content: str | None = None, label: str = "") -> None:
+def make_disk(path: Path, mib: int, content: str | None = None, label: str = "", uuid: str = "") -> None:
     """Make an ext4 file system in a sparse file."""
     with path.open("wb") as file:
         file.truncate(mib << 20)
     populate = ["-d", content] if content else []
-    named = ["-L", label] if label else []
+    named = [*(["-L", label] if label else []), *(["-U", uuid] if uuid else [])]
     run(["mke2fs", "-q", "-F", "-t", "ext4", *named, *populate, str(path)], "making a disk")
 
 

@@ -16,6 +16,8 @@ from kdumpy.vm.laboratory import BOOT_SECONDS, CAPTURE_SECONDS, Recipe, guest_re
 from kdumpy.vm.paths import locked
 from kdumpy.vm.qemu import Disk, Hardware, Machine
 
+NO_UUIDS: Mapping[str, str] = {}
+
 Builder = Callable[[Kernel, Path], Built]
 """Builds a capture image for a kernel at a path."""
 
@@ -45,7 +47,8 @@ class Trial:
 
 
 def crash(work: Path, image: Builder, disks: Mapping[str, int], *, kernel: str = "6.1",
-          fault: str = "sysrq", memory_mib: int = 640, crashkernel: str = "192M") -> Trial:
+          fault: str = "sysrq", memory_mib: int = 640, crashkernel: str = "192M", bus: str = "virtio-blk",
+          uuids: Mapping[str, str] = NO_UUIDS, extra: tuple[str, ...] = ()) -> Trial:
     """Boot a guest, bring the fault about, wait until its capture image powers off.
 
     Args:
@@ -56,6 +59,9 @@ def crash(work: Path, image: Builder, disks: Mapping[str, int], *, kernel: str =
         fault: a name of faults.FAULTS that is taken by kdump.
         memory_mib: of the guest.
         crashkernel: what is reserved for the capture kernel.
+        bus: what the disks for the dump hang on, a key of qemu.BUSES.
+        uuids: label → UUID of its file system, where it is to be a certain one.
+        extra: further arguments for QEMU.
 
     Raises:
         LaboratoryError: the guest did not get as far as that.
@@ -70,10 +76,11 @@ def crash(work: Path, image: Builder, disks: Mapping[str, int], *, kernel: str =
                                 "recipe": guest_recipe(plan).encode()}, mib=96)
     targets = {label: work / f"{label}.img" for label in disks}
     for label, mib in disks.items():
-        guest.make_disk(targets[label], mib=mib, label=label)
+        guest.make_disk(targets[label], mib=mib, label=label, uuid=uuids.get(label, ""))
     hardware = Hardware(kernel=chosen.image, initrd=initrd, memory_mib=memory_mib,
                         cmdline=f"console=ttyS0 crashkernel={crashkernel} panic=10",
-                        disks=(Disk(data, "data"), *(Disk(path, label) for label, path in targets.items())))
+                        disks=(Disk(data, "data"), *(Disk(path, label, bus) for label, path in targets.items())),
+                        extra=extra)
     console = work / "console.log"
     with locked("machine"), Machine(hardware, console) as machine:
         machine.wait_for(r"LAB ready", BOOT_SECONDS, failures=("LAB failed", "Kernel panic"))

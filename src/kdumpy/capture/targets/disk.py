@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 
 PROGRAMS = mounting.PROGRAMS
 
+TOP = {"btrfs": "subvolid=5"}
+"""What mounts a file system from its top, whichever subvolume it mounts when nothing is said: paths count from there.
+
+Source: btrfs(5), `subvolid`; 5 is BTRFS_FS_TREE_OBJECTID.
+"""
+
 
 def check(url: str, config: CaptureConfig) -> None:
     """Raise UsageError when the URL names no device, or leaves the file system with `..`."""
@@ -50,7 +56,7 @@ class DiskTarget(DirectoryTarget):
                             mend=f"one of {', '.join(MOUNTABLE)} is wanted; for a bare device use raw:")
         where = mounting.mount_point()
         # nosuid, nodev, noexec: nothing on it is to be run, whatever the crash left there.
-        mounting.mount(kind, str(node), where, "rw,nosuid,nodev,noexec")
+        mounting.mount(kind, str(node), where, "rw,nosuid,nodev,noexec", TOP.get(kind, ""))
         self._mounted = where
         self.base = where / self._inside.strip("/")
         self.directory = self.base / self._own if self._own else self.base

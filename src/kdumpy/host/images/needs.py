@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from kdumpy.capture.config import CaptureConfig
 from kdumpy.capture.targets import devices, programs
@@ -17,7 +17,7 @@ from kdumpy.host.carried import carried_for
 from kdumpy.host.drivers import Drivers
 from kdumpy.host.network import Network, network_for
 from kdumpy.host.settings import Settings
-from kdumpy.host.storage import Device, Place, device_of, find_device, place_of
+from kdumpy.host.storage import Device, Place, device_of, find_device, place_of, quoted
 from kdumpy.host.system import System
 
 NOT_CARRIED = frozenset({"mount", "umount", "mount.nfs"})
@@ -108,7 +108,7 @@ def _target(system: System, url: str, needs: Needs) -> tuple[str, Needs]:
                             why=f"it holds {found.content.kind}" if found.content.kind else "nothing was recognised")
         # A path under /dev, or a partition's name, may be another one's tomorrow.
         keep = device.startswith(("UUID=", "LABEL="))
-        return url if keep else f"disk:UUID={found.content.uuid}{quote(inside or found.rest)}", needs
+        return url if keep else f"disk:UUID={found.content.uuid}{quoted(inside or found.rest)}", needs
     if scheme == "raw":
         found = find_device(system, rest)
         needs = _with_device(needs, device_of(system, found.name), "")

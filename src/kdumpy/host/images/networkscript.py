@@ -113,8 +113,9 @@ def _interface(interface: Interface, number: int) -> list[str]:
         lines.append(f"device=$(card {shlex.quote(interface.ports[0].mac)}) || return 1")
     if interface.vlan:
         lines += [f"up \"$device\" {mtu}",
-                  f"ip link add link \"$device\" name kdvlan{number} type vlan id {interface.vlan}",
-                  f"device=kdvlan{number}"]
+                  "vconfig set_name_type DEV_PLUS_VID_NO_PAD >/dev/null",
+                  f"vconfig add \"$device\" {interface.vlan} >/dev/null || log \"there is no VLAN on $device\"",
+                  f"device=$device.{interface.vlan}"]
     lines.append(f"up \"$device\" {mtu}")
     fixed = [f"ip addr add {shlex.quote(address)} dev \"$device\"" for address in interface.addresses]
     if interface.dhcp:
@@ -141,6 +142,6 @@ def _routes(interface: Interface, *, plain: bool) -> list[str]:
             lines.append(f"ip {family}route replace default {via}dev \"$device\"")
         elif not gateway:
             lines.append(f"ip {family}route replace {shlex.quote(destination)} dev \"$device\"")
-        elif not interface.dhcp:
+        elif not interface.dhcp or ("default", gateway) not in interface.routes:
             lines.append(f"ip {family}route replace {shlex.quote(destination)} {via}dev \"$device\"")
     return lines

@@ -169,3 +169,24 @@ def test_a_member_of_an_array_is_known_by_its_end(tmp_path: Path) -> None:
 def test_the_programs_that_are_needed_are_there() -> None:
     for program in mounting.PROGRAMS:
         assert subprocess.run([program, "--version"], check=False, capture_output=True).returncode == 0
+
+
+def test_a_path_counts_from_the_top_of_a_btrfs_whatever_it_mounts_by_itself(loop: Loop, tmp_path: Path) -> None:
+    need_program("mkfs.btrfs")
+    device = loop(120)
+    run("mkfs.btrfs", "-q", "-f", "-U", UUID, device)
+    run("mount", device, tmp_path)
+    try:
+        run("btrfs", "subvolume", "create", tmp_path / "@")
+        run("btrfs", "subvolume", "set-default", tmp_path / "@")
+    finally:
+        run("umount", tmp_path)
+    target = target_of(f"disk:UUID={UUID}/@/var/crash", config(), "here")
+    target.prepare()
+    target.put("vmcore-dmesg.txt", b"log")
+    target.close()
+    run("mount", device, tmp_path)      # the subvolume, as it is the one by default
+    try:
+        assert (tmp_path / "var" / "crash" / "here" / "vmcore-dmesg.txt").read_bytes() == b"log"
+    finally:
+        run("umount", tmp_path)
