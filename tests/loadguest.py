@@ -64,7 +64,7 @@ def make_root(kernel: Kernel, disk: Path, files: dict[str, bytes | Path], script
         if not (tree / str(library)[1:]).exists():
             _copy(library.resolve(), tree / str(library)[1:])
     package = Path(kdumpy.__file__).parent
-    shutil.copytree(package, tree / "opt/kdumpy/kdumpy", ignore=shutil.ignore_patterns("vm", "crash", "diagnosis"))
+    shutil.copytree(package, tree / "opt/kdumpy/kdumpy", ignore=shutil.ignore_patterns("vm", "diagnosis", "report"))
     _copy(Path(shutil.which("busybox") or "/bin/busybox").resolve(), tree / "bin/busybox")
     (tree / "bin/sh").symlink_to("busybox")
     for name in ("proc", "sys", "dev", "run", "tmp", "etc", "boot", "var/lib/kdumpy"):

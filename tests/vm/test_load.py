@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -31,7 +32,9 @@ kdumpy("load", "--no-build")
 kdumpy("load", "--no-build")
 kdumpy("unload")
 kdumpy("unload")
+Path("/etc/kdumpy.toml").write_text('[capture]\\ntargets = ["disk:LABEL=out"]\\n')
 kdumpy("load", "--no-build", "--json")
+kdumpy("status", "--json")
 Path("/proc/sys/kernel/kexec_load_disabled").write_text("1")
 kdumpy("load", "--no-build", "--again")
 kdumpy("unload")
@@ -43,11 +46,13 @@ LOCKED = """
 kdumpy("load", "--no-build")
 Path("/sys/kernel/security/lockdown").write_text("integrity")
 kdumpy("load", "--no-build", "--again")
+kdumpy("status")
 print("GUEST loaded", Path("/sys/kernel/kexec_crash_loaded").read_text(), flush=True)
 """
 
 NOT_RESERVED = """
 kdumpy("load", "--no-build")
+kdumpy("status")
 os.setgid(1000)
 os.setuid(1000)
 kdumpy("unload")
@@ -75,7 +80,7 @@ def answers(kernel: Kernel, place: Path, script: str, reserve: str, end: str) ->
 
 def test_what_is_loaded_captures_the_panic_and_what_cannot_be_is_told(kernel: Kernel, tmp_path: Path) -> None:
     found = answers(kernel, tmp_path, ARMED, "crashkernel=192M", "kdumpy: poweroff")
-    shown, short, broken, large, first, second, unloaded, nothing, third, disabled, refused = found
+    shown, short, broken, large, first, second, unloaded, nothing, third, status, disabled, refused = found
     assert shown[0] == 0
     assert "cmdline  console=ttyS0 nr_cpus=1 irqpoll" in shown[1]
     assert short[0] == 3
@@ -92,6 +97,9 @@ def test_what_is_loaded_captures_the_panic_and_what_cannot_be_is_told(kernel: Ke
     assert "the next panic leaves no dump" in unloaded[1]
     assert (nothing[0], "no capture kernel is loaded" in nothing[1]) == (0, True)
     assert '"call": "kexec_file_load"' in third[1]
+    ready = json.loads(status[1])
+    assert (status[0], ready["ready"]) == (0, True)
+    assert ready["verdict"].startswith("READY: the next panic will leave a dump on disk:LABEL=out (about ")
     for code, text in (disabled, refused):
         assert code == 3
         assert "kernel.kexec_load_disabled is set" in text
@@ -100,20 +108,28 @@ def test_what_is_loaded_captures_the_panic_and_what_cannot_be_is_told(kernel: Ke
     guest.fetch_dump(tmp_path / "out.img", tmp_path / "vmcore")
     with open_dump(tmp_path / "vmcore") as dump:
         assert dump.vmcoreinfo.osrelease == kernel.release
+        kept = dump.pages_present * dump.page_size
+    estimated = ready["checks"]["space"]["facts"]
+    assert 0.8 < estimated["kept_bytes"] / kept < 1.3
+    assert estimated["estimated_bytes"] > (tmp_path / "vmcore").stat().st_size
 
 
 def test_lockdown_refuses_a_kernel_without_a_signature(kernel: Kernel, tmp_path: Path) -> None:
     found = answers(kernel, tmp_path, LOCKED, "crashkernel=192M", "GUEST loaded 0")
-    assert [code for code, _ in found] == [0, 3]
+    assert [code for code, _ in found] == [0, 3, 1]
     told = found[1][1]
     assert "locked down (integrity)" in told
     assert "kexec of unsigned images is restricted" in told       # the kernel's own line
     assert "the capture kernel that was loaded before is gone" in told
+    verdict = found[2][1].strip().splitlines()[0]
+    assert "NOT READY: no capture kernel is loaded: " in verdict
+    assert "locked down (integrity)" in verdict
 
 
 def test_without_a_reservation_the_answer_is_setup(kernel: Kernel, tmp_path: Path) -> None:
     found = answers(kernel, tmp_path, NOT_RESERVED, "", "Power down")
-    assert [code for code, _ in found] == [3, 3]
+    assert [code for code, _ in found] == [3, 1, 3]
     assert "no memory is reserved" in found[0][1]
     assert "run `kdumpy setup`, then reboot" in found[0][1]
-    assert "only root may do that" in found[1][1]
+    assert "NOT READY: no memory is reserved: crashkernel= is not on the running kernel's command line" in found[1][1]
+    assert "only root may do that" in found[2][1]

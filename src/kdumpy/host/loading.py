@@ -195,13 +195,17 @@ def cmdline_for(system: System, settings: Settings, kernel: KernelFile) -> str:
 
 
 def loaded_now(system: System) -> Loaded | None:
-    """Return what is loaded, if this program did it and it still is; else None."""
+    """Return what is loaded, if this program did it and it still is; else None.
+
+    Raises:
+        HostError: its record may not be read.
+    """
     if not crashstate.look(system).loaded:
         return None
     try:
         values = json.loads(system.read(RECORD) or "")
         return Loaded(**values)
-    except (ValueError, TypeError, HostError):
+    except (ValueError, TypeError):
         return None
 
 

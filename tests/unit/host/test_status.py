@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from armedhost import BEFORE, BOOT, MIB, RELEASE, Host
+from kdumpy.errors import HostError
 from kdumpy.host import images, status
 from kdumpy.host.checks import CHECKS, Answer, Verdict, ask, check
 from kdumpy.host.checks.base import Facts
@@ -217,6 +218,22 @@ def test_what_may_not_be_read_is_not_known(host: Host, monkeypatch: pytest.Monke
     assert found.ready is None
     assert found.verdict.startswith("NOT KNOWN: /var/crash: Permission denied")
     assert found.answer("target").mend == "run it as root"
+
+
+def test_a_user_is_not_told_what_only_root_sees(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = host.system.read_bytes
+
+    def read(name: str) -> bytes | None:
+        if name.startswith(("/run/kdumpy", "/var/lib/kdumpy")):
+            raise HostError("cannot read the file", where=name, why="Permission denied")
+        return real(name)
+
+    monkeypatch.setattr(host.system, "read_bytes", read)
+    found = status.look(host.system)
+    assert found.ready is None
+    assert found.verdict.startswith("NOT KNOWN: /run/kdumpy/loaded.json: cannot read the file")
+    host.write("/sys/kernel/kexec_crash_loaded", "0")
+    assert status.look(host.system).verdict == "NOT READY: no capture kernel is loaded"
 
 
 def test_the_json_holds_every_check(host: Host) -> None:

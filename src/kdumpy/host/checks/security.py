@@ -18,6 +18,8 @@ def look(facts: Facts) -> Answer:
         return ok(told, **values)
     if facts.state.loaded:
         return ok(f"{told}: the kernel took the capture kernel's signature", **values)
+    if not facts.privileged:
+        return warn(f"{told}: only a signed capture kernel can be loaded", "run it as root to see more", **values)
     last = history.last_of_boot(facts.system, history.boot_id(facts.system))
     if last is not None and last.event == "failed":
         return warn(f"{told}: {last.why}", last.mend, **values)

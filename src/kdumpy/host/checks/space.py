@@ -24,11 +24,13 @@ def look(facts: Facts) -> Answer:
     first = good[0]
     told = f"about {human_bytes(needed.bytes)} ({human_bytes(needed.kept)} of memory, level {config.level}, " \
            f"{config.compress})"
+    mend = "`kdumpy prune` removes old dumps; make room, name a second target, or save less (level 31, zstd)"
     values = {"estimated_bytes": needed.bytes, "kept_bytes": needed.kept, "free_bytes": first.free}
     if first.free is None:
+        if first.size is not None and first.size < needed.bytes:
+            return bad(f"{told}, and {first.url} is {human_bytes(first.size)} large", mend, **values)
         return ok(f"{told}; how much is free on {first.url} is not known from here", **values)
     free = f"{human_bytes(first.free)} free on {first.url}"
-    mend = "`kdumpy prune` removes old dumps; make room, name a second target, or save less (level 31, zstd)"
     if first.free < needed.bytes:
         if any(one.free is None or one.free >= needed.bytes for one in good[1:]):
             return warn(f"{told}, and {free}: the dump goes to the next target", mend, **values)
