@@ -15,7 +15,7 @@ from pathlib import Path
 
 from kdumpy.errors import LaboratoryError
 from kdumpy.vm import guest, kernels, toolchain
-from kdumpy.vm.paths import laboratory_home, locked
+from kdumpy.vm.paths import laboratory_home, locked, room_for_a_guest
 from kdumpy.vm.qemu import Disk, Hardware, Machine
 
 VERSION = 1
@@ -75,7 +75,7 @@ def _make(kernel: kernels.Kernel, place: Path, say: Callable[[str], None]) -> No
                         cmdline="console=ttyS0 crashkernel=192M panic=10",
                         disks=(Disk(data, "data"), Disk(files, "files")), extra=("-device", "vmcoreinfo"))
     say(f"booting {kernel.release} with {MEMORY_MIB} MiB…")
-    with locked("machine"), Machine(hardware, place / "console.log") as machine:
+    with room_for_a_guest(), Machine(hardware, place / "console.log") as machine:
         machine.wait_for(r"LAB ready", 180, failures=("LAB failed", "Kernel panic"))
         say("filling its memory…")
         machine.wait_for(r"LAB mixed", 400, failures=("LAB failed", "Kernel panic"))

@@ -26,8 +26,8 @@ OUT = "out"
 """Serial number and label of the disk that takes the dump."""
 
 CMDLINE = ("console=ttyS0 irqpoll nr_cpus=1 reset_devices mce=off numa=off cgroup_disable=memory "
-           "transparent_hugepage=never novmcoredd panic=10")
-"""The capture kernel's parameters, as distributions have them."""
+           "transparent_hugepage=never novmcoredd panic=10 no_timer_check")
+"""The capture kernel's parameters, as distributions have them; and `guest.CMDLINE` says why the last."""
 
 KEPT = 4
 """Packed Pythons that are kept: each is 8 MB packed and 27 MB unpacked."""

@@ -20,6 +20,10 @@ MODULES = ("virtio_pci", "virtio_blk", "ext4")
 OPTIONAL_MODULES = ("qemu_fw_cfg", "virtio_net", "loop", "dm-mod", "dummy", "tun", "veth", "overlay", "nf_conntrack")
 """Modules of the kernel's tree, with split BTF: something for `mod` to list."""
 
+CMDLINE = "console=ttyS0 panic=10 no_timer_check"
+"""A kernel counts ten ticks of its timer against a busy loop, and panics ("IO-APIC + timer doesn't work!") where an
+emulated CPU was not given its share of a busy machine meanwhile: under KVM it leaves that out by itself."""
+
 HOST = "laboratory"
 """The guest's name, which a crash's directory begins with."""
 

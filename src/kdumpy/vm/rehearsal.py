@@ -17,7 +17,7 @@ from kdumpy.errors import LaboratoryError
 from kdumpy.image.modules import ModuleTree
 from kdumpy.vm import rehearsalguest, troubles
 from kdumpy.vm.faults import Fault
-from kdumpy.vm.paths import locked
+from kdumpy.vm.paths import room_for_a_guest
 from kdumpy.vm.qemu import Disk, Hardware, Machine
 from kdumpy.vm.rehearsalguest import Collector
 from kdumpy.vm.reservation import Memory
@@ -124,7 +124,7 @@ def run(subject: Subject, work: Path, say: Say = lambda stage, seconds, text: No
     disk = subject.disk.make(target)
     hardware = Hardware(kernel=subject.kernel, initrd=initrd, memory_mib=subject.memory_mib, cpus=subject.cpus,
                         cmdline=subject.cmdline, disks=(disk,))
-    with locked("machine"), Machine(hardware, console) as machine:
+    with room_for_a_guest(), Machine(hardware, console) as machine:
         watch = _Watch(subject, over.stat().st_size, say, patient=patient)
         watch.follow(machine)
     directory = _fetch(subject, disk, watch.steps, work / "crash") if fetch else None

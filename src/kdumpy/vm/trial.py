@@ -13,7 +13,7 @@ from kdumpy.vm import capturing, guest, kernels, toolchain
 from kdumpy.vm.faults import FAULTS
 from kdumpy.vm.kernels import Kernel
 from kdumpy.vm.laboratory import BOOT_SECONDS, CAPTURE_SECONDS, Recipe, guest_recipe
-from kdumpy.vm.paths import locked
+from kdumpy.vm.paths import room_for_a_guest
 from kdumpy.vm.qemu import Disk, Hardware, Machine
 
 NO_UUIDS: Mapping[str, str] = {}
@@ -78,11 +78,11 @@ def crash(work: Path, image: Builder, disks: Mapping[str, int], *, kernel: str =
     for label, mib in disks.items():
         guest.make_disk(targets[label], mib=mib, label=label, uuid=uuids.get(label, ""))
     hardware = Hardware(kernel=chosen.image, initrd=initrd, memory_mib=memory_mib,
-                        cmdline=f"console=ttyS0 crashkernel={crashkernel} panic=10",
+                        cmdline=f"{guest.CMDLINE} crashkernel={crashkernel}",
                         disks=(Disk(data, "data"), *(Disk(path, label, bus) for label, path in targets.items())),
                         extra=extra)
     console = work / "console.log"
-    with locked("machine"), Machine(hardware, console) as machine:
+    with room_for_a_guest(), Machine(hardware, console) as machine:
         machine.wait_for(r"LAB ready", BOOT_SECONDS, failures=("LAB failed", "Kernel panic"))
         started = time.monotonic()
         machine.wait_for(r"^kdumpy: ", plan.fault.seconds, failures=("LAB failed", "Rebooting in"))
