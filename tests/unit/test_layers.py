@@ -17,11 +17,13 @@ MAY_IMPORT = {
     "vm": {"image"},
     "debuginfo": {"drgn"},
     "kernel": {"debuginfo", "dumpfile", "drgn", "numpy"},
+    # numpy: a hundred thousand types and symbols at once; debuginfo may not load it, which is on the report's way.
+    "vmlinux": {"kernel", "debuginfo", "dumpfile", "drgn", "numpy"},
     "crash": {"kernel", "debuginfo", "dumpfile", "drgn", "capstone", "numpy", "prompt_toolkit"},
     "diagnosis": {"kernel", "debuginfo", "dumpfile", "drgn", "capstone"},
     "report": {"diagnosis", "rich", "jinja2", "markupsafe"},
     "cli": {"capture", "crash", "debuginfo", "diagnosis", "dumpfile", "host", "image", "kernel", "report", "vm",
-            "drgn", "rich", "prompt_toolkit", "shtab"},
+            "vmlinux", "drgn", "rich", "prompt_toolkit", "shtab"},
 }
 """What each part may import beside the standard library, itself, kdumpy.errors and kdumpy.units."""
 

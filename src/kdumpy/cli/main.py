@@ -39,6 +39,7 @@ COMMANDS = {
     "repair": "make a readable dump of a truncated or damaged one",
     "crash": "open a dump in a shell with the commands of crash",
     "shell": "open a dump in Python, or run a script on it",
+    "vmlinux": "make a debug vmlinux out of a dump, for crash and gdb",
     "completion": "print the completion script of a shell",
 }
 """Every command and its line of help, in the order in which `--help` shows them."""

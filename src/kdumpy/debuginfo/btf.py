@@ -204,6 +204,16 @@ class Btf:
         return table
 
     @property
+    def type_section(self) -> memoryview:
+        """All type records, one behind the other, in words of 32 bits."""
+        return memoryview(self.data)[self._types : self._types_end]
+
+    @property
+    def string_section(self) -> memoryview:
+        """The string table, without the base's."""
+        return memoryview(self.data)[self._strings : self._strings_end]
+
+    @property
     def end_id(self) -> int:
         """The first type id after the last of this blob."""
         return self.first_id + len(self.index.records)
@@ -253,10 +263,16 @@ class Btf:
                 value = high << 32 | low
                 yield owner.name(name_off), value - (1 << 64) if record.flag and high >> 31 else value
             return
-        pairs = list(self._items(owner, record, _ENUM))
-        signed = record.flag if owner.signs else _look_negative(value for _, value in pairs)
-        for name_off, value in pairs:
+        signed = self.is_signed(record)
+        for name_off, value in self._items(owner, record, _ENUM):
             yield owner.name(name_off), value - (1 << 32) if signed and value >> 31 else value
+
+    def is_signed(self, record: BtfType) -> bool:
+        """Return whether the values of an ENUM or ENUM64 are signed."""
+        owner = self._owner(record)
+        if owner.signs or record.kind == Kind.ENUM64:
+            return record.flag
+        return _look_negative(value for _, value in self._items(owner, record, _ENUM))
 
     def parameters(self, record: BtfType) -> Iterator[tuple[str, int]]:
         """Yield the (name, type id) pairs of a FUNC_PROTO; the last is ("", 0) when variadic."""

@@ -86,11 +86,12 @@ def how_to_get(prog: drgn.Program) -> str:
     release = prog["UTS_RELEASE"].string_().decode("ascii", "replace")
     found = re.search(rb"^BUILD-ID=([0-9a-f]+)$", prog["VMCOREINFO"].string_(), re.M)
     build_id = f", build id {found[1].decode()}" if found else ""
-    return (f"install {_package_of(release)}{build_id}, or give --vmlinux FILE; "
+    return (f"install {package_of(release)}{build_id}, or give --vmlinux FILE; "
             "where DEBUGINFOD_URLS names servers, --dwarf fetch gets them")
 
 
-def _package_of(release: str) -> str:
+def package_of(release: str) -> str:
+    """Return the name of the package that brings a kernel's DWARF."""
     if re.search(r"\+deb\d|-(amd64|arm64)$", release):
         return f"linux-image-{release}-dbg"
     if release.endswith(("-generic", "-lowlatency", "-aws", "-azure", "-gcp")):

@@ -138,13 +138,18 @@ class Objects:
 
     def _anonymous(self, members: tuple[str, ...]) -> drgn.Type | None:
         """Return the anonymous struct that has exactly these members."""
+        type_id = self.anonymous_id(members)
+        return self.types.type(self.types.btf, type_id) if self.types and type_id is not None else None
+
+    def anonymous_id(self, members: tuple[str, ...]) -> int | None:
+        """Return the kernel's type id of the anonymous struct that has exactly these members."""
         if self.types is None:
             return None
         blob = self.types.btf
         for type_id in array("I", blob.index.nameless):
             record = blob.type(type_id)
             if record.vlen == len(members) and tuple(member.name for member in blob.members(record)) == members:
-                return self.types.type(blob, type_id)
+                return type_id
         return None
 
     def _function(self, name: str) -> drgn.Object | None:

@@ -154,7 +154,12 @@ DECLARATIONS: dict[str, tuple[str, ...]] = {
     "class_ktype": _KTYPE,
     "device_ktype": _KTYPE,
     "driver_ktype": _KTYPE,
+    "dmi_ident": ("const char *[DMI_STRING_MAX]",),
     "block_class": _CLASS,
+    "sys_call_table": ("const sys_call_ptr_t []",),
+    # One for each kind of node (enum maple_type): 4 in 6.1 and 6.12, 5 in 7.2 (maple_copy).
+    "mt_slots": ("const unsigned char [5]", "const unsigned char [4]"),
+    "mt_pivots": ("const unsigned char [5]", "const unsigned char [4]"),
     # Network, BPF
     "arp_tbl": ("struct neigh_table",),
     "btf_idr": ("struct idr",),
