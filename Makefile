@@ -27,11 +27,11 @@ check: install         ## linters and types, in seconds
 	$(BIN)/mypy
 
 test: check            ## everything: linters, unit tests, real dumps made in VMs
-	@tools/system-packages lab bench tests web
+	@tools/system-packages lab bench tests web packages
 	$(BIN)/pytest
 
 test-all: check        ## the same over every kernel and every fault (takes long)
-	@tools/system-packages lab bench tests web
+	@tools/system-packages lab bench tests web packages
 	KDUMPY_MATRIX=full $(BIN)/pytest
 
 bench: install         ## time kdumpy against crash and drgn on one dump
@@ -50,13 +50,13 @@ lab: install           ## make the dumps that the tests want, ahead of them
 	@tools/system-packages lab
 	@$(BIN)/python -m kdumpy.vm dump --all
 
-man: install           ## make the man page, build/man/kdumpy.1
-	@mkdir -p build/man
-	@$(BIN)/argparse-manpage --pyfile tools/manpage.py --function parser --project-name kdumpy \
-		--description 'why did this kernel panic?' --manual-title 'kdumpy manual' \
-		--author 'the kdumpy authors' --url https://pypi.org/project/kdumpy --output build/man/kdumpy.1
-	@sed -i '/^\.TH/a .ad l\n.nh' build/man/kdumpy.1   # the examples are lines: do not stretch or hyphenate them
+man: install           ## make the man pages, build/man/kdumpy.1 and kdumpy.toml.5
+	@$(BIN)/python -m tools.packages.pages build/man
 	@echo "==> man -l build/man/kdumpy.1"
+
+packages: install      ## make the .deb and the .rpm for servers, in build/packages
+	@tools/system-packages packages
+	@$(BIN)/python -m tools.packages $(KINDS)
 
 clean:                 ## remove the virtual environment and caches of the checkout
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -3,6 +3,7 @@
 examples:
   kdumpy completion bash > /etc/bash_completion.d/kdumpy
   kdumpy completion zsh > /usr/local/share/zsh/site-functions/_kdumpy
+  kdumpy completion fish > /usr/share/fish/vendor_completions.d/kdumpy.fish
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the shell."""
-    parser.add_argument("shell", choices=("bash", "zsh", "tcsh"), help="the shell that is to complete kdumpy's words")
+    parser.add_argument("shell", choices=("bash", "zsh", "fish", "tcsh"),
+                        help="the shell that is to complete kdumpy's words")
 
 
 def run(arguments: argparse.Namespace) -> int:
