@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kdumpy.capture import config, declared
+from kdumpy.capture import declared
 from kdumpy.capture.config import CaptureConfig, from_values, load, parse, render
 from kdumpy.errors import HostError, UsageError
 
@@ -74,7 +74,7 @@ def test_every_key_is_documented() -> None:
 
 
 def test_the_image_can_check_a_configuration_without_numpy() -> None:
-    code = ("import sys; from kdumpy.capture import config, declared; config.parse('targets = [\"/var/crash\"]'); "
+    code = ("import sys; from kdumpy.capture import declared; config.parse('targets = [\"/var/crash\"]'); "
             "sys.exit(bool({'numpy', 'subprocess', 'difflib', 'ssl'} & set(sys.modules)))")
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
