@@ -196,8 +196,8 @@ def _services(system: System, program: str) -> tuple[Change, ...]:
                                    undo=("udevadm", "control", "--reload")))
     for unit in (SERVICE, REPORT_SERVICE):
         if not system.path(f"{UNITS}/multi-user.target.wants/{unit}").is_symlink():
-            changes.append(Command(("systemctl", "enable", unit), "at each boot", undo=("systemctl", "disable", "--now", unit),
-                                   undo_first=True))
+            changes.append(Command(("systemctl", "enable", unit), "at each boot",
+                                   undo=("systemctl", "disable", "--now", unit), undo_first=True))
     return tuple(changes)
 
 

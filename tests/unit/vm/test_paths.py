@@ -43,6 +43,7 @@ def test_there_is_room_for_as_many_guests_as_there_are_cpus(home: Path) -> None:
         assert [line(process) for process in running] == ["in\n"] * len(running)
         late = holder()
         running.append(late)
+        assert late.stdout is not None
         assert select.select([late.stdout], [], [], 2)[0] == []
         running[0].send_signal(signal.SIGKILL)
         assert line(late) == "in\n"
