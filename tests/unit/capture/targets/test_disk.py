@@ -33,7 +33,8 @@ def disk(loop: Loop) -> Path:
     return device
 
 
-@pytest.mark.parametrize("name", [f"UUID={UUID}", f"UUID={UUID.upper()}", "LABEL=crash%20dumps", "{}"])
+@pytest.mark.parametrize("name", [f"UUID={UUID}", f"UUID={UUID.upper()}", "LABEL=crash%20dumps", "{}"],
+                         ids=["UUID", "UUID in capitals", "LABEL", "device"])
 def test_a_disk_is_mounted_by_any_of_its_names(disk: Path, name: str, tmp_path: Path) -> None:
     target = target_of(f"disk:{name.format(disk)}/var/crash", config(), "here")
     target.prepare()
