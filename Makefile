@@ -2,6 +2,9 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+JOBS   ?= auto
+# Whole files to each process, in their order: the guests' come first.
+PARALLEL := -n $(JOBS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help install demo test test-all check bench fuzz lab man score clean
 
@@ -28,11 +31,11 @@ check: install         ## linters and types, in seconds
 
 test: check            ## everything: linters, unit tests, real dumps made in VMs
 	@tools/system-packages lab bench tests web packages
-	$(BIN)/pytest
+	$(BIN)/pytest $(PARALLEL)
 
 test-all: check        ## the same over every kernel and every fault (takes long)
 	@tools/system-packages lab bench tests web packages
-	KDUMPY_MATRIX=full $(BIN)/pytest
+	KDUMPY_MATRIX=full $(BIN)/pytest $(PARALLEL)
 
 bench: install         ## time kdumpy against crash and drgn on one dump
 	@tools/system-packages lab bench

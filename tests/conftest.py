@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from saving import need_root, run
 
@@ -37,6 +38,10 @@ class _Memory:
 
 
 _memory = _Memory()
+
+# How long an example takes is said by what else the machine does: a guest boots beside the tests.
+settings.register_profile("kdumpy", deadline=None)
+settings.load_profile("kdumpy")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
