@@ -22,7 +22,7 @@ OURS = f"{SNIPPETS}/kdumpy.cfg"
 
 PACKAGED = (f"{SNIPPETS}/kdump-tools.cfg",)
 """Snippets that belong to packages (dpkg asks at an upgrade when they were changed): ours comes after them, and of
-several crashkernel= the kernel takes the last."""
+several crashkernel= the kernel takes the last; but any plain one before `,high`, see `_beside`."""
 
 COMMON, NORMAL = "GRUB_CMDLINE_LINUX", "GRUB_CMDLINE_LINUX_DEFAULT"
 """Parameters of every entry, and those that entries other than the recovery ones get after them (10_linux)."""
@@ -83,20 +83,24 @@ class Settings:
         if value is not None and not SAFE.fullmatch(value):
             raise HostError("GRUB's configuration cannot hold this parameter", where=f"{name}={value}"[:80],
                             why="its tools copy values without quotes")
-        by_hand = [path for path in self._texts if path != OURS and (value is None or path not in PACKAGED)]
+        left = PACKAGED if value is not None and _beside(value) else ()
+        by_hand = [path for path in self._texts if path != OURS and path not in left]
         homes = [(path, one.name) for path in by_hand for one in self._certain(path)
                  if parameters.values(one.text, name)]
-        for path, variable in homes[:-1] if value is not None else homes:
-            self._edit(path, variable, name, None)
-        if homes and value is not None:
-            self._edit(*homes[-1], name, value)
+        own = [at for at, (path, _) in enumerate(homes) if value is not None and path not in PACKAGED]
+        for at, (path, variable) in enumerate(homes):
+            if at not in own[-1:]:
+                self._edit(path, variable, name, None)
+        if own:
+            self._edit(*homes[own[-1]], name, value)
         if value is None:
             self._ours.pop(name, None)
         elif self.snippets:
-            self._ours.pop(name, None)
             if self.effective(name, without_ours=True) != value:
                 self._ours[name] = value
-        elif not homes:
+            else:
+                self._ours.pop(name, None)
+        elif not own:
             self._append(name, value)
         self._hold(name, value)
 
@@ -104,7 +108,8 @@ class Settings:
         """Make sure that the files say what was meant: another one may come after, or say it in a condition."""
         if self.effective(name) == value:
             return
-        culprit = next((path for path, text in reversed(self._texts.items()) if name in text), SETTINGS)
+        culprit = next((path for path, text in reversed(self._texts.items()) if path != OURS
+                        and any(one.name in (COMMON, NORMAL) for one in shell.assignments(text, path))), SETTINGS)
         raise HostError(f"{name} cannot be set in GRUB's configuration", where=culprit,
                         why="it sets the command line itself, in a way that is not understood",
                         mend=f"set {name}{'' if value is None else '=' + value} there by hand, or remove it")
@@ -162,6 +167,11 @@ class Settings:
                 return
         end = "" if not text or text.endswith("\n") else "\n"
         self._texts[SETTINGS] = f"{text}{end}{NORMAL}={shell.quoted(parameters.spell(name, value))}\n"
+
+
+def _beside(value: str) -> bool:
+    """Tell whether a value may come after another of its name: the kernel looks for a plain crashkernel= first."""
+    return value.rpartition(",")[2] not in ("high", "low", "cma")
 
 
 def _ours(text: str | None) -> Iterator[tuple[str, str]]:

@@ -107,9 +107,9 @@ def splices(text: str, name: str, value: str | None) -> list[Splice]:
             edits.append(Splice(last.start, last.end, new))
     for word in reversed(found):
         start, end = word.start, word.end
-        if start and text[start - 1] in BLANKS:
+        if start and text[start - 1] in " \t":          # a line's end stays
             start -= 1
-        elif end < len(text) and text[end] in BLANKS:
+        elif end < len(text) and text[end] in " \t":
             end += 1
         edits.append(Splice(start, end, ""))
     return edits

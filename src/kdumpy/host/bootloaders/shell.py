@@ -109,7 +109,7 @@ class _Reader:
 
     def __init__(self, text: str, where: str) -> None:
         self._text, self._where, self._at = text, where, 0
-        self._depth = 0
+        self._depth = self._parentheses = 0
         self._heredocs: list[tuple[str, bool]] = []
 
     def read(self) -> Iterator[Assignment]:
@@ -132,7 +132,9 @@ class _Reader:
                     yield from pending if alone else (_doubtful(one) for one in pending)
                 pending, state = [], "start"
                 joined = operator in ("&&", "||", "|", "&") or (joined and operator not in ("\n", ";"))
-                self._depth += (operator == "(") - (operator == ")" and self._depth > 0)
+                if operator == "(" or (operator == ")" and self._parentheses):      # the other ) is a case's pattern
+                    step = 1 if operator == "(" else -1
+                    self._parentheses, self._depth = self._parentheses + step, max(0, self._depth + step)
                 if operator == "\n":
                     self._skip_heredocs()
             elif letter in "<>":
@@ -178,8 +180,10 @@ class _Reader:
             elif quote == '"':
                 self._at += 1
                 regions.append(Region('"', self._at, self._at))
-                while self._letter(units, len(regions) - 1, '"'):
+                while self._at < len(text) and self._letter(units, len(regions) - 1, '"'):
                     pass
+                if self._at >= len(text):
+                    raise self._open('"', start)
                 regions[-1] = Region('"', start + 1, self._at)
                 self._at += 1
             else:
@@ -192,8 +196,6 @@ class _Reader:
     def _letter(self, units: list[Unit], region: int, quote: str) -> bool:
         """Read one letter or expansion, not in single quotes; False at the closing quote."""
         text, start = self._text, self._at
-        if start >= len(text):
-            raise self._open('"', start)
         letter, variable, shown = text[start], "", text[start]
         if quote and letter == quote:
             return False

@@ -23,12 +23,12 @@ class SystemdBoot:
         found = {f"{entry.id}.conf": entry.options for entry in _entries(system)}
         images = {path.rpartition("/")[2]: path for path in uki.found(system)}
         names = [*found, *images]
-        for pattern in _defaults(system):
-            names = [name for name in names if fnmatchcase(name.lower(), pattern.lower())
-                     or name.rpartition(".")[0].lower() == pattern.lower()] or names
-        if not names:
+        wanted = (name for pattern in _defaults(system) for name in names
+                  if fnmatchcase(name.lower(), pattern.lower()) or name.rpartition(".")[0].lower() == pattern.lower())
+        name = next(wanted, next(iter(names), None))
+        if name is None:
             return None
-        return found[names[0]] if names[0] in found else uki.next_cmdline(system, images[names[0]])
+        return found[name] if name in found else uki.next_cmdline(system, images[name])
 
     def plan(self, system: System, parameters: Mapping[str, str | None]) -> tuple[Change, ...]:
         """Return the changes to all entries, to what new ones are made of, and to images."""
@@ -44,14 +44,13 @@ def _entries(system: System) -> list[entries.Entry]:
 
 
 def _defaults(system: System) -> list[str]:
-    """Return the patterns that name the next entry, the strongest last."""
-    patterns = []
+    """Return the patterns that name the next entry, the strongest first."""
+    patterns = [esp.variable(system, "LoaderEntryOneShot"), esp.variable(system, "LoaderEntryDefault")]
     for place in esp.PLACES:
         for line in (system.read(f"{place}/loader/loader.conf") or "").splitlines():
             name, *rest = line.split(None, 1) or [""]
             if name == "default" and rest and not rest[0].startswith("@"):
                 patterns.append(rest[0].strip())
-    patterns += [esp.variable(system, "LoaderEntryDefault"), esp.variable(system, "LoaderEntryOneShot")]
     return [pattern for pattern in patterns if pattern]
 
 
