@@ -36,6 +36,8 @@ class _Named:
     """A kernel that is to crash or to capture."""
 
     file: KernelFile
+    path: Path
+    """Where the file lies, the system's root in front."""
     modules: ModuleTree
     release: str
 
@@ -83,7 +85,7 @@ def _given(path: Path, modules: Path) -> _Named:
     if file.release and directory.name != file.release:
         raise HostError("the modules are of another kernel", where=str(modules),
                         why=f"the kernel is {file.release}", mend="name the directory of that name")
-    return _Named(file, ModuleTree(directory), file.release or directory.name)
+    return _Named(file, path.absolute(), ModuleTree(directory), file.release or directory.name)
 
 
 def _installed(system: System, release: str) -> _Named:
@@ -95,7 +97,7 @@ def _installed(system: System, release: str) -> _Named:
                              f"{error.mend}") from error
     for folder in (f"/lib/modules/{release}", f"/usr/lib/modules/{release}"):
         if system.exists(f"{folder}/modules.dep"):
-            return _Named(file, ModuleTree(system.path(folder)), release)
+            return _Named(file, system.path(file.path), ModuleTree(system.path(folder)), release)
     raise HostError("the kernel's modules are not installed", where=f"/lib/modules/{release}",
                     mend="install the kernel's package again")
 
@@ -119,7 +121,7 @@ def _stand_in(arguments: argparse.Namespace, work: Path, machine: Machine, setti
     running = machine.cmdline if arguments.kernel is None else ""
     text, _left = bootparams.crashed(running, size, fault_of(arguments.fault, memory).boot)
     subject = Subject(
-        kernel=Path(kernel.file.path), release=kernel.release, modules=kernel.modules, image=work / "image",
+        kernel=kernel.path, release=kernel.release, modules=kernel.modules, image=work / "image",
         unpacked=image.built.unpacked, cmdline=text, crashkernel=size, disk=image.disk, memory_mib=memory,
         capture_cmdline=bootparams.capture(host_cmdline.capture_cmdline(running, machine.architecture)),
         fault=fault_of(arguments.fault, memory))
@@ -150,8 +152,8 @@ def _own(arguments: argparse.Namespace, system: System, machine: Machine, settin
     target = _target(system, settings, built, captures.modules, memory + 256)
     text, _left = bootparams.crashed(machine.cmdline, size, fault.boot)
     subject = Subject(
-        kernel=Path(kernel.file.path), release=kernel.release, modules=captures.modules,
-        capture_kernel=Path(captures.file.path), image=system.path(built.path), unpacked=built.unpacked,
+        kernel=kernel.path, release=kernel.release, modules=captures.modules,
+        capture_kernel=captures.path, image=system.path(built.path), unpacked=built.unpacked,
         cmdline=text, crashkernel=size, memory_mib=memory, disk=target.disk, overlay=target.overlay,
         drivers=target.drivers, hostname=system.value("/proc/sys/kernel/hostname") or "rehearsal",
         capture_cmdline=bootparams.capture(loading.cmdline_for(system, settings, captures.file)), fault=fault)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -16,12 +18,15 @@ from kdumpy.units import human_bytes, printable
 from kdumpy.vm import reservation
 from kdumpy.vm.troubles import Stage
 
+_WIDTH = 110
+
 _STAGES = {Stage.BOOT: "boot the kernel", Stage.LOAD: "load the capture kernel", Stage.CRASH: "crash",
            Stage.START: "the capture kernel boots", Stage.LOG: "save the log", Stage.DUMP: "save the dump",
            Stage.END: "end"}
 
-_ELFCOREHDR = 64
-"""Bytes of the ELF core header for each CPU, and for each piece of memory. Source: struct elf64_phdr, rounded up."""
+_OF_A_CPU = 512
+"""Bytes of the dump's header for each CPU of the crashed kernel: a program header and a note with its registers,
+rounded up. Source: struct elf64_phdr, struct elf_prstatus of x86-64."""
 
 
 class _Terminal:
@@ -101,7 +106,16 @@ def render(found: Found, answer: Answer, *, kept: Path | None, recorded: str) ->
         lines += ["", f"the dump, the logs and the consoles are in {kept}"]
     elif not answer.good:
         lines += ["", "--keep DIR keeps both kernels' console, to be read"]
-    return printable("\n".join(lines) + "\n")
+    return printable("\n".join(map(_wrapped, lines)) + "\n")
+
+
+def _wrapped(line: str) -> str:
+    """Break a long line; what follows stands under the text of its column, or of its list."""
+    if len(line) <= _WIDTH:
+        return line
+    head = re.match(r" *(?:- |\S+ {2,})?", line)
+    return textwrap.fill(line, _WIDTH, subsequent_indent=" " * (len(head[0]) if head else 0),
+                         break_long_words=False, break_on_hyphens=False)
 
 
 def _head(found: Found, answer: Answer) -> Iterator[str]:
@@ -181,7 +195,7 @@ def _host(found: Found, answer: Answer) -> dict[str, Any]:
     advice = crashkernel.advise(machine, found.settings, answer.smallest) if machine.memory_bytes else None
     return {"memory": machine.memory_bytes, "cpus": machine.cpus, "virtualization": machine.virtualization,
             "capture_cpus": int(cpus) if cpus and cpus.isdigit() else machine.cpus,
-            "core_headers": _ELFCOREHDR * machine.cpus,
+            "cpu_headers": _OF_A_CPU * machine.cpus,
             "advice": advice.value if advice else None, "advice_why": advice.why if advice else None,
             "warnings": list(advice.warnings) if advice else []}
 
@@ -192,13 +206,12 @@ def _host_lines(found: Found, answer: Answer) -> list[str]:
     host = _host(found, answer)
     where = "bare metal" if not host["virtualization"] else f"virtual, {host['virtualization']}"
     lines = [f"This host: {human_bytes(host['memory'])} of memory, {host['cpus']} CPUs ({where})",
-             "  memory    the capture's need does not grow with it: pages are taken in turn, a list of them is kept "
-             "packed (16 MiB",
-             "            at most). Time and the dump's size do grow, with what is in memory: neither can be told from "
-             "here"]
+             "  memory    the capture's need does not grow with it: pages are taken in turn, the list of them is "
+             "kept packed (16 MiB at most). Its time and the dump's size grow with what is in memory: neither can be "
+             "told from here"]
     if host["capture_cpus"] == 1:
-        lines.append(f"  CPUs      the capture kernel starts one (nr_cpus=1); a header of "
-                     f"{human_bytes(host['core_headers'])} for {host['cpus']} is all that more take")
+        lines.append(f"  CPUs      the capture kernel starts one (nr_cpus=1); the registers of all {host['cpus']} take "
+                     f"{human_bytes(host['cpu_headers'])}")
     else:
         lines.append(f"  CPUs      the capture kernel may start {host['capture_cpus']}: each takes memory of its own "
                      f"and 20 MiB in the capture; the guest had {found.subject.cpus}")

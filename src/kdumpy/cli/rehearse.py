@@ -93,10 +93,11 @@ def _keep(work: Path, keep: Path) -> None:
         for name in KEPT:
             source = run_directory / name
             if source.is_dir():
-                shutil.copytree(source, target, dirs_exist_ok=True)
+                shutil.copytree(source, target / name, dirs_exist_ok=True)
             elif source.is_file():
                 target.mkdir(mode=0o700, exist_ok=True)
                 shutil.copyfile(source, target / name)
+                (target / name).chmod(0o600)        # the image may hold keys
 
 
 @contextmanager

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-CONSOLE = "console=ttyS0"
+GUEST = "console=ttyS0 no_timer_check"
+"""What every kernel of a guest gets; `guest.CMDLINE` says why the second."""
 
 _QUIET = ("quiet", "splash", "loglevel", "console", "earlyprintk", "earlycon", "vt", "fbcon", "video", "nomodeset",
           "rhgb", "plymouth.*")
@@ -33,14 +34,14 @@ def crashed(cmdline: str, crashkernel: int, more: str = "") -> tuple[str, list[s
         more: further parameters, of the fault.
     """
     kept, left = _without(cmdline, (*_QUIET, *_THIS_MACHINE))
-    own = [CONSOLE, f"crashkernel={crashkernel >> 10}K", "panic=1", "rdinit=/init"]
+    own = [GUEST, f"crashkernel={crashkernel >> 10}K", "panic=1", "rdinit=/init"]
     return " ".join([*own, *kept, *words(more)]), left
 
 
 def capture(cmdline: str) -> str:
     """Return the capture kernel's command line: the host's, told on the serial console."""
     kept, _ = _without(cmdline, _QUIET)
-    return " ".join([CONSOLE, *kept])
+    return " ".join([GUEST, *kept])
 
 
 def value(cmdline: str, name: str) -> str | None:

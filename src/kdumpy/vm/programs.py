@@ -26,7 +26,7 @@ PACKAGES: dict[str, dict[str, str]] = {
 
 def find(program: str) -> str | None:
     """Return where a program is; a user's PATH may lack the directories of system programs."""
-    search = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin", "/usr/bin", "/bin"])
+    search = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
     return shutil.which(program, path=search) or (shutil.which(ELSEWHERE) if program == PROGRAM else None)
 
 

@@ -99,7 +99,7 @@ class Rehearsed:
         if self.directory is None:
             return None
         return next((path for path in sorted(self.directory.glob("vmcore*"))
-                     if path.suffix in ("", ".age", ".gpg") and "incomplete" not in path.name), None)
+                     if path.suffix in ("", ".age", ".gpg") and not re.search("dmesg|incomplete", path.name)), None)
 
 
 def run(subject: Subject, work: Path, say: Say = lambda stage, seconds, text: None, *, fetch: bool = True,
@@ -149,7 +149,6 @@ class _Watch:
         self._stage = Stage.BOOT
         self._lines: list[str] = []
         """Since the last change from one kernel to the other."""
-        self._told: tuple[int, ...] = ()
         self._done = False
         self.phases: list[Phase] = []
         self.steps: list[str] = []

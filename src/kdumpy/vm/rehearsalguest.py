@@ -17,9 +17,10 @@ from pathlib import Path
 from kdumpy.errors import LaboratoryError
 from kdumpy.image.initramfs import Initramfs, compressed
 from kdumpy.image.modules import ModuleTree, read_module
-from kdumpy.vm import loader
+from kdumpy.vm import bootparams, loader, programs
 from kdumpy.vm.faults import FAULTS, Fault
 from kdumpy.vm.packages import run
+from kdumpy.vm.paths import room_for_a_guest
 from kdumpy.vm.qemu import Disk, Hardware, Machine
 from kdumpy.vm.targetdisk import DRIVERS, EXT
 
@@ -61,7 +62,7 @@ def build_initramfs(kernel: Path, capture: Path, recipe: str, path: Path) -> Non
 
 def _with_shell() -> Initramfs:
     image = Initramfs()
-    if shutil.which("busybox"):
+    if programs.find("busybox"):
         image.add_program("busybox", at="bin/busybox")
         for name in PROGRAMS:
             image.archive.add_symlink(f"bin/{name}", "busybox")
@@ -153,9 +154,9 @@ class Collector:
         image.add_file("recipe", "".join(f"{key}={shlex.quote(str(value))}\n" for key, value in facts.items()))
         image.write(work / "collect", "none")
         hardware = Hardware(kernel=self.kernel, initrd=work / "collect", memory_mib=512, cpus=1,
-                            cmdline="console=ttyS0 panic=1 rdinit=/init",
+                            cmdline=f"{bootparams.GUEST} panic=1 rdinit=/init",
                             disks=(self.disk, Disk(packed, "collected", self.disk.bus)))
-        with Machine(hardware, work / "collect.log") as machine:
+        with room_for_a_guest(), Machine(hardware, work / "collect.log") as machine:
             machine.wait_for(r"^COLLECT done", 120, failures=("COLLECT failed", "Kernel panic"))
             machine.wait_end(30)
         with tarfile.open(packed) as archive:
