@@ -201,3 +201,10 @@ def test_a_silent_log_leaves_the_dump_to_speak(kernel: str, name: str) -> None:
     assert "kernel's own words" not in {item.what for item in judgement.finding.evidence}
     if crash.event and crash.event.inferred == "fault":
         assert judgement.finding.confidence != Confidence.CERTAIN
+
+
+def test_the_command_explains_its_decisions() -> None:
+    done = run(lab.dump("6.1", "null-workqueue").path, "--explain")
+    assert done.returncode == 0
+    assert "chosen: null-dereference, certain" in done.stdout
+    assert "the nearest frame of a module" in done.stdout

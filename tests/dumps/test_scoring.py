@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 
 import pytest
@@ -15,6 +16,7 @@ from kdumpy.diagnosis import Diagnosis, diagnose
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.facts.waits import WaitGraph
 from kdumpy.diagnosis.takers import vmalloc_callers
+from kdumpy.report import text
 from kdumpy.vm.scoring import SCORING
 
 SHORT = ("leak-rings", "spin-again")
@@ -88,3 +90,22 @@ def test_who_asked_for_vmalloc_areas() -> None:
     verdict = diagnosed("6.1", "leak-rings").verdict
     assert "vmalloc areas took" in verdict.explanation
     assert any("sluice_grow_ring" in item.detail for item in verdict.evidence if "vmalloc" in item.what)
+
+
+def test_the_vendor_is_told_which_version_it_was() -> None:
+    found = diagnosed("6.1", "spin-again")
+    module = next(module for module in found.modules if module.name == "sluice")
+    assert module.version == "0.9"
+    assert re.fullmatch(r"[0-9A-F]{23}", module.source_version)
+    assert any(f"sluice 0.9 (srcversion {module.source_version})" in advice for advice in found.verdict.next)
+    assert next(module for module in found.modules if module.name == "flaky").version == ""
+
+
+def test_how_the_verdict_came_about() -> None:
+    found = diagnosed("6.1", "spin-again")
+    assert found.verdict.decisions == ("these fit: deadlock (certain), soft-lockup (certain)",
+                                       "deadlock explains soft-lockup: more is needed for it to fit",
+                                       "chosen: deadlock, certain")
+    assert any("sluice_purge" in step for step in found.signature.decisions)
+    shown = text.render(found, explained=True)
+    assert all(step.split(":")[0] in shown for step in found.signature.decisions)

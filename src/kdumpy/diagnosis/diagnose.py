@@ -41,7 +41,7 @@ from kdumpy.dumpfile.base import Dump
 from kdumpy.dumpfile.logrecord import LogRecord
 from kdumpy.errors import KdumpyError
 from kdumpy.kernel.kernel import Kernel
-from kdumpy.kernel.values import Frame, Stack, Task
+from kdumpy.kernel.values import Frame, Module, Stack, Task
 
 _TAIL_BEFORE, _TAIL_LINES = 10, 80
 """Lines of the log before the first sign of the crash, and in all."""
@@ -67,7 +67,8 @@ def diagnose(kernel: Kernel) -> Diagnosis:
         cpus=tuple(CpuFacts(cpu.number, _task(cpu.task), cpu.panicked, cpu.doing, _words(cpu.stack))
                    for cpu in kernel.cpus),
         blocked=_blocked(crash), memory=memory,
-        modules=tuple(ModuleFacts(item.name, item.size, item.taints, item.version) for item in kernel.modules),
+        modules=tuple(ModuleFacts(item.name, item.size, item.taints, item.version, item.source_version)
+                      for item in kernel.modules),
         log_tail=_log_tail(crash, kernel.log), findings=findings, unchecked=unchecked,
         # The last one: reading all the above is what finds out what is missing.
         dump=_dump(kernel.path, kernel.dump, {**kernel.debuginfo.missing, **kernel.problems, **missing_log},
@@ -188,7 +189,8 @@ def _verdict(crash: Crash, judgement: Judgement | None, dump: Dump, missing: Map
         cause=judgement.cause, title=finding.title, confidence=finding.confidence, culprit=culprit,
         explanation=finding.explanation + (_LATER if crash.ended_later else ""),
         evidence=(*finding.evidence, *crash.evidence.ending()), symptoms=judgement.symptoms,
-        next=(*finding.next, *_general_advice(crash, culprit)), not_judged=judgement.not_judged)
+        next=(*finding.next, *_general_advice(crash, culprit)), not_judged=judgement.not_judged,
+        decisions=judgement.decisions)
 
 
 def _culprit(frame: Frame) -> Culprit:
@@ -222,8 +224,8 @@ def _general_advice(crash: Crash, culprit: Culprit | None) -> list[str]:
     if culprit and culprit.module:
         module = crash.modules.get(culprit.module)
         if module and "O" in module.taints:
-            advice.append(f"Update the module {module.name}, or unload it until its vendor has mended it; it is not "
-                          "part of the kernel, so its vendor is the one to report this to.")
+            advice.append(f"Update the module {_module_words(module)}, or unload it until its vendor has mended it; it "
+                          "is not part of the kernel, so its vendor is the one to report this to.")
         else:
             advice.append(f"Look whether a newer kernel mends {culprit.module}; if not, report this to the "
                           "distribution with the signature above.")
@@ -233,6 +235,12 @@ def _general_advice(crash: Crash, culprit: Culprit | None) -> list[str]:
     if culprit and not culprit.source and crash.kernel and not crash.kernel.debuginfo.dwarf:
         advice.append("For lines of source, give debug symbols: --vmlinux FILE, or --dwarf fetch.")
     return advice
+
+
+def _module_words(module: Module) -> str:
+    """Return `name 1.4 (source 5F3C…)`: what its vendor asks for."""
+    version = f" {module.version}" if module.version else ""
+    return module.name + version + (f" (srcversion {module.source_version})" if module.source_version else "")
 
 
 def _signature(crash: Crash, judgement: Judgement | None, frames: Sequence[Frame]) -> Signature:

@@ -208,6 +208,8 @@ class Verdict:
     """What to do now."""
     not_judged: tuple[NotJudged, ...]
     """Causes that the dump did not allow to judge."""
+    decisions: tuple[str, ...] = ()
+    """How the cause was chosen among those that fit, step by step."""
 
 
 @dataclass(frozen=True)
@@ -316,6 +318,8 @@ class ModuleFacts:
     """Taint letters: O out-of-tree, E unsigned, P proprietary, ...; empty when in-tree."""
     version: str
     """The version that it states."""
+    source_version: str = ""
+    """The checksum of its source (modinfo's srcversion), where the kernel keeps it."""
 
 
 @dataclass(frozen=True)

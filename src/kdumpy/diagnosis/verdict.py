@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from kdumpy.diagnosis.causes import Cause, Finding, Unjudged, causes
@@ -20,6 +21,8 @@ class Judgement:
     symptoms: tuple[str, ...]
     """Causes that fit too and that this one explains."""
     not_judged: tuple[NotJudged, ...]
+    decisions: tuple[str, ...] = ()
+    """How it was chosen."""
 
 
 def judge(crash: Crash) -> Judgement | None:
@@ -45,5 +48,21 @@ def judge(crash: Crash) -> Judgement | None:
         finding = replace(finding, confidence=Confidence.LIKELY)        # the log does not confirm it
     if finding.culprit and finding.culprit.data and finding.confidence == Confidence.CERTAIN:
         finding = replace(finding, confidence=Confidence.LIKELY)        # whose data it is, is not yet whose bug
+    decisions = tuple(_decisions(found, cause, finding.confidence))
     symptoms = tuple(other.kind for other, _ in found if other is not cause and other.kind != "unknown")
-    return Judgement(cause.kind, finding, symptoms, tuple(unjudged))
+    return Judgement(cause.kind, finding, symptoms, tuple(unjudged), decisions)
+
+
+def _decisions(found: list[tuple[Cause, Finding]], chosen: Cause, confidence: Confidence) -> Iterator[str]:
+    """Say which causes fitted, which explain others, and what was made of it."""
+    fitting = [(cause, finding) for cause, finding in found if cause.kind != "unknown"] or found
+    yield "these fit: " + ", ".join(f"{cause.kind} ({finding.confidence})" for cause, finding in fitting)
+    kinds = {cause.kind for cause, _ in fitting}
+    for cause, _ in fitting:
+        symptoms = [kind for kind in cause.outranks if kind in kinds]
+        if symptoms:
+            yield f"{cause.kind} explains {' and '.join(symptoms)}: more is needed for it to fit"
+    own = next(finding.confidence for cause, finding in fitting if cause is chosen)
+    if own != confidence:
+        yield f"{confidence} and not {own}: what would make sure of it is missing"
+    yield f"chosen: {chosen.kind}, {confidence}"

@@ -34,9 +34,9 @@ def modules(prog: drgn.Program, problems: dict[str, str]) -> Iterator[Module]:
 def _module(module: drgn.Object) -> Module:
     ranges = ranges_of(module)
     taints = module.taints.value_() if module.type_.type.has_member("taints") else 0
-    version = ""
-    if module.version:
-        version = module.version.string_().decode("utf-8", "replace")
+    version, source_version = (
+        getattr(module, name).string_().decode("utf-8", "replace")
+        if module.type_.type.has_member(name) and getattr(module, name) else "" for name in ("version", "srcversion"))
     return Module(
         name=module.name.string_().decode("utf-8", "replace"),
         address=module.value_(),
@@ -45,6 +45,7 @@ def _module(module: drgn.Object) -> Module:
         taints=taint_letters(taints),
         used_by=tuple(_users(module)),
         version=version,
+        source_version=source_version,
         state=_STATES.get(module.state.value_(), "unknown"),
     )
 

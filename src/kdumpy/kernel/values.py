@@ -104,6 +104,8 @@ class Module:
     used_by: tuple[str, ...] = ()
     version: str = ""
     state: str = "live"
+    source_version: str = ""
+    """The checksum of its source (modinfo's srcversion); empty where the kernel does not keep it."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from itertools import groupby
 
 from kdumpy.diagnosis.facts.findings import Severity
 from kdumpy.diagnosis.model import BlockedFacts, Confidence, Diagnosis, Health, TaskFacts
+from kdumpy.report.explain import explain
 from kdumpy.report.layout import Page, Style
 from kdumpy.units import human_bytes, human_seconds, human_time
 
@@ -26,14 +27,17 @@ _BEST, _NEAREST = 3, 8
 _SEVERITY = {Severity.CRITICAL: Style.BAD, Severity.WARNING: Style.DOUBTFUL, Severity.INFO: Style.PLAIN}
 
 
-def render(diagnosis: Diagnosis, *, width: int = 100, colour: bool = False, full: bool = False) -> str:
-    """Return the report as text, on one screen or in `full`; `width` in columns."""
+def render(diagnosis: Diagnosis, *, width: int = 100, colour: bool = False, full: bool = False,
+           explained: bool = False) -> str:
+    """Return the report as text, on one screen or in `full`; `width` in columns; `explained`: with every decision."""
     page = Page(width, colour)
     _verdict(page, diagnosis)
     _trust(page, diagnosis)
     _trace(page, diagnosis, _FRAMES if full else _NEAREST)
     _evidence(page, diagnosis, len(diagnosis.verdict.evidence) if full else _BEST)
     _next(page, diagnosis)
+    if explained:
+        explain(page, diagnosis)
     _findings(page, diagnosis, full)
     if full:
         _blocked(page, diagnosis)

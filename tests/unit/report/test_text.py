@@ -199,3 +199,22 @@ def test_findings_that_are_only_good_to_know_stand_in_full() -> None:
     assert "finding 4" in full
     assert "not judged: swap (no pages)" in full
     assert "Also found" not in text.render(replace(diagnosis(), findings=found[4:]))
+
+
+def test_every_decision_is_told_where_that_is_asked_for() -> None:
+    found = diagnosis("nearest frame")
+    found = replace(found, verdict=replace(found.verdict, decisions=("these fit: bug (certain), warn (likely)",
+                                                                     "chosen: bug, certain")),
+                    signature=replace(found.signature, parts=("v1", "bug", "", "drv", "f"), alternates={"top3": "v1-99"}))
+    shown = text.render(found, explained=True)
+    assert "1. these fit: bug (certain), warn (likely)" in shown
+    assert "3. not judged, whether it is deadlock: nearest frame" in shown
+    assert "v1-0123 is made of: version of the rules v1, cause bug, module drv, key f" in shown
+    assert "v1-99 is made of the same and the nearest 3 functions" in shown
+    assert "How the cause was chosen" not in text.render(found)
+
+
+def test_where_nothing_crashed_nothing_was_chosen() -> None:
+    shown = text.render(diagnosis(cause="none"), explained=True)
+    assert "there was nothing to choose" in shown
+    assert "What groups" not in shown
