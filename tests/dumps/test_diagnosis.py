@@ -7,7 +7,6 @@ import re
 import shlex
 import subprocess
 import sys
-from functools import cache
 from pathlib import Path
 
 import jsonschema  # type: ignore[import-untyped]
@@ -16,16 +15,11 @@ import pytest
 import kdumpy
 import lab
 from console import Console, kernel_of
-from kdumpy.diagnosis import Diagnosis, as_json, diagnose
+from diagnosed import diagnosed
+from kdumpy.diagnosis import as_json
 from kdumpy.diagnosis.schema import json_schema
 from kdumpy.report import text
 from kdumpy.vm.faults import FAULTS
-
-
-@cache
-def diagnosed(kernel: str, fault: str) -> Diagnosis:
-    with kdumpy.open(lab.dump(kernel, fault).path) as opened:
-        return diagnose(opened)
 
 
 @pytest.mark.parametrize(("kernel", "name"), lab.panics())

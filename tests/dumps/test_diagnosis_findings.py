@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import struct
-from functools import cache
 
 import drgn
 import pytest
@@ -12,7 +11,7 @@ import pytest
 import kdumpy
 import lab
 from console import Console, kernel_of
-from kdumpy.diagnosis import Diagnosis, diagnose
+from diagnosed import diagnosed
 from kdumpy.diagnosis.account import memory_account
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.facts.findings import Severity
@@ -21,12 +20,6 @@ from kdumpy.diagnosis.findings.base import Machine
 from kdumpy.dumpfile.logrecord import LogRecord
 from kdumpy.kernel import Kernel
 from kdumpy.report import text
-
-
-@cache
-def diagnosed(kernel: str, fault: str) -> Diagnosis:
-    with kdumpy.open(lab.dump(kernel, fault).path) as opened:
-        return diagnose(opened)
 
 
 def found(kernel: str, fault: str) -> dict[str, str]:

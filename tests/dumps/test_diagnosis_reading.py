@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import pytest
 
 import kdumpy
 import lab
-from kdumpy.diagnosis import diagnose
+from diagnosed import diagnosed
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.crashed.pointee import pointee
 from kdumpy.diagnosis.facts.reading import BadPointer, Reading
@@ -17,10 +15,8 @@ WITH_MODULE_TYPES = ("6.12", "newest")
 """The laboratory's driver carries its own types (split BTF) on these kernels; on 6.1 and 5.10 it has none."""
 
 
-@cache
 def reading(kernel: str, fault: str) -> Reading | None:
-    with kdumpy.open(lab.dump(kernel, fault).path) as opened:
-        panic = diagnose(opened).panic
+    panic = diagnosed(kernel, fault).panic
     assert panic is not None
     return panic.reading
 

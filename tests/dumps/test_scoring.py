@@ -6,13 +6,12 @@
 from __future__ import annotations
 
 import re
-from functools import cache
 
 import pytest
 
 import kdumpy
 import lab
-from kdumpy.diagnosis import Diagnosis, diagnose
+from diagnosed import diagnosed
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.facts.waits import WaitGraph
 from kdumpy.diagnosis.takers import vmalloc_callers
@@ -22,12 +21,6 @@ from kdumpy.vm.scoring import SCORING
 SHORT = ("leak-rings", "spin-again")
 PAIRS = [(kernel, name) for kernel in ("6.1", "6.12") for name, fault in SCORING.items()
          if kernel in fault.kernels and (lab.FULL or (kernel == "6.1" and name in SHORT))]
-
-
-@cache
-def diagnosed(kernel: str, fault: str) -> Diagnosis:
-    with kdumpy.open(lab.dump(kernel, fault).path) as opened:
-        return diagnose(opened)
 
 
 @pytest.mark.parametrize(("kernel", "name"), PAIRS)
