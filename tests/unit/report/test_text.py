@@ -205,7 +205,8 @@ def test_every_decision_is_told_where_that_is_asked_for() -> None:
     found = diagnosis("nearest frame")
     found = replace(found, verdict=replace(found.verdict, decisions=("these fit: bug (certain), warn (likely)",
                                                                      "chosen: bug, certain")),
-                    signature=replace(found.signature, parts=("v1", "bug", "", "drv", "f"), alternates={"top3": "v1-99"}))
+                    signature=replace(found.signature, parts=("v1", "bug", "", "drv", "f"),
+                                      alternates={"top3": "v1-99"}))
     shown = text.render(found, explained=True)
     assert "1. these fit: bug (certain), warn (likely)" in shown
     assert "3. not judged, whether it is deadlock: nearest frame" in shown
