@@ -344,6 +344,8 @@ def _rebuilt(text: str, assignment: Assignment, edits: list[parameters.Splice], 
         if unit.text == OPAQUE and raw.startswith("$'"):
             raise HostError("a value is quoted in a way that cannot be edited", where=where,
                             why=f"{assignment.name} holds {raw[:40]}", mend="edit the parameter by hand")
+        if unit.variable:           # a letter may follow that stood in other quotes
+            raw = f"${{{unit.variable}}}"
         parts.append(raw if unit.text == OPAQUE and raw != OPAQUE else _escaped(unit.text))
     for start, end, new in edits:
         parts[start:end] = [_escaped(new)]

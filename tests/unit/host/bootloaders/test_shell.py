@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from kdumpy.errors import HostError
@@ -54,6 +54,7 @@ def test_an_edit_is_what_the_shell_sees(tmp_path: Path, lines: list[str], raw: s
     text = "\n".join([*lines, f"X={raw}", "Y=1", ""])
     edited = shell.edited(text, last(text), "crashkernel", value, "file")
     before, after = sourced(text, "X", tmp_path), sourced(edited, "X", tmp_path)
+    assume("--" not in before.split())      # put together of a variable, it is not known before
     assert after.split() == parameters.edit(before, "crashkernel", value).split()
     assert sourced(edited, "Y", tmp_path) == "1"
     assert edited.startswith("\n".join([*lines, "X="])[: -2 if lines else None])
