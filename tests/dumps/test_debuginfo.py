@@ -137,7 +137,7 @@ def same_type(ours: drgn.Type, theirs: drgn.Type) -> bool:
         return False
     if ours.kind in (drgn.TypeKind.POINTER, drgn.TypeKind.ARRAY):
         return same_type(ours.type, theirs.type)
-    if not ours.is_complete() or not theirs.is_complete() or ours.kind == drgn.TypeKind.VOID:
+    if not ours.is_complete() or not theirs.is_complete() or ours.kind in (drgn.TypeKind.VOID, drgn.TypeKind.FUNCTION):
         return True
     return bool(drgn.sizeof(ours) == drgn.sizeof(theirs)) and getattr(ours, "tag", None) == getattr(theirs, "tag", None)
 

@@ -167,12 +167,15 @@ class Image:
                 yield Part(cut.name, start, start - self._slide, stop - start, cut.flags, source)
             at = max(at, stop)
 
-    def locate(self, addresses: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+    def locate(self, addresses: NDArray[np.uint64],
+               ends: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
         """Return the part (an index into `parts`, -1 for none) that each address lies in, and its end.
 
-        The address behind a part's last byte is its own, for that is where the linker's end symbols are.
+        The address behind a part's last byte is its own where no other part begins; where one does, it is so for
+        those of which `ends` is true.
         """
-        at = np.searchsorted(self._starts, addresses, "right").astype(np.int64) - 1
+        at = np.where(ends, np.searchsorted(self._starts, addresses, "left"),
+                      np.searchsorted(self._starts, addresses, "right")).astype(np.int64) - 1
         inside = (at >= 0) & (addresses <= self._ends[np.maximum(at, 0)])
         numbers = np.array(self._sorted, np.int64)
         return np.where(inside, numbers[np.maximum(at, 0)], -1), np.where(inside, self._ends[np.maximum(at, 0)], 0)

@@ -20,6 +20,8 @@ assert ROW.itemsize == 24
 _LOCAL, _GLOBAL, _WEAK = 0, 1, 2
 _BINDINGS = {SymbolBinding.GLOBAL: _GLOBAL, SymbolBinding.WEAK: _WEAK}
 _NOTYPE, _OBJECT, _FUNC, _SECTION = 0, 1, 2, 3
+_ENDS = ("_etext", "_edata", "_einittext", "__stop_", "__end_", "__bss_stop", "__brk_limit", "_end", "__init_end")
+"""How names begin that the linker gave to the end of something."""
 _ABSOLUTE = 0xFFF1
 _PREFIX = "__pfx_"
 _LINKER = ("__start_", "__stop_", "_text", "_stext", "_etext", "_sdata", "_edata", "_end", "_sinittext", "_einittext",
@@ -43,7 +45,8 @@ class Symbols:
         """Addresses in the dump."""
         self.address = image.linked(self.start)
         """Addresses that the kernel was linked for."""
-        self.part, end = image.locate(self.start)
+        ends = np.array([name.startswith(_ENDS) or name.endswith("_end") for name in self.names], np.bool_)
+        self.part, end = image.locate(self.start, ends)
         """Which part of the image each lies in, -1 for none."""
         code = np.array([bool(part.flags & Flag.CODE) for part in image.parts] + [False])
         self.is_code: NDArray[np.bool_] = code[self.part]

@@ -11,7 +11,7 @@ import pytest
 from kdumpy.cli.main import COMMANDS
 
 HEAVY = ("drgn", "numpy", "rich", "prompt_toolkit", "capstone", "jinja2", "zstandard", "IPython")
-MINE = ("log", "info", "list", "shell", "crash", "convert", "repair", "status", "load", "unload")
+MINE = ("log", "info", "list", "shell", "crash", "convert", "repair", "status", "load", "unload", "vmlinux")
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
@@ -42,6 +42,7 @@ def test_every_command_has_help_with_examples(name: str) -> None:
     [], ["no-such-command"], ["log"], ["log", "x", "--no-such-option"], ["info"], ["crash"], ["shell"],
     ["log", "/etc/hostname", "--last", "many"], ["log", "/etc/hostname", "-l", "loud"],
     ["convert"], ["repair"], ["repair", "/etc/hostname"], ["convert", "/etc/hostname"],
+    ["vmlinux"], ["vmlinux", "/etc/hostname"],
     ["log", "/etc/hostname", "--last", "0"], ["shell", "/etc/hostname", "--no-such-option"],
     ["shell", "/etc/hostname", "no-such-script.py"], ["crash", "/etc/hostname", "-i", "no-such-file"],
 ])
@@ -52,10 +53,11 @@ def test_wrong_usage_exits_with_2_and_one_line(words: list[str]) -> None:
     assert answer.stderr.strip()
 
 
-@pytest.mark.parametrize("command", ["log", "info", "crash", "shell", "convert", "repair"])
+@pytest.mark.parametrize("command", ["log", "info", "crash", "shell", "convert", "repair", "vmlinux"])
 @pytest.mark.parametrize("file", ["/etc/hostname", "/no/such/file", "/etc", "/dev/null"])
 def test_what_is_no_dump_is_told_in_one_line(command: str, file: str, tmp_path: Path) -> None:
-    more = {"crash": ["-e", "bt"], "convert": [str(tmp_path / "out")], "repair": [str(tmp_path / "out")]}
+    more = {"crash": ["-e", "bt"], "convert": [str(tmp_path / "out")], "repair": [str(tmp_path / "out")],
+            "vmlinux": ["-o", str(tmp_path / "out")]}
     answer = run(command, file, *more.get(command, []))
     assert not list(tmp_path.iterdir())
     assert answer.returncode in (1, 3), answer

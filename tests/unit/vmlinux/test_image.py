@@ -79,8 +79,12 @@ def test_addresses_find_their_part() -> None:
     wanted = {start: ".text", start + 0x8f00: ".text", start + 0x9000: None, start + 0xb000: ".notes",
               start + 0x16fff: ".init.text", start + 0x20000: ".brk", start + 0x20001: None, 0x1000: PERCPU,
               0x3000: None}
-    parts, _ = image.locate(np.array(list(wanted), np.uint64))
+    where = np.array(list(wanted), np.uint64)
+    parts, _ = image.locate(where, np.zeros(len(where), np.bool_))
     assert [image.parts[index].name if index >= 0 else None for index in parts] == list(wanted.values())
+    parts, ends = image.locate(np.array([start + 0xb000, start + 0x8f00], np.uint64), np.array([True, True]))
+    assert [image.parts[index].name for index in parts] == [".rodata", ".text"]
+    assert ends.tolist() == [start + 0xb000, start + 0x8f00]
     linked = image.linked(np.array([start + 5, 0x1000, start + 0x9000], np.uint64))
     assert linked.tolist() == [BASE + 5, 0x1000, BASE + 0x9000]
     text = next(part for part in image.parts if part.name == ".text")
