@@ -74,7 +74,7 @@ def test_every_key_is_documented() -> None:
 
 
 def test_the_image_can_check_a_configuration_without_numpy() -> None:
-    code = ("import sys; from kdumpy.capture import declared; config.parse('targets = [\"/var/crash\"]'); "
+    code = ("import sys; from kdumpy.capture import config; config.parse('targets = [\"/var/crash\"]'); "
             "sys.exit(bool({'numpy', 'subprocess', 'difflib', 'ssl'} & set(sys.modules)))")
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
