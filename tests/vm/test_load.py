@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import kdumpy
 from kdumpy.dumpfile import open_dump
 from kdumpy.vm import capturing, guest, kernels
 from kdumpy.vm.kernels import Kernel
@@ -39,7 +40,12 @@ Path("/proc/sys/kernel/kexec_load_disabled").write_text("1")
 kdumpy("load", "--no-build", "--again")
 kdumpy("unload")
 print("GUEST loaded", Path("/sys/kernel/kexec_crash_loaded").read_text(), flush=True)
-Path("/proc/sysrq-trigger").write_text("c")
+crash()
+"""
+
+SEGMENTS = """
+kdumpy("load", "--no-build", "--call", "kexec_load", "--json")
+crash()
 """
 
 LOCKED = """
@@ -112,6 +118,19 @@ def test_what_is_loaded_captures_the_panic_and_what_cannot_be_is_told(kernel: Ke
     estimated = ready["checks"]["space"]["facts"]
     assert 0.8 < estimated["kept_bytes"] / kept < 1.3
     assert estimated["estimated_bytes"] > (tmp_path / "vmcore").stat().st_size
+
+
+def test_the_older_call_captures_as_well(kernel: Kernel, tmp_path: Path) -> None:
+    found = answers(kernel, tmp_path, SEGMENTS, "crashkernel=192M", "kdumpy: poweroff")
+    assert found[0][0] == 0
+    assert '"call": "kexec_load"' in found[0][1]
+    guest.fetch_dump(tmp_path / "out.img", tmp_path / "vmcore")
+    with open_dump(tmp_path / "vmcore") as dump:
+        assert dump.vmcoreinfo.osrelease == kernel.release
+    with kdumpy.open(tmp_path / "vmcore") as opened:
+        assert opened.panic is not None
+        assert opened.panic.task is not None
+        assert any("sysrq: Trigger a crash" in record.text for record in opened.log)
 
 
 def test_lockdown_refuses_a_kernel_without_a_signature(kernel: Kernel, tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("--no-build", action="store_true", help="do not build the image, even if it is stale")
     parser.add_argument("--again", action="store_true", help="load it even if just that is loaded")
+    parser.add_argument("--call", choices=("kexec_file_load", "kexec_load"), default="",
+                        help="the system call; left out: the first, or where this kernel lacks it the second")
     parser.add_argument("--show", action="store_true", help="print what would be loaded, and do nothing")
     add_json(parser)
 
@@ -47,7 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
         else:
             print(printable("\n".join(f"{name:8} {value}" for name, value in shown.items() if value)))
         return 0
-    done = loading.load(system, wanted, _say, build=not arguments.no_build, again=arguments.again)
+    done = loading.load(system, wanted, _say, build=not arguments.no_build, again=arguments.again,
+                        call=arguments.call)
     if arguments.json:
         print_json(asdict(done))
     return 0

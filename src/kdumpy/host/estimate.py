@@ -9,6 +9,8 @@ import re
 from dataclasses import dataclass
 
 from kdumpy.capture.config import CaptureConfig
+from kdumpy.errors import HostError
+from kdumpy.host import corehdr
 from kdumpy.host.system import System
 
 CACHE, USER, FREE = 2 | 4, 8, 16
@@ -38,7 +40,7 @@ def dump_now(system: System, config: CaptureConfig, memory: int, reserved: int) 
         system: the host.
         config: level and compression.
         memory: bytes of RAM that the kernel knows of.
-        reserved: bytes of it that are the capture kernel's, and not in the dump.
+        reserved: bytes of it that are the capture kernel's, and not in the dump (`set_aside`).
     """
     counted = {name: int(value) for name, value in _LINE.findall(system.value("/proc/meminfo") or "")}
     if "MemTotal" not in counted:
@@ -55,3 +57,11 @@ def dump_now(system: System, config: CaptureConfig, memory: int, reserved: int) 
     kept = max(kept, 0)
     ratio = RATIOS[config.compress] if config.format == "kdump" else 1.0
     return Estimate(kept, int(kept / ratio))
+
+
+def set_aside(system: System, reserved: int) -> int:
+    """Return the bytes that the capture kernel has: with `,high` there is a low part, too, that only root sees."""
+    try:
+        return max(reserved, sum(one.size for one in corehdr.crash_regions(corehdr.ranges(system))))
+    except HostError:
+        return reserved

@@ -6,36 +6,26 @@ import errno
 import fcntl
 import hashlib
 import json
-import os
 import platform
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
 from kdumpy.errors import HostError, KdumpyError
-from kdumpy.host import cmdline, crashstate, history, images, kernelfile, kexec, kexecerrors
+from kdumpy.host import cmdline, crashstate, history, images, kernelfile, kexec, kexecerrors, loadcalls
 from kdumpy.host.kernelfile import KernelFile
 from kdumpy.host.kernellog import KernelLog
 from kdumpy.host.kexecerrors import Attempt
+from kdumpy.host.loadcalls import RUN, Say
 from kdumpy.host.settings import Settings
 from kdumpy.host.system import System
 from kdumpy.units import human_bytes
 
-Say = Callable[[str], None]
-"""Is told what is going on, a line at a time."""
+_MEMORY, _CPUS = "the machine's memory", "the machine's set of CPUs"
 
-RUN = "/run/kdumpy"
 RECORD = f"{RUN}/loaded.json"
 """What was loaded: the kernel tells only that something is. Gone with the next boot, as the loaded kernel is."""
-
-_TRIES, _PAUSE_S = 10, 0.5
-"""Another program that loads or unloads is done in a few seconds."""
-
-_ELSEWHERE = {errno.ENOSYS, errno.EOPNOTSUPP, kexecerrors.ENOTSUPP}
-"""Errors after which kexec_load is tried: this kernel has no kexec_file_load."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +40,7 @@ class Loaded:
     cmdline: str
     """As given; the kernel adds elfcorehdr=."""
     call: str
-    """`kexec_file_load`, or `kexec-tools`, and then why in `note`."""
+    """`kexec_file_load`, `kexec_load`, or `kexec-tools`; why not the first stands in `note`."""
     reserved: int
     """Bytes of reserved memory."""
     made_of: dict[str, str]
@@ -65,7 +55,7 @@ class Loaded:
 
 
 def load(system: System, settings: Settings, say: Say = lambda line: None, *, build: bool = True,
-         again: bool = False) -> Loaded:
+         again: bool = False, call: str = "") -> Loaded:
     """Load the capture kernel, with a fresh image; when just that is loaded already, nothing is done.
 
     Args:
@@ -74,13 +64,15 @@ def load(system: System, settings: Settings, say: Say = lambda line: None, *, bu
         say: is told what is done.
         build: build the image anew where it is stale.
         again: load it even if it is loaded.
+        call: `kexec_file_load` or `kexec_load`, to have just that; empty: the first, or where this kernel lacks it the
+            second.
 
     Raises:
         HostError: it cannot be loaded; why, and the mend.
         UsageError: the command line is too long.
     """
     try:
-        done, size = _load(system, settings, say, build=build, again=again)
+        done, size = _load(system, settings, say, build=build, again=again, call=call)
     except KdumpyError as error:
         history.note(system, "failed", f"{error.what}: {error.why}" if error.why else error.what, error.mend)
         raise
@@ -93,7 +85,8 @@ def load(system: System, settings: Settings, say: Say = lambda line: None, *, bu
     return done
 
 
-def _load(system: System, settings: Settings, say: Say, *, build: bool, again: bool) -> tuple[Loaded, int]:
+def _load(system: System, settings: Settings, say: Say, *, build: bool, again: bool,
+          call: str) -> tuple[Loaded, int]:
     """Do as `load`; return the image's size, too."""
     release, running = target_release(system, settings), crashstate.release(system)
     _refuse_at_once(system, running)
@@ -102,12 +95,21 @@ def _load(system: System, settings: Settings, say: Say, *, build: bool, again: b
         wanted = _wanted(system, settings, release)
         size = system.path(wanted.image).stat().st_size
         there = loaded_now(system)
-        if there is not None and not again and not _difference(there, wanted):
+        if there is not None and not again and not _difference(system, there, wanted):
             return replace(there, changed=False), size
         attempt = Attempt("kexec_file_load", kernel=kernelfile.find(system, release), initrd=wanted.image,
                           initrd_bytes=size, release=running)
         _refuse_hopeless(system, attempt)
-        done = _put(system, replace(wanted, built=built), attempt, say)
+        lost = crashstate.look(system).loaded
+        try:
+            used, note = loadcalls.put(system, attempt, wanted.cmdline, say, call)
+        except HostError as error:
+            system.path(RECORD).unlink(missing_ok=True)
+            if lost and not crashstate.look(system).loaded:
+                raise HostError(error.what, where=error.where, mend=error.mend,
+                                why=f"{error.why}; the capture kernel that was loaded before is gone") from error
+            raise
+        done = replace(wanted, built=built, call=used, note=note)
         _check(system, done)
         _remember(system, done)
     return done, size
@@ -119,7 +121,7 @@ def changed(system: System, settings: Settings, release: str, there: Loaded) -> 
     Raises:
         HostError: the kernel or the image is not there any more.
     """
-    return _difference(there, _wanted(system, settings, release))
+    return _difference(system, there, _wanted(system, settings, release))
 
 
 def _wanted(system: System, settings: Settings, release: str) -> Loaded:
@@ -132,11 +134,11 @@ def _wanted(system: System, settings: Settings, release: str) -> Loaded:
                   crashstate.look(system).reserved, _made_of(system, kernel.path, image), round(time.time(), 3))
 
 
-def _difference(there: Loaded, wanted: Loaded) -> str:
+def _difference(system: System, there: Loaded, wanted: Loaded) -> str:
     if there.release != wanted.release:
         return f"it is of kernel {there.release}, wanted is {wanted.release}"
     for name, state in wanted.made_of.items():
-        if there.made_of.get(name) != state:
+        if there.made_of.get(name) != state and name not in _followed(system):
             return f"{name} changed since"
     if there.cmdline != wanted.cmdline:
         return "its command line is another one"
@@ -158,7 +160,7 @@ def unload(system: System, say: Say = lambda line: None) -> bool:
         attempt = Attempt("kexec_file_load", unload=True, release=crashstate.release(system))
         with KernelLog(system) as log:
             try:
-                _patiently(kexec.unload)
+                loadcalls.patiently(kexec.unload)
             except OSError as error:
                 raise kexecerrors.explain(system, error.errno or 0, attempt, log.about_loading()) from error
         if crashstate.look(system).loaded:
@@ -262,56 +264,6 @@ def _refuse_hopeless(system: System, attempt: Attempt) -> None:
         raise kexecerrors.explain(system, errno.EADDRNOTAVAIL, attempt)
 
 
-def _put(system: System, wanted: Loaded, attempt: Attempt, say: Say) -> Loaded:
-    """Make the call; by kexec-tools where this kernel has only the older one."""
-    had = crashstate.look(system).loaded
-    with KernelLog(system) as log:
-        try:
-            _file_load(system, attempt, wanted.cmdline)
-            return wanted
-        except OSError as error:
-            number = error.errno or 0
-            said = log.about_loading(signature=number in kexecerrors.ABOUT_SIGNATURES)
-    system.path(RECORD).unlink(missing_ok=True)
-    reason = kexecerrors.explain(system, number, attempt, said)
-    if number in _ELSEWHERE and system.which("kexec") is not None:
-        say(f"by kexec-tools, because {reason.why}")
-        _by_kexec_tools(system, wanted, attempt, reason)
-        return replace(wanted, call="kexec-tools", note=reason.why)
-    if had and not crashstate.look(system).loaded:
-        raise HostError(reason.what, where=reason.where, mend=reason.mend,
-                        why=f"{reason.why}; the capture kernel that was loaded before is gone")
-    raise reason
-
-
-def _file_load(system: System, attempt: Attempt, text: str) -> None:
-    assert attempt.kernel is not None
-    source = system.path(attempt.kernel.path)
-    unpacked = kernelfile.plain(attempt.kernel, source)
-    with tempfile.TemporaryDirectory(dir=system.path(RUN)) as folder:
-        if unpacked is not None:
-            # No file that is open for writing is taken: it is closed, and opened again.
-            source = system.path(f"{RUN}/{Path(folder).name}/kernel")
-            source.write_bytes(unpacked)
-        kernel = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            initrd = os.open(system.path(attempt.initrd), os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                _patiently(lambda: kexec.file_load(kernel, initrd, text))
-            finally:
-                os.close(initrd)
-        finally:
-            os.close(kernel)
-
-
-def _by_kexec_tools(system: System, wanted: Loaded, attempt: Attempt, reason: HostError) -> None:
-    done = system.run(("kexec", "--load-panic", "--kexec-syscall", f"--initrd={wanted.image}",
-                       f"--command-line={wanted.cmdline}", wanted.kernel), seconds=120, check=False)
-    if done.code:
-        raise HostError(reason.what, where=reason.where, mend=reason.mend,
-                        why=f"{reason.why}; and kexec-tools says: {done.told}")
-
-
 def _check(system: System, done: Loaded) -> None:
     """Read back that it is there: a call that returns is not enough."""
     state = crashstate.look(system)
@@ -319,18 +271,6 @@ def _check(system: System, done: Loaded) -> None:
         raise HostError("the capture kernel is not loaded", where=f"/sys/kernel/{crashstate.LOADED}",
                         why=f"{done.call} said that it went well, and the kernel says 0",
                         mend="see the kernel's log, `dmesg`")
-
-
-def _patiently(call: Callable[[], None]) -> None:
-    """Make a call; wait a little where another program is in it."""
-    for left in reversed(range(_TRIES)):
-        try:
-            call()
-            return
-        except OSError as error:
-            if error.errno != errno.EBUSY or not left:
-                raise
-        time.sleep(_PAUSE_S)
 
 
 def _remember(system: System, done: Loaded) -> None:
@@ -344,13 +284,18 @@ def _made_of(system: System, *paths: str) -> dict[str, str]:
     """Return what changes when a file does, or the machine: memory and CPUs that come and go."""
     states = ((path, system.path(path).stat()) for path in paths)
     found = {path: f"{state.st_size} {state.st_mtime_ns} {state.st_ino}" for path, state in states}
-    if not system.glob("/sys/devices/system/*/crash_hotplug"):
-        # Later kernels put it right by themselves (6.6, "crash: hotplug support for kexec_load()").
-        memory = hashlib.sha256("\n".join(line for line in (system.value("/proc/iomem") or "").splitlines()
-                                          if line.endswith(": System RAM")).encode()).hexdigest()[:16]
-        found["the machine's memory"] = memory
-        found["the machine's set of CPUs"] = system.value("/sys/devices/system/cpu/present") or ""
-    return found
+    memory = "\n".join(line for line in (system.value("/proc/iomem") or "").splitlines()
+                       if line.endswith(": System RAM"))
+    return {**found, _MEMORY: hashlib.sha256(memory.encode()).hexdigest()[:16],
+            _CPUS: system.value("/sys/devices/system/cpu/present") or ""}
+
+
+def _followed(system: System) -> set[str]:
+    """Return what the kernel itself keeps right in what is loaded (6.6, "crash: memory and CPU hotplug sysfs
+    attributes"); it says so only while something is loaded.
+    """
+    return {name for name, folder in ((_MEMORY, "memory"), (_CPUS, "cpu"))
+            if system.value(f"/sys/devices/system/{folder}/crash_hotplug") == "1"}
 
 
 def _quirks(system: System) -> list[str]:

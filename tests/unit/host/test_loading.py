@@ -13,8 +13,9 @@ import zstandard
 
 from armedhost import MIB, RELEASE, Host, bzimage
 from kdumpy.errors import HostError
-from kdumpy.host import history, images, kernelfile, kexec, loading, settings
+from kdumpy.host import history, images, kernelfile, kexec, kexecx86, loadcalls, loading, settings
 from kdumpy.host.images import BuiltImage, path_of
+from kdumpy.host.kexecx86 import Layout
 from kdumpy.host.loading import Loaded
 from kdumpy.host.settings import Settings
 from kdumpy.host.system import System
@@ -45,7 +46,7 @@ class Kernel:
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     monkeypatch.setattr(images, "stale", lambda system, settings, release: "")
-    monkeypatch.setattr(loading, "_PAUSE_S", 0)
+    monkeypatch.setattr(loadcalls, "_PAUSE_S", 0)
     return Host(tmp_path)
 
 
@@ -97,10 +98,36 @@ def test_a_change_is_loaded(host: Host, kernel: Kernel, change: object) -> None:
 
 
 def test_a_kernel_that_follows_hotplug_by_itself_is_left_alone(host: Host, kernel: Kernel) -> None:
-    host.write("/sys/devices/system/cpu/crash_hotplug", "1\n")
     load(host, again=True)
+    host.write("/sys/devices/system/cpu/crash_hotplug", "1\n")
     host.write("/sys/devices/system/cpu/present", "0-7\n")
     assert load(host).changed is False
+    host.write("/sys/devices/system/cpu/crash_hotplug", "0\n")      # what is loaded is not kept right
+    assert load(host).changed is True
+
+
+def test_a_kernel_without_the_newer_call_is_loaded_by_the_older_one(host: Host, kernel: Kernel,
+                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    laid_out: list[tuple[int, int, str]] = []
+
+    def lay_out(system: System, image: bytes, initrd: bytes, cmdline: str) -> Layout:
+        laid_out.append((len(image), len(initrd), cmdline))
+        return Layout(0x1000, ())
+
+    monkeypatch.setattr(kexecx86, "lay_out", lay_out)
+    monkeypatch.setattr(kexecx86, "suits", lambda release: True)
+    monkeypatch.setattr(kexec, "segments_load",
+                        lambda entry, segments: host.write("/sys/kernel/kexec_crash_loaded", "1"))
+    host.write(f"/boot/config-{RELEASE}", "CONFIG_KEXEC=y\n")
+    kernel.answers = [errno.ENOSYS]
+    done = load(host, again=True)
+    assert (done.call, done.note) == ("kexec_load", "this kernel was built without CONFIG_KEXEC_FILE "
+                                      "(kexec_file_load: ENOSYS)")
+    assert laid_out == [(8192, 9 * MIB, done.cmdline)]
+    kernel.answers = [errno.ENOSYS]
+    monkeypatch.setattr(kexecx86, "suits", lambda release: False)
+    with pytest.raises(HostError, match="built without CONFIG_KEXEC_FILE"):     # and no kexec-tools
+        load(host, again=True)
 
 
 def test_a_stale_image_is_built_first(host: Host, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:

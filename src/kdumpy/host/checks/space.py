@@ -15,7 +15,8 @@ AMPLE = 2
 def look(facts: Facts) -> Answer:
     """Compare the estimate with the first good target's free space."""
     config = facts.settings.capture
-    needed = estimate.dump_now(facts.system, config, facts.machine.memory_bytes, facts.state.reserved)
+    needed = estimate.dump_now(facts.system, config, facts.machine.memory_bytes,
+                               estimate.set_aside(facts.system, facts.state.reserved))
     if needed is None:
         return unknown("there is no /proc/meminfo to estimate by")
     good = [one for one in facts.targets if one.good is not False]
