@@ -28,7 +28,8 @@ pytestmark = pytest.mark.skipif(os.environ.get("KDUMPY_MATRIX") != "full",
 STATE = r"""
 cd /
 skip='-path var/lib/systemd -o -path var/lib/dhcp -o -path var/lib/dbus -o -name __pycache__'
-find etc boot root var/lib $(ls -d var/crash 2>/dev/null) -xdev \( $skip \) -prune -o -printf '%y %m %u %g %p %l\n' | LC_ALL=C sort
+crash=$(ls -d var/crash 2>/dev/null || true)
+find etc boot root var/lib $crash -xdev \( $skip \) -prune -o -printf '%y %m %u %g %p %l\n' | LC_ALL=C sort
 find usr opt boot -xdev \( $skip \) -prune -o -type f -printf '%p %s %T@\n' | grep -v ^boot/grub/ | LC_ALL=C sort
 find etc boot/grub root var/lib/kdumpy var/crash -xdev -type f -not -name '*.deb' -print0 2>/dev/null |
     LC_ALL=C sort -z | xargs -0 md5sum
