@@ -22,7 +22,7 @@ from kdumpy.kernel.system import taint_letters, taint_words
 from kdumpy.vm import kernels
 
 CALLED_PANIC = {"sysrq", "driver-panic", "hung-task", "deadlock", "soft-lockup", "rcu-stall", "nmi", "init-exit",
-                "memory-leak", "stack-corruption"}
+                "memory-leak", "rwsem-readers", "stack-corruption"}
 """Faults of the laboratory in which no exception was raised: the kernel called panic() by itself.
 
 Memory ran out in a page fault that the kernel took for a process, which is an exception, too.
