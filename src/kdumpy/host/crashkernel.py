@@ -158,13 +158,19 @@ def effective(cmdline: str, memory_bytes: int) -> int:
     What the kernel would not take reserves nothing, as there. `,cma` comes on top; it is no safe place, see `advise`.
     """
     found: dict[str, int] = {}
-    for text in given(cmdline):
-        try:
-            one = parse(text)
-        except UsageError:
-            continue
+    for text in filter(_taken, given(cmdline)):
+        one = parse(text)
         found[one.kind] = one.size_for(memory_bytes)
     return found.get("") or found.get("high", 0)
+
+
+def _taken(text: str) -> bool:
+    """Return whether the kernel takes this value (`auto` it has never known)."""
+    try:
+        parse(text)
+    except UsageError:
+        return False
+    return True
 
 
 def advise(machine: Machine, settings: Settings, measured: int | None = None, *, next_cmdline: str | None = None,
@@ -188,13 +194,13 @@ def advise(machine: Machine, settings: Settings, measured: int | None = None, *,
         return Advice(settings.crashkernel, "the configuration says so",
                       warnings=_warnings(configured, machine, measured))
     wanted, why = _wanted(machine, measured)
-    there = given(machine.cmdline if next_cmdline is None else next_cmdline)
+    there = tuple(text for text in given(machine.cmdline if next_cmdline is None else next_cmdline) if _taken(text))
     if there:
-        size = effective(" ".join(f"crashkernel={text}" for text in there), memory)
-        if size == wanted or (there[-1] in PACKAGED and size > wanted):
-            return Advice(there[-1], "it is there already", keep=True)
-        if size and not ours and there[-1] not in PACKAGED:
-            return _kept(there, size, wanted, machine, measured, why)
+        size, leading = effective(" ".join(f"crashkernel={text}" for text in there), memory), _leading(there)
+        if size == wanted or (leading in PACKAGED and size > wanted):
+            return Advice(leading, "it is there already", keep=True)
+        if size and not ours and leading not in PACKAGED:
+            return _kept(leading, size, wanted, machine, measured, why)
     return Advice(f"{wanted // MIB}M", why, warnings=_warnings(Reservation("", wanted), machine, measured))
 
 
@@ -212,14 +218,20 @@ def _wanted(machine: Machine, measured: int | None) -> tuple[int, str]:
     return size, why
 
 
-def _kept(there: tuple[str, ...], size: int, wanted: int, machine: Machine, measured: int | None, why: str) -> Advice:
+def _leading(there: tuple[str, ...]) -> str:
+    """Return the value that says how much is reserved: the last plain one, else the last `,high`, else the last."""
+    kinds = {parse(text).kind: text for text in there}
+    return kinds.get("") or kinds.get("high") or there[-1]
+
+
+def _kept(there: str, size: int, wanted: int, machine: Machine, measured: int | None, why: str) -> Advice:
     """Return the advice to keep what somebody set, with what is to be said of it."""
-    warnings = _warnings(parse(there[-1]), machine, measured)
+    warnings = _warnings(parse(there), machine, measured)
     if size < wanted and not any("rehearsal" in warning for warning in warnings):
-        warnings += (f"crashkernel={there[-1]} reserves {human_bytes(size)}, less than the advised "
+        warnings += (f"crashkernel={there} reserves {human_bytes(size)}, less than the advised "
                      f"{human_bytes(wanted)}: `kdumpy rehearse` shows whether it is enough, `kdumpy setup "
                      f"--crashkernel {wanted // MIB}M` changes it",)
-    return Advice(there[-1], f"it was set by hand or by the distribution and stays; {why} is {wanted // MIB}M",
+    return Advice(there, f"it was set by hand or by the distribution and stays; {why} is {wanted // MIB}M",
                   keep=True, warnings=warnings)
 
 

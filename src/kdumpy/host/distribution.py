@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import dataclass
 
@@ -55,14 +56,17 @@ def of(system: System) -> Distribution:
 
 
 def os_release(text: str) -> dict[str, str]:
-    """Return the values of an os-release file; lines that are none are passed over, as its readers should."""
+    """Return the values of an os-release file; lines that are none are passed over, as its readers should.
+
+    Source: os-release(5): quotes and escapes as in the shell, and no expansion of variables.
+    """
     values = {}
     for line in text.splitlines():
         name, equals, rest = line.strip().partition("=")
         if not equals or not name.replace("_", "").isalnum():
             continue
         try:
-            words = shlex.split(rest)
+            words = shlex.split(re.sub(r"\\([$`])", r"\1", rest))      # shlex knows these two escapes not
         except ValueError:              # an open quote
             continue
         values[name] = words[0] if words else ""
