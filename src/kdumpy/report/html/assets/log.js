@@ -106,17 +106,26 @@ function startLog(data) {
     byId("log-status").textContent = `${place + 1} of ${words(hits.length, "line")}`;
   }
 
-  search.addEventListener("input", calmly(() => {
+  const searched = calmly(() => {
     render();
     if (hits.length) step(1);
-  }));
-  search.addEventListener("keydown", (event) => {
-    if (event.key === "Enter") step(event.shiftKey ? -1 : 1);
   });
-  level.addEventListener("change", render);
-  byId("log-next").addEventListener("click", () => step(1));
-  byId("log-previous").addEventListener("click", () => step(-1));
+  function stepBy(by) {
+    searched.now();
+    step(by);
+  }
+  search.addEventListener("input", searched);
+  search.addEventListener("keydown", (event) => {
+    if (event.key === "Enter") stepBy(event.shiftKey ? -1 : 1);
+  });
+  level.addEventListener("change", () => {
+    searched.now();
+    render();
+  });
+  byId("log-next").addEventListener("click", () => stepBy(1));
+  byId("log-previous").addEventListener("click", () => stepBy(-1));
   byId("log-crash").addEventListener("click", () => {
+    searched.now();
     if (!lines.has(crash)) {
       level.value = "all";
       render();
@@ -126,6 +135,7 @@ function startLog(data) {
   byId("log-crash").disabled = crash === data.log.length;
   for (const column of document.querySelectorAll(".columns-of-log rect")) {
     column.addEventListener("click", () => {
+      searched.now();
       if (level.value !== "all") {
         level.value = "all";
         render();

@@ -28,10 +28,18 @@ function announce(words) {
 // Wait until typing pauses: a search over thousands of rows runs once, not at every key.
 function calmly(action, wait = 120) {
   let timer = 0;
-  return () => {
+  const later = () => {
     clearTimeout(timer);
-    timer = setTimeout(action, wait);
+    timer = setTimeout(later.now, wait);
   };
+  // What waits is done at once: before anything that builds on it.
+  later.now = () => {
+    if (!timer) return;
+    clearTimeout(timer);
+    timer = 0;
+    action();
+  };
+  return later;
 }
 
 function words(count, noun) {
