@@ -250,12 +250,17 @@ def test_drgn_reads_it_as_it_reads_the_kernel_s_own(made: Any, kernel: str, monk
     # A few names stand for different structs in different files; which one is "the" struct is arbitrary.
     assert len(different) < 25, different
     assert equal > 5000
-    wrong = {}
+    wrong, compared = {}, 0
     for name in percpu:
+        if len(theirs.symbols(name)) > 1:
+            continue  # statics of one name in two files: which of them is "the" variable is arbitrary
         found, expected_variable = ours.variable(name), theirs.variable(name)
         if (found.address_, drgn.sizeof(found)) != (expected_variable.address_, drgn.sizeof(expected_variable)):
             wrong[name] = (found, expected_variable)
+        compared += 1
     assert wrong == {}
+    assert compared > 0.9 * len(percpu)
+    assert percpu or kernel == "5.10"  # whose BTF names no variable
 
 
 def gdb(*words: object) -> str:

@@ -88,7 +88,7 @@ def test_what_is_loaded_captures_the_panic_and_what_cannot_be_is_told(kernel: Ke
     found = answers(kernel, tmp_path, ARMED, "crashkernel=192M", "kdumpy: poweroff")
     shown, short, broken, large, first, second, unloaded, nothing, third, status, disabled, refused = found
     assert shown[0] == 0
-    assert "cmdline  console=ttyS0 nr_cpus=1 irqpoll" in shown[1]
+    assert "cmdline  console=ttyS0 no_timer_check nr_cpus=1 irqpoll" in shown[1]
     assert short[0] == 3
     assert "cut short: 4000000 bytes, and its header says" in short[1]
     assert broken[0] == 3
