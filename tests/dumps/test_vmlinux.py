@@ -259,7 +259,7 @@ def test_drgn_reads_it_as_it_reads_the_kernel_s_own(made: Any, kernel: str, monk
             wrong[name] = (found, expected_variable)
         compared += 1
     assert wrong == {}
-    assert compared > 0.9 * len(percpu)
+    assert compared >= 0.9 * len(percpu)
     assert percpu or kernel == "5.10"  # whose BTF names no variable
 
 
