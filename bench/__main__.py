@@ -104,9 +104,16 @@ def contenders(vmcore: Path, vmlinux: Path, scratch: Path, fault: Fault) -> list
                   shows=("#0 ", r"\.c:\d+"), reads=both),  # vmlinux does not name the driver's functions
     ]
     if shutil.which("crash"):
-        found.append(Contender("crash with vmlinux: bt, log, ps", ("crash", "-s", str(vmlinux), str(vmcore)),
-                               standard_input=CRASH_COMMANDS, shows=(*trace, "Linux version", "swapper/0"),
-                               reads=both))
+        answers, made = (*trace, "Linux version", "swapper/0"), scratch / "vmlinux"
+        found += [
+            Contender("crash with vmlinux: bt, log, ps", ("crash", "-s", str(vmlinux), str(vmcore)),
+                      standard_input=CRASH_COMMANDS, shows=answers, reads=both),
+            Contender("kdumpy vmlinux: one made of the dump",
+                      (sys.executable, "-m", "kdumpy", "vmlinux", str(vmcore), "-o", str(made), "--force"),
+                      {"KDUMPY_CACHE": str(scratch / "cache")}, shows=("types",), reads=dump),
+            Contender("crash with that one: bt, log, ps", ("crash", "-s", str(made), str(vmcore)),
+                      standard_input=CRASH_COMMANDS, shows=answers, reads=(vmcore, made)),
+        ]
     return found
 
 
