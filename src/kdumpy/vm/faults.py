@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
+from kdumpy.vm.kernels import CLOUD
+
 Method = Literal["kdump", "live-elf", "live-kdump"]
 """How the dump is taken: by the capture kernel, or out of the running guest by QEMU."""
 
@@ -50,6 +52,8 @@ class Fault:
     """How long the fault may take to become a panic, under emulation."""
     kernels: tuple[str, ...] = ("5.10", "6.1", "6.12", "newest")
     """The kernels on which it is known to work."""
+    flavour: str = CLOUD
+    """The flavour of the kernels that it needs."""
     symptoms: tuple[str, ...] = ()
     """Regular expressions of which the console or the kernel's log holds one when the fault has come."""
 

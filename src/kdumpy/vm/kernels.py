@@ -1,4 +1,4 @@
-"""The kernels of the laboratory: Debian's cloud kernels for amd64, taken from their packages."""
+"""The kernels of the laboratory: Debian's for amd64, mostly of the cloud flavour, taken from their packages."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from kdumpy.image.modules import ModuleTree
 from kdumpy.vm.packages import Suite, run, unpack
 from kdumpy.vm.paths import laboratory_home, locked
 
-FLAVOUR = "cloud-amd64"
+CLOUD = "cloud-amd64"
 """Small and without firmware: half the size of the plain flavour, boots in 5 s."""
+
+PLAIN = "amd64"
+"""For real machines, and so with what the cloud flavour leaves out: machine checks (CONFIG_X86_MCE)."""
 
 
 @dataclass(frozen=True)
@@ -24,14 +27,14 @@ class Line:
 
     suite: str
     release: str
-    """Pattern of the release without its flavour."""
+    """Pattern of the release without its flavour: it must not take in a part of a longer flavour (rt-amd64)."""
 
 
 LINES = {
     "5.10": Line("bullseye", r"5\.10\.0-\d+"),
     "6.1": Line("bookworm", r"6\.1\.0-\d+"),
     "6.12": Line("bookworm", r"6\.12\.\d+\+deb12"),
-    "newest": Line("sid", r"\d+\.\d+.*"),
+    "newest": Line("sid", r"\d+\.\d+[^-]*"),
 }
 
 
@@ -83,10 +86,10 @@ class Kernel:
         raise LaboratoryError("the kernel's packages lack a file", where=str(self.root), why=candidates[0])
 
 
-def get(name: str, refresh: bool = False) -> Kernel:
+def get(name: str, refresh: bool = False, flavour: str = CLOUD) -> Kernel:
     """Return a kernel by name ("5.10", "6.1", "6.12", "newest"), downloaded and unpacked.
 
-    What a name stands for is decided once and kept, until `refresh` is given.
+    What a name and a flavour stand for is decided once and kept, until `refresh` is given.
 
     Raises:
         LaboratoryError: the name is unknown, or the archive does not have or give it.
@@ -94,20 +97,20 @@ def get(name: str, refresh: bool = False) -> Kernel:
     if name not in LINES:
         raise LaboratoryError("no such kernel", why=name, mend="one of " + ", ".join(LINES))
     with locked("kernels"):
-        kernel = None if refresh else remembered(name)
+        kernel = None if refresh else remembered(name, flavour)
         if kernel is None:
-            kernel = _newest_whole(name, refresh)
-            _memo(name).write_text(json.dumps(asdict(kernel), indent=1) + "\n")
+            kernel = _newest_whole(name, flavour, refresh)
+            _memo(name, flavour).write_text(json.dumps(asdict(kernel), indent=1) + "\n")
     return kernel
 
 
-def _newest_whole(name: str, refresh: bool) -> Kernel:
+def _newest_whole(name: str, flavour: str, refresh: bool) -> Kernel:
     """Install the newest kernel of a line whose packages the archive really gives.
 
     The lists of a suite at the end of its support name packages that are gone (404).
     """
     refused = ""
-    for kernel in _candidates(name, refresh):
+    for kernel in _candidates(name, flavour, refresh):
         if (kernel.root / "complete").exists():
             return kernel
         try:
@@ -120,28 +123,28 @@ def _newest_whole(name: str, refresh: bool) -> Kernel:
                           mend="python -m kdumpy.vm kernels --refresh")
 
 
-def _memo(name: str) -> Path:
-    return laboratory_home() / "kernels" / f"{name}.json"
+def _memo(name: str, flavour: str) -> Path:
+    return laboratory_home() / "kernels" / (f"{name}.json" if flavour == CLOUD else f"{name}-{flavour}.json")
 
 
-def remembered(name: str) -> Kernel | None:
-    """Return the kernel that a name stood for the last time, if it is still unpacked."""
+def remembered(name: str, flavour: str = CLOUD) -> Kernel | None:
+    """Return the kernel that a name and a flavour stood for the last time, if it is still unpacked."""
     try:
-        fields = json.loads(_memo(name).read_text())
+        fields = json.loads(_memo(name, flavour).read_text())
     except FileNotFoundError:
         return None
     kernel = Kernel(**{**fields, "packages": tuple(fields["packages"])})
     return kernel if (kernel.root / "complete").exists() else None
 
 
-def _candidates(name: str, refresh: bool) -> list[Kernel]:
+def _candidates(name: str, flavour: str, refresh: bool) -> list[Kernel]:
     """Return the kernels of a line that the lists name, newest first."""
     line = LINES[name]
     suite = Suite(line.suite)
     with suite.busy():
         suite.refresh(force=refresh)
         versions = suite.versions
-    pattern = re.compile(rf"linux-image-({line.release}-{FLAVOUR})(?:-unsigned)?")
+    pattern = re.compile(rf"linux-image-({line.release}-{re.escape(flavour)})(?:-unsigned)?")
     releases = {match[1] for package in versions if (match := pattern.fullmatch(package))}
     # Images, headers and debug symbols reach the archive at different times.
     whole = [release for release in releases

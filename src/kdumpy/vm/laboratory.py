@@ -119,7 +119,7 @@ def dump(kernel: str, fault: str, *, progress: Progress = lambda message: None, 
     """
     if fault not in KNOWN:
         raise LaboratoryError("no such fault", why=fault, mend="python -m kdumpy.vm list")
-    plan = recipe(default_recipe(kernels.get(kernel), KNOWN[fault]))
+    plan = recipe(default_recipe(_kernel(kernel, fault), KNOWN[fault]))
     directory = _directory(plan)
     with locked(f"dump-{plan.kernel.release}-{directory.name}"):
         if fresh or not (directory / "recipe.json").exists():
@@ -132,8 +132,12 @@ def dump(kernel: str, fault: str, *, progress: Progress = lambda message: None, 
 
 def is_made(kernel: str, fault: str, *, recipe: Callable[[Recipe], Recipe] = lambda recipe: recipe) -> bool:
     """Tell whether `dump` would find this dump, and make none."""
-    plan = recipe(default_recipe(kernels.get(kernel), KNOWN[fault]))
+    plan = recipe(default_recipe(_kernel(kernel, fault), KNOWN[fault]))
     return (_directory(plan) / "recipe.json").exists()
+
+
+def _kernel(name: str, fault: str) -> Kernel:
+    return kernels.get(name, flavour=KNOWN[fault].flavour)
 
 
 def default_recipe(kernel: Kernel, fault: Fault) -> Recipe:
@@ -149,8 +153,8 @@ def _directory(plan: Recipe) -> Path:
 
 def prune() -> int:
     """Delete the dumps that no default recipe makes any more, and logs of failures; return the bytes freed."""
-    names = [name for name in kernels.LINES if kernels.remembered(name)]
-    plans = [default_recipe(kernels.get(name), fault) for name in names for fault in KNOWN.values()]
+    plans = [default_recipe(kernel, fault) for name in kernels.LINES for fault in KNOWN.values()
+             if (kernel := kernels.remembered(name, fault.flavour))]
     wanted = {_directory(plan) for plan in plans}
     freed = 0
     for path in (laboratory_home() / "dumps").glob("*/[!.]*"):
