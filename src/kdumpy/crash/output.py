@@ -7,7 +7,7 @@ import io
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, TextIO
 
@@ -22,11 +22,14 @@ _NOT_RUNNABLE = (126, 127)
 class SafeOutput(io.TextIOBase):
     """A text stream that shows control characters out of the dump and obeys none."""
 
-    def __init__(self, below: IO[str]) -> None:
+    def __init__(self, below: IO[str], alive: Callable[[], None] = lambda: None) -> None:
         self.below = below
+        self.alive = alive
+        """Called for what is written: the command lives."""
 
     def write(self, text: str) -> int:
         """Write text."""
+        self.alive()
         # Most lines have nothing to hide; asking is faster than translating.
         self.below.write(text if text.replace("\n", "").isprintable() else printable(text))
         return len(text)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import drgn
 
+from kdumpy.crash.deadline import Deadline
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.errors import NotInDump, UsageError
 from kdumpy.kernel.kernel import Kernel
@@ -42,6 +43,8 @@ class Session:
         self.stale_traces = False
         """Stack traces are those of `bt -o`."""
         self.aliases: dict[str, str] = {}
+        self.deadline = Deadline()
+        """Stops commands that do not end."""
         self.interactive = False
         """Somebody sits at a prompt."""
         self.run: Callable[[str], bool] = lambda line: False

@@ -14,6 +14,7 @@ from typing import IO, Any, TextIO
 
 from kdumpy.crash import registry
 from kdumpy.crash.command import Command, Line, as_json
+from kdumpy.crash.deadline import TookTooLong
 from kdumpy.crash.failures import explain
 from kdumpy.crash.output import SafeOutput, destination, find_pager
 from kdumpy.crash.parser import ParsedLine, parse
@@ -58,11 +59,19 @@ class Shell:
         good = True
         try:
             for line in lines:
-                good = self._attempt(line) and good
+                with self.session.deadline.running():
+                    good = self._attempt(line) and good
         except KeyboardInterrupt:
             if self._depth:         # a command of a command: the whole line ends
                 raise
             print("^C", file=self.errors)
+            return False
+        except TookTooLong as error:
+            if self._depth:
+                raise
+            self._tell(KdumpyError(f"stopped after {error.seconds:g} s of work without a line of output",
+                                   why=f"it was in {error.where}" if error.where else "",
+                                   mend="'set timeout SECONDS' gives it more, 0 any time"))
             return False
         return good
 
@@ -104,7 +113,7 @@ class Shell:
                 raise
             return True
         except Exception as error:      # of drgn, of the dump's data, of ours: the session goes on
-            if isinstance(error.__context__, KeyboardInterrupt):    # it broke somebody's cleaning up
+            if isinstance(error.__context__, KeyboardInterrupt | TookTooLong):      # it broke somebody's cleaning up
                 raise error.__context__ from None
             self._tell(self._with_cause(explain(error, line.name)))
             return False
@@ -137,8 +146,9 @@ class Shell:
     def _run(self, line: ParsedLine) -> bool:
         if line.shell is not None:
             self.out.flush()
-            # The user's own words, as typed behind the "!".
-            return subprocess.run(line.shell or "sh -i", shell=True).returncode == 0
+            with self.session.deadline.paused():
+                # The user's own words, as typed behind the "!".
+                return subprocess.run(line.shell or "sh -i", shell=True).returncode == 0
         if line.source is not None:
             return self.run_file(Path(line.source))
         if line.name in registry.LEAVING:
@@ -176,7 +186,7 @@ class Shell:
         if options.json:
             _write_json(as_json(rows), target)
         else:
-            output = SafeOutput(target)
+            output = SafeOutput(target, self.session.deadline.alive)
             for text in command.render(rows, self.session, options):
                 output.write(f"{text}\n")
         if rows.failure is not None:
@@ -216,7 +226,8 @@ class Shell:
             raise UsageError("drgn's own prompt is not a part of this shell",
                              mend="give it a line: drgn CODE; or use 'kdumpy shell'")
         if "--json" not in line.words:
-            warnings = self.session.engine.run(line.text, SafeOutput(target))  # type: ignore[arg-type]
+            output = SafeOutput(target, self.session.deadline.alive)
+            warnings = self.session.engine.run(line.text, output)   # type: ignore[arg-type]
         else:
             answer = io.StringIO()
             warnings = self.session.engine.run(re.sub(r"\s--json(?=\s|$)", "", line.text), answer)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import drgn
 from drgn.helpers.linux.cpumask import for_each_online_cpu
+from drgn.helpers.linux.list import list_for_each_entry
 from drgn.helpers.linux.pid import for_each_task
 from drgn.helpers.linux.sched import cpu_curr, task_cpu, task_on_cpu, task_state_to_char
 
@@ -24,14 +25,41 @@ _PF_KTHREAD = 0x00200000
 
 
 def task_objects(prog: drgn.Program) -> Iterator[drgn.Object]:
-    """Yield the `struct task_struct *` of every thread but the idle tasks, each once."""
+    """Yield the `struct task_struct *` of every thread but the idle tasks, each once, in the order of their ids.
+
+    Where the tree of process ids is damaged, the list of processes gives what it lacks, before the error.
+
+    Raises:
+        DamagedDump, drgn.FaultError: not all tasks could be found.
+    """
     seen: set[int] = set()
-    for task in for_each_task(prog):
+    try:
+        yield from _each_once(for_each_task(prog), seen)
+    except (DamagedDump, drgn.FaultError):
+        with contextlib.suppress(*READ_ERRORS):
+            yield from _each_once(_by_list(prog), seen, known=True)
+        raise
+
+
+def _each_once(tasks: Iterator[drgn.Object], seen: set[int], *, known: bool = False) -> Iterator[drgn.Object]:
+    """Yield tasks that are not in `seen`; with `known`, one that is does not mean a circle."""
+    for task in tasks:
         address = task.value_()
+        if address in seen and known:
+            continue
         if address in seen or len(seen) >= MOST_TASKS:
             raise DamagedDump("the list of tasks runs in a circle", where=f"address {address:#x}")
         seen.add(address)
         yield task
+
+
+def _by_list(prog: drgn.Program) -> Iterator[drgn.Object]:
+    """Yield the tasks by the list of processes and that of each one's threads."""
+    for leader in list_for_each_entry("struct task_struct", prog["init_task"].tasks.address_of_(), "tasks"):
+        yield leader
+        with contextlib.suppress(*READ_ERRORS):
+            yield from list_for_each_entry("struct task_struct", leader.signal.thread_head.address_of_(),
+                                           "thread_node")
 
 
 def task_value(task: drgn.Object) -> Task:

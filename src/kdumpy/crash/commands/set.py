@@ -11,7 +11,9 @@ from kdumpy.crash.commands.sys import Fact, context_facts
 from kdumpy.crash.session import Session
 from kdumpy.errors import UsageError
 
-_VARIABLES = ("radix", "scroll")
+_VARIABLES = ("radix", "scroll", "timeout")
+_LONGEST_TIMEOUT = 7
+"""Digits."""
 _REMEMBERED = {
     "refresh": "on", "print_max": "200", "print_array": "off", "console": "(not assigned)", "debug": "0",
     "core": "off", "hash": "on", "silent": "off", "edit": "vi", "namelist": "", "zero_excluded": "off",
@@ -24,7 +26,8 @@ class Set(Command[Fact]):
     """Show or change the task that commands are about, or a variable of the session.
 
     Variables: radix 10|16 (integers of structures), scroll on|off (long output goes through a pager), print_max
-    NUMBER (elements of an array). crash's others are taken and shown, and change nothing.
+    NUMBER (elements of an array), timeout SECONDS (a command that works so long without a line of output is stopped:
+    on damaged data it would not end; 0: never). crash's others are taken and shown, and change nothing.
 
     Example:
         crash> set 1
@@ -52,6 +55,7 @@ class Set(Command[Fact]):
         if options.variables:
             yield Fact("radix", str(session.radix))
             yield Fact("scroll", "on" if session.scroll else "off")
+            yield Fact("timeout", f"{session.deadline.seconds:g}")
             for name, value in _REMEMBERED.items():
                 yield Fact(name, session.variables.get(name, value))
             return
@@ -99,6 +103,12 @@ class Set(Command[Fact]):
             session.radix = radix
             session.engine.set_radix(radix)
             return Fact("output radix", f"{radix} ({'decimal' if radix == 10 else 'hex'})")
+        if name == "timeout":
+            if value is not None:
+                if not value.isdecimal() or len(value) > _LONGEST_TIMEOUT:
+                    raise UsageError("timeout is a number of seconds, or 0 for none")
+                session.deadline.seconds = int(value)
+            return Fact("timeout", f"{session.deadline.seconds:g}")
         if value is not None:
             if value not in ("on", "off"):
                 raise UsageError("scroll is on or off")
