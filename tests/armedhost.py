@@ -75,9 +75,9 @@ class Host:
         self.write(loading.RECORD, json.dumps({**asdict(wanted), "at": BOOT + 20.0}))
         self.history(("boot-now", BOOT + 20, "loaded"))
 
-    def history(self, *events: tuple[str, float, str] | tuple[str, float, str, str, str]) -> Path:
-        """Write what was loaded when: boot, time, event, and why and mend of a failure."""
-        names = ("boot", "at", "event", "why", "mend")
+    def history(self, *events: tuple[str | float, ...]) -> Path:
+        """Write what was loaded when: boot, time, event, why and mend of a failure, reserved bytes."""
+        names = ("boot", "at", "event", "why", "mend", "reserved")
         known = [dict(zip(names, one, strict=False)) for one in events]
         return self.write("/var/lib/kdumpy/history.json", json.dumps(known))
 
@@ -115,7 +115,7 @@ class Host:
             "/etc/systemd/system/kdumpy.service": "[Service]\n",
             "/etc/default/grub": f'GRUB_CMDLINE_LINUX="{cmdline.partition("ro ")[2]}"\n',
             "/boot/grub/grub.cfg": f"menuentry 'Debian' {{\n\tlinux {cmdline.partition('=')[2]}\n\tinitrd /i\n}}\n",
-            "/usr/sbin/update-grub": "", "/usr/sbin/grub-mkconfig": "",
+            "/usr/bin/busybox": "", "/usr/sbin/update-grub": "", "/usr/sbin/grub-mkconfig": "",
         }.items():
             self.write(name, text)
         self.write(f"/boot/vmlinuz-{RELEASE}", bzimage(RELEASE))

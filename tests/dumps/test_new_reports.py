@@ -21,22 +21,28 @@ from kdumpy.host.system import System
 def crashes(tmp_path: Path) -> Path:
     made = lab.dump("6.1", "null-workqueue")
     home = tmp_path / "crash"
-    for name in ("web-3-2026-11-24-02:03:31", "web-3-damaged", "web-3-log-only", "web-3-nothing"):
+    for name in ("web-3-2026-11-24-02:03:31", "web-3-damaged", "web-3-log-only", "web-3-journal-only", "web-3-nothing"):
         (home / name).mkdir(parents=True)
     shutil.copyfile(made.path, home / "web-3-2026-11-24-02:03:31" / "vmcore")
     (home / "web-3-damaged" / "vmcore-incomplete").write_bytes(b"no dump at all")
     (home / "web-3-damaged" / "vmcore-dmesg.txt").write_text("[    1.0] BUG: kernel NULL pointer dereference\n")
     (home / "web-3-log-only" / "vmcore-dmesg.txt").write_text(
         "[   12.345678] Kernel panic - not syncing: Attempted to kill init! exitcode=0x0000000b\n")
+    for name in ("web-3-log-only", "web-3-journal-only"):
+        (home / name / "kexec-dmesg.log").write_text(
+            "[    2.1] kdumpy: target /var/crash failed: no space left on the device\n[    2.2] kdumpy: reboot\n")
     return home
 
 
 def test_each_new_crash_gets_its_report_once(crashes: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", "--new", "--json", str(crashes)]) == 0
     news = {Path(one["folder"]).name: one for one in json.loads(capsys.readouterr().out)}
-    assert set(news) == {"web-3-2026-11-24-02:03:31", "web-3-damaged", "web-3-log-only"}
+    assert set(news) == {"web-3-2026-11-24-02:03:31", "web-3-damaged", "web-3-log-only",
+                         "web-3-journal-only"}
     assert news["web-3-2026-11-24-02:03:31"]["cause"] == "null-dereference"
     assert "kill init" in news["web-3-log-only"]["title"]
+    assert "only the kernel's log was saved" in news["web-3-log-only"]["title"]
+    assert "no space left" in news["web-3-journal-only"]["title"]
     assert not any(one["test"] for one in news.values())
     folder = crashes / "web-3-2026-11-24-02:03:31"
     assert json.loads((folder / "report.json").read_text())["verdict"]["cause"] == "null-dereference"
@@ -50,8 +56,20 @@ def test_each_new_crash_gets_its_report_once(crashes: Path, capsys: pytest.Captu
 def test_a_line_each_goes_to_the_journal(crashes: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", "--new", str(crashes)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 3
+    assert len(lines) == 4
     assert any("NULL pointer dereference in" in line and "(null-dereference, certain)" in line for line in lines)
+
+
+def test_the_list_shows_crashes_without_a_dump_and_why(crashes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "--json", str(crashes)]) == 0
+    rows = {Path(row["path"]).parent.name: row for row in json.loads(capsys.readouterr().out)}
+    assert {name: row["state"] for name, row in rows.items()} == {
+        "web-3-2026-11-24-02:03:31": "complete", "web-3-damaged": "unreadable", "web-3-log-only": "log",
+        "web-3-journal-only": "nothing"}
+    assert "kill init" in rows["web-3-log-only"]["cause"]
+    assert "no space left" in rows["web-3-log-only"]["problem"]
+    assert main(["list", str(crashes)]) == 0
+    assert "[nothing] nothing but the capture's own log was saved" in capsys.readouterr().out
 
 
 def test_without_new_one_dump_is_wanted(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,7 @@
 """List the dumps of this machine, newest first: when, which kernel, how large, why.
 
 examples:
-  kdumpy list                     what is in /var/crash
+  kdumpy list                     what lies in the directories of /etc/kdumpy.toml, or in /var/crash
   kdumpy list /srv/dumps a/vmcore other folders and files
   kdumpy list --json
 
@@ -52,7 +52,8 @@ class DumpRow:
     """Bytes of the file."""
     cause: str | None
     state: str
-    """complete, incomplete (its writer stopped early), damaged, or unreadable."""
+    """complete, incomplete (its writer stopped early), damaged, unreadable, log (only the kernel's log was saved), or
+    nothing (only the capture's own log)."""
     problem: str
     """Why it is not complete, or empty."""
 
@@ -60,7 +61,7 @@ class DumpRow:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("paths", type=Path, nargs="*", metavar="PATH", default=[],
-                        help=f"dumps, and folders that hold some; {DEFAULT_FOLDER} if none is given")
+                        help="dumps, and folders that hold some; if none is given, the directories that dumps go to")
     add_json(parser)
 
 
@@ -69,8 +70,8 @@ def run(arguments: argparse.Namespace) -> int:
     missing = [path for path in arguments.paths if not path.exists()]
     if missing:
         raise KdumpyError("no such file or folder", where=str(missing[0]))
-    rows = sorted(map(describe, find(arguments.paths or [DEFAULT_FOLDER])), key=lambda row: row.time or 0,
-                  reverse=True)
+    paths = arguments.paths or _configured()
+    rows = sorted((*map(describe, find(paths)), *without_dump(paths)), key=lambda row: row.time or 0, reverse=True)
     if arguments.json:
         print_json([asdict(row) for row in rows])
     elif rows:
@@ -78,6 +79,31 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         print("no dumps", file=sys.stderr)
     return 0
+
+
+def _configured() -> list[Path]:
+    from kdumpy.host import settings
+    from kdumpy.host.crashes import folders
+    from kdumpy.host.system import System
+
+    try:
+        found = folders(settings.load(System()).capture)
+    except KdumpyError:                 # its keys are `kdumpy status`' business
+        found = ()
+    return list(map(Path, found)) or [DEFAULT_FOLDER]
+
+
+def without_dump(paths: Iterable[Path]) -> Iterator[DumpRow]:
+    """Yield the crashes in some folders of which the capture saved no dump: what is there, and why."""
+    from kdumpy.host import crashes, lastcrash
+    from kdumpy.host.system import System
+
+    system = System()
+    for crash in crashes.find(system, tuple(str(path.absolute()) for path in paths if path.is_dir())):
+        if crash.state in ("log", "nothing"):
+            cause = fatal_line(_log_beside(Path(crash.path) / _NAMES[0])) or None
+            yield DumpRow(crash.log or crash.journal, int(crash.at), None, None, crash.bytes, cause, crash.state,
+                          lastcrash.why_not_whole(system, crash)[0])
 
 
 def find(paths: Iterable[Path]) -> Iterator[Path]:

@@ -30,6 +30,7 @@ class News:
     """A crash that was not known yet."""
 
     folder: str
+    """Empty: the crash left nothing."""
     title: str
     cause: str
     confidence: str
@@ -42,7 +43,8 @@ class News:
     def line(self) -> str:
         """The one line for the journal and the log-in."""
         words = f"{self.title} ({self.cause}, {self.confidence})" if self.cause else self.title
-        return f"{self.folder}: {words}{' - this was kdumpy test' if self.asked_for else ''}"
+        place = f"{self.folder}: " if self.folder else ""
+        return f"{place}{words}{' - this was kdumpy test' if self.asked_for else ''}"
 
 
 def run_new(arguments: argparse.Namespace) -> int:
@@ -60,6 +62,8 @@ def run_new(arguments: argparse.Namespace) -> int:
     if not arguments.folders:
         _collect(configured, places)
     news = list(_news(system, places, html=configured.report.html))
+    if not arguments.folders:
+        news += _lost(system, configured)
     if arguments.json:
         print_json([{"folder": one.folder, "title": one.title, "cause": one.cause, "confidence": one.confidence,
                      "test": one.asked_for} for one in news])
@@ -98,21 +102,48 @@ def _news(system: System, places: tuple[str, ...], *, html: bool) -> Iterator[Ne
 
     mark = read_mark(system)
     for crash in reversed(find(system, places)):
-        if crash.state == "nothing" or (Path(crash.path) / "report.txt").exists():
+        if (Path(crash.path) / "report.txt").exists():
             continue
         asked_for = mark is not None and 0 <= crash.at - mark.time < _TEST_S
-        news = _report(crash, html=html, asked_for=asked_for)
+        news = _report(system, crash, html=html, asked_for=asked_for)
         # Whatever happened, the next boot need not try again.
         with contextlib.suppress(OSError):
             _write(Path(crash.path) / "report.txt", news.text)
         yield news
 
 
-def _report(crash: Crash, *, html: bool, asked_for: bool) -> News:
+def _lost(system: System, configured: Settings) -> Iterator[News]:
+    """Yield the crash before this boot if it left nothing, with the reason: once a boot."""
+    from kdumpy.host import lastcrash
+    from kdumpy.host.loadcalls import RUN
+
+    told = system.path(f"{RUN}/told")
+    if told.exists():
+        return
+    with contextlib.suppress(OSError):
+        told.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        told.touch()
+    try:
+        found = lastcrash.look(system, configured.capture)
+    except (KdumpyError, OSError) as error:
+        print(printable(f"kdumpy: whether the last boot ended in a crash cannot be seen: {error}"), file=sys.stderr)
+        return
+    if found.kind != "lost":
+        return
+    what = f"{found.cause}, and it left no dump" if found.cause else "the last boot ended without a shutdown or a dump"
+    text = "".join(f"{printable(line)}\n" for line in (f"{what}: {found.why}", *found.evidence,
+                                                       f"What to do: {found.mend}") if line)
+    yield News("", f"{what}: {found.why}", "", "", text, asked_for=False)
+
+
+def _report(system: System, crash: Crash, *, html: bool, asked_for: bool) -> News:
     """Write the reports beside a dump; a dump that cannot be read is told by its log's last words."""
+    from kdumpy.host.lastcrash import why_not_whole
+
+    missing, mend = ("", "") if crash.state == "complete" else why_not_whole(system, crash)
     try:
         if crash.state not in ("complete", "incomplete"):
-            raise KdumpyError("the capture saved the kernel's log and no dump", where=crash.path)
+            raise KdumpyError(missing, where=crash.path, mend=mend)
         diagnosis, details = _diagnosed(Path(crash.dump), html=html)
     except (KdumpyError, ImportError, MemoryError, OSError) as error:
         from kdumpy.crash.panicline import fatal_line
@@ -120,7 +151,8 @@ def _report(crash: Crash, *, html: bool, asked_for: bool) -> News:
         last = fatal_line(_lines(crash)) if crash.log else ""
         why = f"no report of the dump: {error}"
         text = "".join(f"{printable(line)}\n" for line in (last, why) if line)
-        return News(crash.path, last or "a crash", "", "", text, asked_for)
+        title = f"{last or 'a crash'}; {missing}" if missing else last or "a crash"
+        return News(crash.path, title, "", "", text, asked_for)
     from kdumpy.report import json as machine
     from kdumpy.report import text as human
 

@@ -7,6 +7,7 @@ examples:
   kdumpy setup --dry-run                             what would be changed
   kdumpy setup                                       show it, ask, do it
   kdumpy setup --target ssh://dump@store/crashes --target /var/crash --yes
+  kdumpy setup --set panic.on_hung_task=true         change a key of /etc/kdumpy.toml, and what follows from it
   kdumpy setup --replace                             take over from kdump-tools or kdump.service, with their settings
   kdumpy setup --undo                                give back every byte
 
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", metavar="URL", action="append", default=[], dest="targets",
                         help="where dumps go, in order of preference: /var/crash, nfs://host/export, "
                              "ssh://user@host/dir, …; repeatable")
+    parser.add_argument("--set", metavar="TABLE.KEY=VALUE", action="append", default=[], dest="keys",
+                        help="another key of /etc/kdumpy.toml, such as capture.ssh_key=FILE; repeatable")
     parser.add_argument("--replace", action="store_true",
                         help="switch the distribution's kdump service off; its settings are taken over where there "
                              "is no /etc/kdumpy.toml yet")
@@ -53,15 +57,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Show, ask, do."""
-    from kdumpy.host.setup import Wishes, make
+    from kdumpy.host.setup import make
     from kdumpy.host.system import System
+    from kdumpy.host.wish import Wishes, parse_keys
 
     system = System()
     if not arguments.dry_run and os.geteuid() != 0:
         raise HostError("setup changes the system and needs root", mend="sudo kdumpy setup, or look with --dry-run")
     if arguments.undo:
         return _undo(system, arguments)
-    made = make(system, Wishes(arguments.crashkernel, tuple(arguments.targets), arguments.replace))
+    made = make(system, Wishes(arguments.crashkernel, tuple(arguments.targets), arguments.replace,
+                               parse_keys(arguments.keys)))
     if not arguments.json:
         _show(made)
     if arguments.dry_run or made.plan.empty:
@@ -136,6 +142,7 @@ def _show(made: Setup) -> None:
         print(_coloured(step.title, _BOLD) + (" (from the next boot on)" if step.reboot else ""))
         for change in step.changes:
             print(_change(change))
+        print()
     for note in plan.notes:
         print(printable(f"note: {note}"))
     for warning in plan.warnings:
@@ -148,20 +155,24 @@ def _change(change: Change) -> str:
     from kdumpy.host.changes import Command
 
     if isinstance(change, Command):
-        return f"  $ {' '.join(change.words)}   " + _coloured(f"# {change.why}", _DIM) + "\n"
+        return f"  $ {' '.join(change.words)}   " + _coloured(f"# {change.why}", _DIM)
     if change.before is None and change.after is not None and not change.secret:
         size = len(change.after.splitlines())
         whole = size <= _SHORT
         head = f"  new file {change.path}" + ("" if whole else f" ({size} lines)") + "   " + \
-            _coloured(f"# {change.why}", _DIM) + "\n"
+            _coloured(f"# {change.why}", _DIM)
         lines = change.after.decode(errors="replace").splitlines() if whole else []
-        return head + "".join(_coloured(f"  + {printable(line)}", _GREEN) + "\n" for line in lines)
+        return "\n".join([head, *(_coloured(f"  + {printable(line)}", _GREEN) for line in lines)])
     lines = []
     for line in change.diff().splitlines():
         colour = _GREEN if line.startswith("+") else _RED if line.startswith("-") else ""
+        line = _PADDING.sub(lambda run: f"{run[1] * 3}…", line)
         lines.append("  " + (_coloured(printable(line), colour) if colour else printable(line)))
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
+
+_PADDING = re.compile(r"(.)\1{79,}")
+"""GRUB's environment block is filled up to 1024 bytes."""
 
 _SHORT = 12
 """Lines of a new file that are shown; a longer one is documented, and named."""

@@ -30,10 +30,12 @@ class Event:
     at: float
     """Seconds since 1970."""
     event: str
-    """`loaded`, `unloaded` or `failed`."""
+    """`loaded`, `unloaded`, `failed` (to load), or `kept` (it could not be unloaded)."""
     why: str = ""
     """Of a failure."""
     mend: str = ""
+    reserved: int = 0
+    """Bytes of reserved memory; 0: not known."""
 
 
 def boot_id(system: System) -> str:
@@ -59,10 +61,16 @@ def last_of_boot(system: System, boot: str) -> Event | None:
     return next((event for event in reversed(events(system)) if event.boot == boot), None)
 
 
-def note(system: System, event: str, why: str = "", mend: str = "") -> None:
+def last_of_earlier_boots(system: System) -> Event | None:
+    """Return the last event before this boot."""
+    here = boot_id(system)
+    return next((event for event in reversed(events(system)) if event.boot != here), None)
+
+
+def note(system: System, event: str, why: str = "", mend: str = "", reserved: int = 0) -> None:
     """Add an event; that it cannot be written keeps nothing from being loaded."""
     with contextlib.suppress(OSError, HostError):
-        known = [*events(system), Event(boot_id(system), round(time.time(), 1), event, why, mend)]
+        known = [*events(system), Event(boot_id(system), round(time.time(), 1), event, why, mend, reserved)]
         path = system.path(PATH)
         path.parent.mkdir(0o700, parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.partial")

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kdumpy.capture.config import CaptureConfig
-from kdumpy.host import bootends, crashes, history
+from kdumpy.host import bootends, crashes, crashing, crashstate, history, images, need
 from kdumpy.host.bootends import BootEnd
 from kdumpy.host.crashes import Crash
+from kdumpy.host.crashing import Mark
 from kdumpy.host.kernellog import said_at_boot
 from kdumpy.host.system import System
-from kdumpy.units import human_time
+from kdumpy.units import human_bytes, human_time
 
 PSTORE = ("/sys/fs/pstore", "/var/lib/systemd/pstore")
 """Where the firmware's memory keeps the log's end; systemd-pstore moves it to the second at boot."""
@@ -63,6 +64,8 @@ def look(system: System, config: CaptureConfig, cause_of: Callable[[str], str] =
         HostError, OSError: something may not be read.
     """
     end = bootends.last_end(system)
+    if end.clean is None:
+        end = _by_our_record(system)
     found = crashes.find(system, crashes.folders(config))
     newest = found[0] if found else None
     if newest is not None and (end.clean is not False or _of_boot(system, newest, end)):
@@ -70,15 +73,16 @@ def look(system: System, config: CaptureConfig, cause_of: Callable[[str], str] =
     if end.clean is not False:
         return LastCrash("none")
     saved = _pstore(system, end)
-    evidence = _evidence(system, end, saved)
-    cause = cause_of(saved[1]) if saved else ""
-    at = saved[2] if saved else None
+    test = _test(system, end)
+    evidence = _evidence(system, end, saved, test)
+    cause = cause_of(saved[1]) if saved else "`kdumpy test` crashed it" if test else ""
+    at = saved[2] if saved else test.time if test else None
     remote = [url for url in config.targets if not url.startswith(("/", "file:"))]
     if remote and _was_loaded(system, end):
         return LastCrash("elsewhere", at, cause=cause, evidence=evidence,
                          why=f"dumps go to {remote[0]}, and what lies there is not looked at",
                          mend="look there; kexec-dmesg.log beside the dump tells the capture's steps")
-    why, mend = _why_lost(system, end, panicked=bool(saved))
+    why, mend = _why_lost(system, end, panicked=bool(saved or test))
     return LastCrash("lost", at, cause=cause, why=why, mend=mend, evidence=evidence)
 
 
@@ -92,14 +96,19 @@ def _with_folder(system: System, crash: Crash, cause_of: Callable[[str], str]) -
     cause = cause_of(_text(system, crash.log)) if crash.log else ""
     if crash.state == "complete":
         return LastCrash("dumped", crash.at, crash.dump, cause)
+    why, mend = why_not_whole(system, crash)
+    return LastCrash("partly", crash.at, crash.dump or crash.path, cause, why, mend)
+
+
+def why_not_whole(system: System, crash: Crash) -> tuple[str, str]:
+    """Return what is missing of a crash that is not complete, why, and the mend: from the capture's own journal."""
     what = {"incomplete": "the dump is incomplete", "log": "only the kernel's log was saved",
             "nothing": "nothing but the capture's own log was saved"}[crash.state]
     lines = [line.partition("kdumpy: ")[2].strip() for line in _text(system, crash.journal).splitlines()
              if "kdumpy: " in line] if crash.journal else []
     wrong = [line for line in lines if _FAILED.search(line)]
     told = wrong[-1] if wrong else ""
-    why = f"{what}: {told}" if told else what
-    return LastCrash("partly", crash.at, crash.dump or crash.path, cause, why, _mend_for(told, crash))
+    return f"{what}: {told}" if told else what, _mend_for(told, crash)
 
 
 def _mend_for(told: str, crash: Crash) -> str:
@@ -116,8 +125,7 @@ def _mend_for(told: str, crash: Crash) -> str:
 
 def _why_lost(system: System, end: BootEnd, *, panicked: bool) -> tuple[str, str]:
     """Return why the last boot left no dump, and the mend: what was loaded in it, and what else is known."""
-    events = [event for event in history.events(system) if event.boot != history.boot_id(system)]
-    last = events[-1] if events else None
+    last = history.last_of_earlier_boots(system)
     if last is None or (end.began is not None and last.at < end.began - 60):
         return ("no capture kernel was loaded in that boot: `kdumpy load` was not run",
                 "see to it that kdumpy.service is enabled: `kdumpy setup`")
@@ -130,6 +138,11 @@ def _why_lost(system: System, end: BootEnd, *, panicked: bool) -> tuple[str, str
         return ("a hardware watchdog reset the machine: the kernel hung without a panic, or the capture was slower "
                 "than the watchdog", "let hangs panic (on_hard_lockup, on_soft_lockup in [panic]), and carry the "
                 "watchdog's driver in the image (modules in [image])")
+    wanted = need.look(system, crashstate.release(system), images.load(system, crashstate.release(system)))
+    if wanted is not None and 0 < last.reserved < wanted.bytes:
+        what = "cannot start" if last.reserved < wanted.least else "runs out of memory"
+        return (f"{human_bytes(last.reserved)} were reserved in that boot, and {wanted.told} "
+                f"{human_bytes(wanted.bytes)}: with so little the capture kernel {what}", need.GROW)
     if panicked:
         return ("the kernel panicked with the capture kernel loaded, and nothing reached the target: the capture "
                 "kernel did not start, hung, or did not find the target",
@@ -140,13 +153,33 @@ def _why_lost(system: System, end: BootEnd, *, panicked: bool) -> tuple[str, str
 
 
 def _was_loaded(system: System, end: BootEnd) -> bool:
-    events = [event for event in history.events(system) if event.boot != history.boot_id(system)]
-    return bool(events) and events[-1].event == "loaded" and (end.began is None or events[-1].at >= end.began - 60)
+    last = history.last_of_earlier_boots(system)
+    return last is not None and last.event in ("loaded", "kept") and (end.began is None or last.at >= end.began - 60)
 
 
-def _evidence(system: System, end: BootEnd, saved: tuple[str, str, float] | None) -> tuple[str, ...]:
+def _by_our_record(system: System) -> BootEnd:
+    """Return how the last boot ended where the system itself keeps no record: a shutdown unloads the capture kernel."""
+    last = history.last_of_earlier_boots(system)
+    if last is None or last.event != "loaded":
+        return BootEnd(None, None, "")
+    began = min(event.at for event in history.events(system) if event.boot == last.boot)
+    return BootEnd(began, False, history.PATH)
+
+
+def _test(system: System, end: BootEnd) -> Mark | None:
+    """Return the `kdumpy test` that ended the last boot."""
+    mark, last = crashing.read_mark(system), history.last_of_earlier_boots(system)
+    if mark is None or mark.boot_id == history.boot_id(system):
+        return None
+    of_it = last.boot == mark.boot_id if last is not None else end.began is not None and mark.time >= end.began - 60
+    return mark if of_it else None
+
+
+def _evidence(system: System, end: BootEnd, saved: tuple[str, str, float] | None, test: Mark | None) -> tuple[str, ...]:
     told = [f"the last boot{f', begun {human_time(int(end.began))},' if end.began else ''} ended without a shutdown "
             f"({end.source})"]
+    if test:
+        told.append(f"`kdumpy test` crashed it at {human_time(test.time)}")
     if saved:
         told.append(f"the end of its log is in {saved[0]}")
     told += [f"{name} says that it reset the machine" for name in _watchdog(system)]

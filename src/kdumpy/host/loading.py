@@ -77,7 +77,7 @@ def load(system: System, settings: Settings, say: Say = lambda line: None, *, bu
         history.note(system, "failed", f"{error.what}: {error.why}" if error.why else error.what, error.mend)
         raise
     if done.changed:
-        history.note(system, "loaded")
+        history.note(system, "loaded", reserved=done.reserved)
         say(f"loaded {done.release} with {human_bytes(size)} of image into {human_bytes(done.reserved)} of reserved "
             f"memory ({done.call})")
     else:
@@ -162,7 +162,9 @@ def unload(system: System, say: Say = lambda line: None) -> bool:
             try:
                 loadcalls.patiently(kexec.unload)
             except OSError as error:
-                raise kexecerrors.explain(system, error.errno or 0, attempt, log.about_loading()) from error
+                refused = kexecerrors.explain(system, error.errno or 0, attempt, log.about_loading())
+                history.note(system, "kept", refused.why)
+                raise refused from error
         if crashstate.look(system).loaded:
             raise HostError("the capture kernel is still loaded", where=f"/sys/kernel/{crashstate.LOADED}",
                             why="the kernel took the call and did nothing", mend="try again")

@@ -3,38 +3,37 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from kdumpy.capture import declared
+from kdumpy.capture.targets import programs
 from kdumpy.errors import HostError
-from kdumpy.host import applying, bootloaders, crashkernel, crashstate, images, peers, rehearsed, settings, sysctls
+from kdumpy.host import (
+    applying,
+    bootloaders,
+    crashkernel,
+    crashstate,
+    images,
+    kexec,
+    packages,
+    peers,
+    rehearsed,
+    services,
+    settings,
+    sysctls,
+    wish,
+)
 from kdumpy.host import machine as machines
 from kdumpy.host.changes import Change, Command, Plan, Step, write
+from kdumpy.host.images.needs import NOT_CARRIED
 from kdumpy.host.images.needs import look as look_at_needs
 from kdumpy.host.machine import Machine
 from kdumpy.host.settings import Settings
 from kdumpy.host.system import System
+from kdumpy.host.wish import Wishes
 
-SERVICE, REPORT_SERVICE = "kdumpy.service", "kdumpy-report.service"
-UNITS = "/etc/systemd/system"
-RULE = "/etc/udev/rules.d/60-kdumpy.rules"
 PROGRAM = "/usr/bin/kdumpy"
 """Where a package puts it."""
-
-_FILES = Path(__file__).parent / "units"
-
-
-@dataclass(frozen=True, slots=True)
-class Wishes:
-    """What the administrator asked for on the command line; empty: as configured."""
-
-    crashkernel: str = ""
-    targets: tuple[str, ...] = ()
-    replace: bool = False
-    """Take over from the distribution's kdump service: its settings where there are none of ours, and its place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,21 +79,24 @@ def make(system: System, wishes: Wishes, program: str = "") -> Setup:
         raise HostError("another service loads a capture kernel here", why=names,
                         mend="kdumpy setup --replace takes its settings over and switches it off; --undo gives it back")
     program = program or own_program(system)
-    wanted, notes = _settings(system, wishes, active)
-    found = _targets(system, wanted)
+    wanted, notes = wish.settings_for(system, wishes, active)
+    lacking = packages.missing(system, _programs(machine, wanted))
+    found = _targets(packages.Equipped(system, lacking), wanted, lacking)
     loader = _loader(system)
     advice = crashkernel.advise(machine, wanted, rehearsed.need(system, machine.release),
                                 next_cmdline=loader.next_cmdline(system), ours=applying.was_set_up(system))
-    steps = [Step("Configuration", _configuration(system, wanted)),
+    install = packages.command(system, lacking)
+    steps = [Step("Packages", (Command(install, f"for {', '.join(lacking)}", seconds=900),) if install else ()),
+             Step("Configuration", _configuration(system, wanted)),
              *(Step(f"Switch {peer.name} off", peer.disable()) for peer in active),
              Step(f"Reserve memory for the capture kernel: crashkernel={advice.value}",
                   () if advice.keep else loader.plan(system, {"crashkernel": advice.value}), reboot=True),
              Step("When the kernel panics", sysctls.plan(system, wanted.panic)),
-             Step("Services", _services(system, program)),
+             Step("Services", services.plan(system, program)),
              _image(system, wanted, machine, program)]
     made = Plan(tuple(step for step in steps if step.changes),
                 (f"crashkernel={advice.value}: {advice.why}", *found, *notes),
-                (*advice.warnings, *_about(machine)))
+                (*advice.warnings, *_about(machine), *_not_packaged(lacking, install)))
     return Setup(machine, wanted, made)
 
 
@@ -112,39 +114,6 @@ def own_program(system: System) -> str:
                     mend="install its package, or by pip into a virtual environment")
 
 
-def _settings(system: System, wishes: Wishes, active: list[peers.Peer]) -> tuple[Settings, list[str]]:
-    """Return the settings that are wanted: the file's, a peer's where there is no file, and the wishes on top."""
-    notes: list[str] = []
-    wanted = settings.load(system)
-    if not system.exists(settings.PATH):
-        for peer in active:
-            values, told = peer.imported()
-            wanted = merged(wanted, values)
-            notes += [f"{peer.name}: {note}" for note in told]
-    if wishes.crashkernel:
-        wanted = replace(wanted, crashkernel=wishes.crashkernel)
-    if wishes.targets:
-        wanted = replace(wanted, capture=replace(wanted.capture, targets=wishes.targets))
-    return wanted, notes
-
-
-def merged(base: Settings, values: Mapping[str, Any]) -> Settings:
-    """Return settings with plain values, as a file would give them, in place of some.
-
-    Raises:
-        UsageError: a value is wrong.
-    """
-    plain = _plain(base)
-    for name, value in values.items():
-        plain[name] = {**plain[name], **value} if isinstance(value, Mapping) else value
-    return declared.from_values(Settings, plain)
-
-
-def _plain(values: Any) -> dict[str, Any]:
-    return {one.name: _plain(value) if is_dataclass(value := getattr(values, one.name)) else value
-            for one in fields(values)}
-
-
 def _configuration(system: System, wanted: Settings) -> tuple[Change, ...]:
     text = system.read(settings.PATH)
     after = settings.render(wanted) if text is None else settings.update(text, wanted)
@@ -157,10 +126,37 @@ def _configuration(system: System, wanted: Settings) -> tuple[Change, ...]:
     return changes
 
 
-def _targets(system: System, wanted: Settings) -> list[str]:
+def _programs(machine: Machine, wanted: Settings) -> list[str]:
+    """Return the programs of the system that loading, the image and its targets take."""
+    schemes = {url.partition(":")[0] for url in wanted.capture.targets}
+    names = [name for name in programs(wanted.capture) if name not in NOT_CARRIED]
+    if schemes & {"nfs", "ssh", "http", "https"}:
+        names.append("ip")
+    if "ssh" in schemes:
+        names.append("ssh-keygen")
+    # A generator of the distribution brings a shell of its own.
+    if wanted.image.builder == "builtin" or (wanted.image.builder == "auto"
+                                             and machine.generator not in images.BUILDERS):
+        names.append("busybox")
+    if machine.architecture and kexec.calls(machine.architecture).file_load is None:
+        names.append("kexec")
+    return names
+
+
+def _not_packaged(lacking: tuple[str, ...], install: tuple[str, ...]) -> list[str]:
+    if not lacking or install:
+        return []
+    return [f"{', '.join(lacking)} is not installed, and no package of this distribution is known to hold it: install "
+            f"it before `kdumpy image`"]
+
+
+def _targets(system: System, wanted: Settings, lacking: tuple[str, ...]) -> list[str]:
     """Find out now, before anything is changed, whether an image can reach the targets; return how, in words."""
     if not system.live:
         return []
+    blind = [name for name in ("ip", "ssh-keygen") if name in lacking]
+    if blind:
+        return [f"whether the image can reach the targets is seen when {' and '.join(blind)} is installed"]
     # What setup makes of a directory that is not there yet is on the file system above it.
     needs = look_at_needs(system, wanted)
     name, why = images.choose(system, wanted, needs)
@@ -179,28 +175,6 @@ def _loader(system: System) -> bootloaders.BootLoader:
     return loader
 
 
-def _services(system: System, program: str) -> tuple[Change, ...]:
-    systemctl = system.which("systemctl") or "/usr/bin/systemctl"
-    files: list[Change] = []
-    for path, name in ((f"{UNITS}/{SERVICE}", SERVICE), (f"{UNITS}/{REPORT_SERVICE}", REPORT_SERVICE),
-                       (RULE, Path(RULE).name)):
-        text = (_FILES / name).read_text().replace("@KDUMPY@", program).replace("@SYSTEMCTL@", systemctl)
-        files += write(system, path, text, "loaded at each boot" if name == SERVICE else
-                       "what is done after a crash" if name == REPORT_SERVICE else "CPUs and memory that come and go")
-    changes: list[Change] = [*files]
-    if files:
-        changes.append(Command(("systemctl", "daemon-reload"), "systemd reads the units",
-                               undo=("systemctl", "daemon-reload")))
-        if any(getattr(change, "path", "") == RULE for change in files) and system.which("udevadm"):
-            changes.append(Command(("udevadm", "control", "--reload"), "udev reads the rule",
-                                   undo=("udevadm", "control", "--reload")))
-    for unit in (SERVICE, REPORT_SERVICE):
-        if not system.path(f"{UNITS}/multi-user.target.wants/{unit}").is_symlink():
-            changes.append(Command(("systemctl", "enable", unit), "at each boot",
-                                   undo=("systemctl", "disable", "--now", unit), undo_first=True))
-    return tuple(changes)
-
-
 def _image(system: System, wanted: Settings, machine: Machine, program: str) -> Step:
     """Return the step that builds the image and, where memory is reserved already, loads it."""
     release = wanted.image.kernel or machine.release
@@ -210,8 +184,8 @@ def _image(system: System, wanted: Settings, machine: Machine, program: str) -> 
     if stale:
         changes.append(Command((program, "image"), f"the capture image: {stale}", seconds=900))
     if state.reserved and (stale or not state.loaded):
-        changes.append(Command(("systemctl", "restart", SERVICE), "load it now", seconds=900,
-                               undo=("systemctl", "stop", SERVICE), undo_first=True))
+        changes.append(Command(("systemctl", "restart", services.SERVICE), "load it now", seconds=900,
+                               undo=("systemctl", "stop", services.SERVICE), undo_first=True))
     return Step("Capture image", tuple(changes))
 
 

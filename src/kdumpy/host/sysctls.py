@@ -34,6 +34,8 @@ def render(values: dict[str, str]) -> str:
 def plan(system: System, panic: Panic) -> tuple[Change, ...]:
     """Return the changes after which the sysctls are as configured, now and after each boot."""
     values = wanted(system, panic)
+    if not values:
+        return ()
     changes: tuple[Change, ...] = write(system, PATH, render(values), "when the kernel panics")
     before = {name: current(system, name) for name in values}
     if before != values and system.which("sysctl"):

@@ -124,7 +124,9 @@ class System:
             raise HostError("programs are run on the live system only", where=str(self.root), why=words[0])
         program = self.which(words[0])
         if program is None:
-            raise HostError("a program is missing", why=words[0], mend=f"install {words[0]}")
+            from kdumpy.host import packages  # it asks the system what distribution it is
+
+            raise HostError("a program is missing", why=words[0], mend=packages.advice(self, words[0]))
         environment = {**os.environ, "PATH": SEARCH, "LC_ALL": "C.UTF-8"}
         try:
             done = subprocess.run([program, *words[1:]], input=stdin, capture_output=True, text=True, errors="replace",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 from pathlib import Path
 
 import pytest
 
-from armedhost import BEFORE, BOOT, Host
+from armedhost import BEFORE, BOOT, MIB, Host
 from kdumpy.crash.panicline import fatal_line
 from kdumpy.host import bootends, lastcrash, settings
 from kdumpy.host.lastcrash import LastCrash
@@ -39,7 +40,18 @@ def test_a_shutdown_is_no_crash(host: Host) -> None:
 
 def test_where_nothing_tells_no_crash_is_made_up(host: Host) -> None:
     host.remove("/var/log/wtmp")
+    host.history(("before", BEFORE + 20, "loaded"), ("before", BOOT - 60, "unloaded"))
     assert look(host) == LastCrash("none")
+    host.remove("/var/lib/kdumpy/history.json")
+    assert look(host) == LastCrash("none")
+
+
+def test_where_the_system_keeps_no_record_ours_tells_of_a_boot_that_was_cut_off(host: Host) -> None:
+    host.remove("/var/log/wtmp")
+    found = look(host)
+    assert (found.kind, "/var/lib/kdumpy/history.json" in found.evidence[0]) == ("lost", True)
+    host.history(("before", BEFORE + 20, "loaded"), ("before", BOOT - 60, "kept", "kexec_load_disabled is set"))
+    assert look(host).kind == "none"
 
 
 def test_a_dump_of_the_last_boot(host: Host) -> None:
@@ -93,6 +105,29 @@ def test_why_there_is_nothing_at_all(host: Host, event: tuple[str, float, str] |
     assert why in found.why
     assert mend in found.mend
     assert "ended without a shutdown (/var/log/wtmp)" in found.evidence[0]
+
+
+@pytest.mark.parametrize(("reserved", "why"), [(90 * MIB, "the capture kernel cannot start"),
+                                               (130 * MIB, "the capture kernel runs out of memory"),
+                                               (200 * MIB, "no panic is on record")])
+def test_a_reservation_that_was_too_small_is_the_reason(host: Host, reserved: int, why: str) -> None:
+    host.history(("before", BEFORE + 20, "loaded", "", "", reserved))
+    found = look(host)
+    assert (found.kind, why in found.why) == ("lost", True), found
+    if reserved < 148 * MIB:
+        assert "kernel and image need about 148.0 MiB" in found.why
+        assert "larger crashkernel" in found.mend
+
+
+def test_a_test_that_left_nothing_is_known_for_a_crash(host: Host) -> None:
+    mark = {"time": BOOT - 90, "release": "x", "boot_id": "before"}
+    host.write("/var/lib/kdumpy/test.json", json.dumps(mark))
+    found = look(host)
+    assert (found.kind, found.at) == ("lost", BOOT - 90)
+    assert found.cause == "`kdumpy test` crashed it"
+    assert "the kernel panicked with the capture kernel loaded" in found.why
+    host.write("/var/lib/kdumpy/test.json", json.dumps({**mark, "boot_id": "one long ago"}))
+    assert look(host).cause == ""
 
 
 def test_a_watchdog_that_reset_the_machine_is_named(host: Host) -> None:

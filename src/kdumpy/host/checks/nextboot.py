@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kdumpy.host import bootloaders, crashkernel
+from kdumpy.host import bootloaders, crashkernel, need
 from kdumpy.host.checks.base import Answer, Facts, ok, unknown, warn
 from kdumpy.units import human_bytes
 
@@ -26,6 +26,12 @@ def look(facts: Facts) -> Answer:
         what = f"{given} gives this machine nothing" if given else "there is no crashkernel="
         return warn(f"the next boot reserves nothing: in the files of {loader.name} {what}", "run `kdumpy setup`",
                     next_bytes=0, boot_loader=loader.name)
+    wanted = need.look(facts.system, facts.release, facts.image)
+    if wanted is not None and size < wanted.least:
+        return warn(f"the next boot reserves {human_bytes(size)} ({given} by {loader.name}), and {wanted.told} "
+                    f"{human_bytes(wanted.bytes)}: the capture kernel would not start",
+                    "set a larger crashkernel in /etc/kdumpy.toml (or `auto`), and run `kdumpy setup`",
+                    next_bytes=size, boot_loader=loader.name)
     now = facts.state.reserved
     note = f", now {human_bytes(now)}" if now and now != size else ""
     return ok(f"{given} by {loader.name}: {human_bytes(size)}{note}", next_bytes=size, boot_loader=loader.name)

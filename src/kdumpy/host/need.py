@@ -1,0 +1,53 @@
+"""How much reserved memory image and capture take: as a rehearsal measured it, else as estimated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kdumpy.host import rehearsed
+from kdumpy.host.images.result import BuiltImage
+from kdumpy.host.system import System
+
+KERNEL = 40 << 20
+"""Bytes that the capture kernel itself takes of a small reservation, seen on Debian's 6.1: 192 MiB leave 152."""
+
+CAPTURE = 80 << 20
+"""Bytes of the capture program at most, and what it needs of the page cache beside."""
+
+GROW = "set a larger crashkernel in /etc/kdumpy.toml (or `auto`), run `kdumpy setup`, reboot"
+"""What mends a reservation that is too small."""
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What the reservation has to hold."""
+
+    bytes: int
+    """With this much a dump is saved."""
+    least: int
+    """With less the capture kernel does not even get to its first program, or a rehearsal failed."""
+    measured: bool
+    """By a rehearsal."""
+
+    @property
+    def told(self) -> str:
+        """Where the figure comes from."""
+        return "a rehearsal needed" if self.measured else "kernel and image need about"
+
+
+def look(system: System, release: str, image: BuiltImage | None) -> Need | None:
+    """Return what a kernel's capture takes; None: nothing was rehearsed, and there is no image to estimate by.
+
+    Args:
+        system: the host.
+        release: the capture kernel's.
+        image: the capture image, where it was built.
+    """
+    measured = rehearsed.need(system, release)
+    if measured is not None:
+        return Need(measured, measured, measured=True)
+    if image is None:
+        return None
+    # While it is unpacked it is there twice; and a kernel gives its files half of the memory at most.
+    return Need(KERNEL + max(image.bytes + image.unpacked, image.unpacked + CAPTURE), KERNEL + 2 * image.unpacked,
+                measured=False)

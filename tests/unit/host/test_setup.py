@@ -1,0 +1,192 @@
+"""The plan of `kdumpy setup` on a tree of every distribution: what is shown, done, not done twice, and given back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import otherhosts
+from armedhost import MIB, RELEASE, Host
+from kdumpy.cli import setup as screen
+from kdumpy.errors import HostError, UsageError
+from kdumpy.host import distribution, packages, services, setup
+from kdumpy.host.setup import Setup
+from kdumpy.host.system import System
+from kdumpy.host.wish import Wishes, parse_keys
+
+TREES = sorted(path.name for path in otherhosts.HOSTS.iterdir() if (path / "etc/os-release").is_file())
+"""Distributions whose real files lie in tests/data/hosts."""
+
+MACHINE = {"proc/meminfo": "MemTotal: 16252928 kB\n", "proc/sys/kernel/arch": "x86_64\n",
+           "proc/sys/kernel/osrelease": "6.1.0\n", "proc/sys/kernel/panic": "0\n",
+           "proc/sys/kernel/panic_on_oops": "0\n", "usr/bin/busybox": "", "usr/bin/systemctl": ""}
+"""What a running system has beside its files: a machine of 16 GiB."""
+
+
+def machine(name: str, root: Path) -> System:
+    """Return a distribution's tree as a running machine."""
+    system = otherhosts.copy(name, root)
+    for path, text in MACHINE.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(text)
+    return system
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_every_distribution_gets_a_plan_that_is_done_once_and_given_back(
+        name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    system = machine(name, tmp_path)
+    before = otherhosts.contents(system)
+    made = setup.make(system, Wishes(replace=True))
+    titles = {step.title for step in made.plan.steps}
+    assert {"Configuration", "When the kernel panics", "Services", "Capture image"} <= titles
+    changes = list(made.plan.changes())
+    written = otherhosts.files(changes)
+    assert {"/etc/kdumpy.toml", "/etc/sysctl.d/60-kdumpy.conf", "/etc/systemd/system/kdumpy.service"} <= set(written)
+    assert "ExecStart=/usr/bin/kdumpy load" in written["/etc/systemd/system/kdumpy.service"]
+    reserving = [step for step in made.plan.steps if "crashkernel=" in step.title]
+    text = "\n".join([*written.values(), *(" ".join(words) for words in otherhosts.commands(changes))])
+    assert not reserving or "crashkernel=256M" in text
+    screen._show(made)
+    shown = capsys.readouterr().out
+    assert made.machine.distribution.name in shown
+    assert "15.5 GiB of memory" in shown
+    assert all(len(line) < 400 for line in shown.splitlines())
+    assert "\n\n\n" not in shown
+    otherhosts.apply(system, changes)
+    again = list(setup.make(system, Wishes(replace=True)).plan.changes())
+    assert otherhosts.files(again) == {}, "a second setup writes nothing"
+    otherhosts.undo(system, changes)
+    assert otherhosts.contents(system) == before
+
+
+@pytest.mark.parametrize(("name", "words"), [
+    ("debian-12", ("apt-get", "install", "--yes", "--no-install-recommends", "openssh-client", "iproute2")),
+    ("fedora-42", ("dnf", "install", "-y", "openssh-clients", "iproute", "openssh")),
+    ("opensuse-leap-15.6", ("zypper", "--non-interactive", "install", "openssh-clients", "iproute2",
+                            "openssh-common")),
+    ("arch", ("pacman", "-S", "--noconfirm", "--needed", "openssh", "iproute2")),
+])
+def test_missing_packages_are_installed_first_by_the_distributions_own_manager(
+        name: str, words: tuple[str, ...], tmp_path: Path) -> None:
+    system = machine(name, tmp_path)
+    otherhosts.made(tmp_path, {"/root/.ssh/id_ed25519": "", "/root/.ssh/known_hosts": ""})
+    made = setup.make(system, Wishes(targets=("ssh://dump@store/crashes",), replace=True))
+    assert made.plan.steps[0].title == "Packages"
+    assert otherhosts.commands(made.plan.steps[0].changes) == [words]
+
+
+def test_an_ssh_target_takes_roots_own_key_or_says_how_to_make_one(tmp_path: Path) -> None:
+    system, wishes = machine("debian-12", tmp_path), Wishes(targets=("ssh://dump@store/crashes", "/var/crash"))
+    with pytest.raises(HostError) as refused:
+        setup.make(system, wishes)
+    assert "ssh-keygen -t ed25519 -N '' -f /root/.ssh/kdumpy_ed25519" in refused.value.mend
+    assert "--set capture.ssh_key=FILE" in refused.value.mend
+    otherhosts.made(tmp_path, {"/root/.ssh/id_rsa": "", "/etc/ssh/ssh_known_hosts": ""})
+    made = setup.make(system, wishes)
+    assert (made.settings.capture.ssh_key, made.settings.capture.ssh_known_hosts) == (
+        "/root/.ssh/id_rsa", "/etc/ssh/ssh_known_hosts")
+    assert any("root's own" in note for note in made.plan.notes)
+    named = parse_keys(["capture.ssh_key=/k", "capture.ssh_known_hosts=/h"])
+    assert setup.make(system, Wishes(targets=wishes.targets, keys=named)).settings.capture.ssh_key == "/k"
+
+
+def test_keys_are_set_as_the_file_would_have_them(tmp_path: Path) -> None:
+    keys = parse_keys(["panic.on_hung_task=true", "retention.keep=3", "capture.path_name=web-3", "crashkernel=512M"])
+    made = setup.make(machine("debian-12", tmp_path), Wishes(keys=keys))
+    assert (made.settings.panic.on_hung_task, made.settings.retention.keep, made.settings.crashkernel) == (
+        True, 3, "512M")
+    assert made.settings.capture.targets == ("/var/crash",)
+    for wrong, said in (("panic.on_hang=true", "did you mean on_hung_task"), ("retention.keep=many", "a number is"),
+                        ("panic", "not a key and its value"), ("panik.x=1", "did you mean panic?"),
+                        ("crashkernel.x=1", "")):
+        with pytest.raises(UsageError) as refused:
+            setup.make(machine("debian-12", tmp_path / "again"), Wishes(keys=parse_keys([wrong])))
+        assert said in str(refused.value)
+
+
+def test_a_program_that_no_package_is_known_for_is_told(tmp_path: Path) -> None:
+    system = machine("extlinux", tmp_path)
+    (tmp_path / "usr/bin/busybox").unlink()
+    made = setup.make(system, Wishes())
+    assert made.plan.steps[0].title == "Configuration"
+    assert any("busybox is not installed" in warning for warning in made.plan.warnings)
+    assert packages.advice(system, "ssh-keygen") == "install ssh-keygen"
+
+
+def test_installed_programs_are_found_where_they_will_be(tmp_path: Path) -> None:
+    system = packages.Equipped(machine("debian-12", tmp_path), ("ssh",))
+    assert (system.which("ssh"), system.which("age"), system.which("busybox")) == \
+        ("/usr/bin/ssh", None, "/usr/bin/busybox")
+
+
+def test_a_missing_program_is_named_by_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    system = System()
+    monkeypatch.setattr(System, "which", lambda self, program: "/x" if program == "apt-get" else None)
+    with pytest.raises(HostError) as refused:
+        system.run(("ssh-keygen", "-y"))
+    if distribution.of(system).family("debian"):
+        assert refused.value.mend == "apt-get install --yes --no-install-recommends openssh-client"
+
+
+HOTPLUG, FOLLOWS = "CONFIG_HOTPLUG_CPU=y\n", "CONFIG_HOTPLUG_CPU=y\nCONFIG_CRASH_HOTPLUG=y\n"
+
+
+@pytest.mark.parametrize(("kernels", "needed"), [
+    ({"6.1.0": HOTPLUG}, True), ({"6.12.0": FOLLOWS}, False), ({"6.12.0": FOLLOWS, "6.1.0": HOTPLUG}, True),
+    ({"6.1.0": "# CONFIG_HOTPLUG_CPU is not set\n"}, False), ({"6.12.0": FOLLOWS, "9.9.9": None}, True), ({}, True)])
+def test_the_udev_rule_is_there_only_where_a_kernel_needs_it(kernels: dict[str, str | None], needed: bool,
+                                                             tmp_path: Path) -> None:
+    files = {f"/lib/modules/{release}/modules.dep": "" for release in kernels}
+    files |= {f"/boot/config-{release}": text for release, text in kernels.items() if text is not None}
+    system = otherhosts.made(tmp_path, files)
+    assert services.needs_rule(system) is needed
+    rule = "/etc/udev/rules.d/60-kdumpy.rules"
+    assert (rule in otherhosts.files(services.plan(system, "/usr/bin/kdumpy"))) is needed
+    otherhosts.made(tmp_path, {rule: "of an older kernel\n"})
+    assert (otherhosts.files(services.plan(system, "/usr/bin/kdumpy"))[rule] == "") is not needed
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    return Host(tmp_path)
+
+
+def plan(host: Host, *, crashkernel: str = "") -> Setup:
+    return setup.make(host.system, Wishes(crashkernel))
+
+
+def test_a_container_is_refused_with_the_reason(host: Host) -> None:
+    host.write("/run/systemd/container", "podman")
+    with pytest.raises(HostError, match="a container has no kernel of its own to arm: podman"):
+        plan(host)
+
+
+@pytest.mark.parametrize(("value", "said"), [
+    ("512M,cma", "lends the memory to programs"), ("72M,low", "alone it reserves nothing"),
+    ("96M", "reserves 96.0 MiB, less than the advised 256.0 MiB"), ("256M@16M", "the kernel chooses one")])
+def test_what_is_wrong_with_a_reservation_is_said_before_it_is_made(host: Host, value: str, said: str) -> None:
+    assert any(said in warning for warning in plan(host, crashkernel=value).plan.warnings)
+
+
+def test_a_high_reservation_is_taken_as_it_is(host: Host) -> None:
+    made = plan(host, crashkernel="512M,high")
+    assert "crashkernel=512M,high" in "".join(otherhosts.files(made.plan.changes()).values())
+    assert made.plan.warnings == ()
+
+
+def test_the_next_boots_reservation_is_held_against_the_image(host: Host) -> None:
+    from kdumpy.host.checks import Facts, ask
+
+    cmdline = f"BOOT_IMAGE=/boot/vmlinuz-{RELEASE} ro crashkernel=64M"
+    host.write("/etc/default/grub", 'GRUB_CMDLINE_LINUX="crashkernel=64M"\n')
+    host.write("/boot/grub/grub.cfg", f"menuentry 'D' {{\n\tlinux {cmdline.partition('=')[2]}\n}}\n")
+    found = ask("next-boot", Facts(host.system))
+    assert "the next boot reserves 64.0 MiB" in found.reason
+    assert "the capture kernel would not start" in found.reason
+    host.write("/var/lib/kdumpy/rehearsal.json", json.dumps({"release": RELEASE,
+                                                             "smallest_safe_crashkernel": 60 * MIB}))
+    assert "64.0 MiB" in ask("next-boot", Facts(host.system)).reason
+    assert ask("next-boot", Facts(host.system)).verdict == "ok"
