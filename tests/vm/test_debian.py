@@ -16,11 +16,7 @@ from pathlib import Path
 import pytest
 
 import packaged
-from kdumpy.vm import debian
-from kdumpy.vm.debian import Guest
-from kdumpy.vm.qemu import Hardware
-
-MEMORY_MIB = 2048
+from debianstory import Story, begun, check_order
 
 pytestmark = pytest.mark.skipif(os.environ.get("KDUMPY_MATRIX") != "full",
                                 reason="six boots of a whole system: taken in the full matrix only")
@@ -38,31 +34,15 @@ find etc boot/grub root var/lib/kdumpy var/crash -xdev -type f -not -name '*.deb
 emulation: there, and of kernels, size and time tell."""
 
 
-class Story:
-    """What the tests hand on to the next."""
-
-    def __init__(self, guest: Guest, failures: int) -> None:
-        self.guest = guest
-        self.before = ""
-        """The state after the package was installed, before the setup."""
-        self.failures = failures
-        """Tests that failed before the story began."""
-
-
 @pytest.fixture(scope="module")
 def story(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
-    home = tmp_path_factory.mktemp("debian")
-    made = debian.base()
-    disk = made.copy(home / "disk.img")
-    with Guest(disk, home / "console.log", Hardware(made.kernel, None, "", MEMORY_MIB, firmware=True)) as guest:
-        yield Story(guest, request.session.testsfailed)
-    disk.unlink()
+    with begun(tmp_path_factory.mktemp("debian"), request.session.testsfailed) as told:
+        yield told
 
 
 @pytest.fixture(autouse=True)
 def in_order(story: Story, request: pytest.FixtureRequest) -> None:
-    if request.session.testsfailed > story.failures:
-        pytest.skip("an earlier part of the story failed")
+    check_order(story, request)
 
 
 def test_the_package_installs_without_a_network(story: Story) -> None:

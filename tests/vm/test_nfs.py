@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -17,10 +14,8 @@ from kdumpy.image import capture, python
 from kdumpy.image.capture import Contents
 from kdumpy.vm import kernels
 from kdumpy.vm.qemu import Hardware, Machine
-from saving import assert_is_the_dump, config, need_program, need_root
-
-HOST = "10.0.2.2"
-"""This machine, as a guest on QEMU's user network sees it."""
+from nfsserver import HOST, NfsServer, serving
+from saving import assert_is_the_dump, config
 
 GUEST = """#!/bin/busybox sh
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
@@ -37,44 +32,10 @@ poweroff -f
 """
 
 
-@dataclass(frozen=True)
-class Server:
-    folder: Path
-    """What it exports as /srv."""
-    port: int
-
-
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    need_root("runs an NFS server")
-    need_program("ganesha.nfsd")
-    folder, state = tmp_path / "export", tmp_path / "state"
-    folder.mkdir()
-    state.mkdir()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    settings = tmp_path / "ganesha.conf"
-    settings.write_text(f"""
-        NFS_CORE_PARAM {{ NFS_Protocols = 4; NFS_Port = {port}; Bind_addr = 127.0.0.1; Enable_NLM = false;
-                          Enable_RQUOTA = false; }}
-        NFSV4 {{ Graceless = true; RecoveryBackend = fs; RecoveryRoot = {state}; }}
-        EXPORT {{ Export_Id = 1; Path = {folder}; Pseudo = /srv; Access_Type = RW; Squash = No_Root_Squash;
-                  SecType = sys; FSAL {{ Name = VFS; }} }}
-        """)
-    log = tmp_path / "ganesha.log"
-    process = subprocess.Popen(["ganesha.nfsd", "-F", "-f", settings, "-L", log, "-p", tmp_path / "pid"],
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 30
-        while not (log.exists() and "NFS SERVER INITIALIZED" in log.read_text()):
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.1)
-        yield Server(folder, port)
-    finally:
-        process.kill()      # it takes its time to end otherwise, and nothing of it is kept
-        process.wait()
+def server(tmp_path: Path) -> Iterator[NfsServer]:
+    with serving(tmp_path) as started:
+        yield started
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +44,7 @@ def carried(tmp_path_factory: pytest.TempPathFactory) -> python.PythonTree:
 
 
 @pytest.mark.parametrize("path", ["/srv", "/srv/by/host"])
-def test_a_crash_is_saved_over_nfs(server: Server, carried: python.PythonTree, tmp_path: Path, path: str) -> None:
+def test_a_crash_is_saved_over_nfs(server: NfsServer, carried: python.PythonTree, tmp_path: Path, path: str) -> None:
     kernel = kernels.get("6.1")
     settings = config(targets=[f"nfs://{HOST}:{server.port}{path}"], sha256=True, path_name="guest", device_wait_s=30)
     contents = Contents(render(settings), modules=("virtio_pci", "virtio_net", "nfsv4"),
