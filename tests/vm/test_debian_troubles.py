@@ -52,6 +52,9 @@ def in_order(story: Story, request: pytest.FixtureRequest) -> None:
 def status(story: Story) -> dict[str, Any]:
     """Return what `kdumpy status --json` says."""
     found: dict[str, Any] = json.loads(story.guest.run(("kdumpy", "status", "--json")).out)
+    # Shown where a test fails.
+    print(story.guest.shell("journalctl -b -u kdumpy --no-pager -o short-monotonic | tail -20; uptime"))
+    print(story.guest.run(("kdumpy", "status")).out)
     return found
 
 
