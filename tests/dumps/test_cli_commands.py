@@ -130,6 +130,13 @@ def test_crash_runs_e_i_and_standard_input(old: Path, tmp_path: Path) -> None:
     assert run("crash", old, "-e", "exit; bt").stdout == ""
 
 
+def test_crash_has_drgns_commands_whatever_plugins_are_disabled(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for words in (("--dwarf", "no"), ()):
+        answer = run("crash", old, *words, "-e", "help timer")
+        assert answer.returncode == 0, answer.stderr
+        monkeypatch.setenv("DRGN_DISABLE_PLUGINS", "*")
+
+
 def test_crash_pipes_and_redirects(old: Path, tmp_path: Path) -> None:
     answer = run("crash", old, "-e", "ps | grep -c kworker; sym schedule > 'one file'; sym yield >> 'one file'; !ls",
                  cwd=tmp_path)

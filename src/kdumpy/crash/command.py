@@ -74,10 +74,19 @@ class Command(Generic[Row]):
         Raises:
             UsageError: they are wrong.
         """
-        parser = self.parser(name)
+        parser = self._ready_parser(name)
         if any(argument.keywords.get("nargs") == "..." for argument in self.args):
             return parser.parse_args(words)
         return parser.parse_intermixed_args(words)
+
+    def _ready_parser(self, name: str) -> argparse.ArgumentParser:
+        """Return the parser of a name, made once: `foreach` calls a command for thousands of tasks."""
+        parsers: dict[str, argparse.ArgumentParser] = self.__dict__.setdefault("_parsers", {})
+        if name not in parsers:
+            parsers[name] = self.parser(name)
+            # parse_intermixed_args() words the usage at each call, for an error that _Parser words by itself.
+            parsers[name].usage = argparse.SUPPRESS
+        return parsers[name]
 
     def for_engine(self, words: Sequence[str]) -> bool:
         """Whether one of the options is only known to drgn's own command of this name."""

@@ -10,6 +10,7 @@ import io
 import re
 from collections.abc import Iterator
 from functools import cached_property
+from importlib.metadata import distribution
 from typing import TextIO
 
 import drgn
@@ -108,7 +109,11 @@ class Engine:
         return self.globals
 
     def _prepare(self) -> None:
-        """Turn drgn's pager off: the shell pages by itself."""
+        """Have drgn's commands registered, and turn its pager off: the shell pages by itself."""
         if not self._ready:
             self._ready = True
+            # They are plugins of drgn's own. It loads plugins once a process, with the first program, and then only
+            # those that were not disabled at that moment.
+            for plugin in distribution("drgn").entry_points.select(group="drgn.plugins"):
+                plugin.load()
             self.run("set scroll off", io.StringIO())

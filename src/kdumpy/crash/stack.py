@@ -54,7 +54,8 @@ def frames_of(session: Session, task: drgn.Object) -> tuple[tuple[StackFrame, ..
     stacks = session.kernel.stacks
     trace = stacks.trace(task)
     walked, stack = stacks.walk(trace), stacks.frames(trace)
-    kinds = _kinds(task) if any(value.interrupted for value in stack.frames) else {}
+    # A task that came from user space is interrupted there; only within the kernel may a stack be another one.
+    kinds = _kinds(task) if any(value.interrupted and not value.user for value in stack.frames) else {}
     base, size = (task.stack.value_(), session.prog["THREAD_SIZE"].value_()) if kinds else (0, 0)
     x86 = session.prog.platform is not None and session.prog.platform.arch == drgn.Architecture.X86_64
     found = []

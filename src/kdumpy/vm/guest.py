@@ -28,11 +28,13 @@ HOST = "laboratory"
 """The guest's name, which a crash's directory begins with."""
 
 
-def build_initramfs(kernel: Kernel, drivers: Iterable[Path], path: Path) -> None:
+def build_initramfs(kernel: Kernel, drivers: Iterable[Path], path: Path, programs: Iterable[Path] = ()) -> None:
     """Write the image that the guest's first kernel boots from; the capture kernel has its own."""
     image = Initramfs()
     image.add_program("busybox", at="bin/busybox")
     image.add_program("kexec", at="bin/kexec")
+    for program in programs:
+        image.add_program(str(program), at=f"bin/{program.name}")
     image.add_file("init", INIT, 0o755)
     image.add_file("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/tmp:/bin/sh\n")
     image.add_file("etc/group", "root:x:0:\nuser:x:1000:\n")

@@ -57,6 +57,10 @@ class Recipe:
     compress: Compression = "zstd"
     bare: bool = False
     """Without the processes, mounts and sockets that make a guest look lived in."""
+    programs: tuple[Path, ...] = ()
+    """Further programs of the guest, in its /bin; what they do is told by their names (they hold a hash)."""
+    spare_mib: int = 0
+    """Size of an empty ext4 file system that the trigger may mount (LABEL=spare)."""
 
     def key(self) -> str:
         """Return a hash of the recipe, the driver's source and the guest's init: 12 hex digits."""
@@ -71,11 +75,14 @@ class Recipe:
     def describe(self) -> dict[str, object]:
         """Return the recipe as JSON values: what is done, not what is expected of a diagnosis."""
         fault = self.fault
+        more: dict[str, object] = {"programs": [path.name for path in self.programs], "spare_mib": self.spare_mib}
+        if not self.programs:           # as before there were any: dumps that are there stay
+            more = {}
         return {"kernel": asdict(self.kernel), "memory_mib": self.memory_mib, "crashkernel": self.crashkernel,
                 "level": self.level, "compress": self.compress, "bare": self.bare,
                 "fault": {"name": fault.name, "trigger": fault.commands(), "sysctls": dict(fault.sysctls),
                           "boot": fault.boot, "monitor": fault.monitor, "as_init": fault.as_init,
-                          "method": fault.method}}
+                          "method": fault.method}, **more}
 
 
 @dataclass(frozen=True)
@@ -216,9 +223,9 @@ def _keep_console(work: Path, directory: Path) -> str:
 def _boot(plan: Recipe, drivers: list[Path], work: Path, progress: Progress) -> None:
     with tempfile.TemporaryDirectory(dir=work) as scratch:
         place = Path(scratch)
-        initrd, carried, data, out, image = (place / name for name in
-                                             ("initrd", "capture", "data.img", "out.img", "image"))
-        guest.build_initramfs(plan.kernel, drivers, initrd)
+        initrd, carried, data, out, spare, image = (place / name for name in
+                                                    ("initrd", "capture", "data.img", "out.img", "spare.img", "image"))
+        guest.build_initramfs(plan.kernel, drivers, initrd, plan.programs)
         files: dict[str, bytes | Path] = {}
         if plan.fault.method == "kdump":
             text = capturing.config(level=plan.level, compress=plan.compress)
@@ -228,11 +235,15 @@ def _boot(plan: Recipe, drivers: list[Path], work: Path, progress: Progress) -> 
         guest.make_disk(image, mib=1)          # for the guest to mount through a loop device
         guest.make_data_disk(data, {**files, "recipe": recipe, "image": image}, mib=96)
         guest.make_disk(out, mib=plan.memory_mib + 128, label=capturing.OUT)
+        disks = [Disk(data, "data"), Disk(out, capturing.OUT)]
+        if plan.spare_mib:
+            guest.make_disk(spare, mib=plan.spare_mib, label="spare")
+            disks.append(Disk(spare, "spare"))
         crashkernel = f"crashkernel={plan.crashkernel} " if plan.crashkernel else ""
         hardware = Hardware(
             kernel=plan.kernel.image, initrd=initrd, memory_mib=plan.memory_mib,
             cmdline=f"{guest.CMDLINE} {crashkernel}{plan.fault.boot}".rstrip(),
-            disks=(Disk(data, "data"), Disk(out, capturing.OUT)),
+            disks=tuple(disks),
             extra=("-device", "vmcoreinfo", "-netdev", "user,id=net,restrict=on",
                    "-device", "virtio-net-pci,netdev=net,romfile="))
         progress(f"booting {plan.kernel.release}…")
@@ -246,7 +257,8 @@ def _boot(plan: Recipe, drivers: list[Path], work: Path, progress: Progress) -> 
                 machine.monitor(plan.fault.monitor)
             machine.wait_for(r"^kdumpy: ", plan.fault.seconds, failures=("LAB failed", "Rebooting in"))
             progress("kdumpy is taking the dump…")
-            machine.wait_for(r"^kdumpy: poweroff", CAPTURE_SECONDS, failures=(NO_DUMP, "Kernel panic"))
+            seconds = CAPTURE_SECONDS * max(plan.memory_mib // 640, 1)
+            machine.wait_for(r"^kdumpy: poweroff", seconds, failures=(NO_DUMP, "Kernel panic"))
             machine.wait_end(60)
         guest.fetch_dump(out, work / "vmcore")
     _check_symptom(plan, work / "console.log")
