@@ -40,12 +40,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Check, show, ask, crash."""
     from kdumpy.host import status
-    from kdumpy.host.crashing import crash
+    from kdumpy.host.crashing import crash, refuse_a_container
     from kdumpy.host.system import System
 
     if os.geteuid() != 0:
         raise HostError("crashing a machine needs root", mend="sudo kdumpy test")
     system = System()
+    refuse_a_container(system)
     found = status.look(system)
     name = socket.gethostname()
     may = found.ready is True or (found.ready is False and arguments.force)
@@ -53,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
         print_json({"host": name, "ready": found.ready, "verdict": found.verdict, "will_crash":
                     may and not arguments.dry_run})
     else:
-        _show(found, name)
+        _show(found, name, may=may)
     if not may:
         print("kdumpy: not crashed: see `kdumpy status` for each check and its mend"
               + ("" if found.ready is None else "; --force crashes it anyway"), file=sys.stderr)
@@ -68,14 +69,15 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _show(found: Status, name: str) -> None:
+def _show(found: Status, name: str, *, may: bool) -> None:
     from kdumpy.host.checks import Verdict
 
     print(printable(found.verdict))
     for line in (*found.of(Verdict.BAD), *found.of(Verdict.UNKNOWN), *found.of(Verdict.WARN)):
         print(printable(f"  {line.name}: {line.answer.reason}"))
-    print(printable(f"\nThe kernel of {name} will crash now: every program ends at once. The capture kernel saves the "
-                    "dump and reboots;\nafterwards `kdumpy list` shows the dump, and a report lies beside it."))
+    if may:
+        print(printable(f"\nThe kernel of {name} will crash: every program ends at once. The capture kernel saves the "
+                        "dump and reboots;\nafterwards `kdumpy list` shows the dump, and a report lies beside it."))
 
 
 def _confirmed(name: str) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 
 from kdumpy.errors import HostError
 from kdumpy.host.applying import prepare_home
+from kdumpy.host.machine import container
 from kdumpy.host.system import System
 
 MARK = "/var/lib/kdumpy/test.json"
@@ -50,6 +51,13 @@ def write_mark(system: System) -> Mark:
     return mark
 
 
+def refuse_a_container(system: System) -> None:
+    """Raise HostError in a container: it is its host that would crash, with all that runs there."""
+    inside = container(system)
+    if inside:
+        raise HostError("a container is not crashed: the kernel is its host's", why=inside, mend="run it on the host")
+
+
 def crash(system: System) -> None:
     """Crash this machine. What other processes have not written is lost; file systems are synchronised before.
 
@@ -57,8 +65,9 @@ def crash(system: System) -> None:
     write_sysrq_trigger() calls __handle_sysrq() without its mask).
 
     Raises:
-        HostError: the kernel does not take it; then nothing has happened.
+        HostError: the kernel does not take it, or it is not this system's own; then nothing has happened.
     """
+    refuse_a_container(system)
     if not system.exists(TRIGGER):
         raise HostError("this kernel cannot be crashed by SysRq", where=TRIGGER, why="it was built without "
                         "CONFIG_MAGIC_SYSRQ", mend="kdumpy rehearse crashes the same kernel in a virtual machine")

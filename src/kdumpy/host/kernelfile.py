@@ -66,7 +66,8 @@ def find(system: System, release: str) -> KernelFile:
         if release in place or kernel.release == release:
             return _checked(kernel, release)
         other = f"; {place} is of {kernel.release}" if kernel.release else other
-    raise HostError("the kernel's image is not there", where=looked[0], why=f"nor at the other usual places{other}",
+    raise HostError("the kernel's image is not there", where=looked[0],
+                    why=f"and neither at the other usual places{other}",
                     mend=f"install the package of kernel {release} again, or reboot into one that is installed")
 
 

@@ -64,7 +64,7 @@ def look(system: System) -> Machine:
                    cmdline=system.value("/proc/cmdline") or "", memory_bytes=_memory(system), cpus=_cpus(system),
                    boot_loader=loader.name if loader else None, generator=found.generator,
                    secure_boot=_secure_boot(system), lockdown=_lockdown(system),
-                   virtualization=_virtualization(system), container=_container(system))
+                   virtualization=_virtualization(system), container=container(system))
 
 
 def _architecture(system: System) -> str:
@@ -163,7 +163,7 @@ def _virtualization(system: System) -> str:
     return "vm" if flags else ""
 
 
-def _container(system: System) -> str:
+def container(system: System) -> str:
     """Return what contains the system: its kernel is shared, and panics as the host's."""
     said = system.value("/run/systemd/container")       # systemd as the container's first process writes it
     if said:

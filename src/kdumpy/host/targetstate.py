@@ -58,7 +58,12 @@ def _one(system: System, url: str, config: CaptureConfig) -> TargetState:
         refused = isinstance(error, PermissionError) or "permitted" in why or "denied" in why
         return TargetState(url, None if refused else False, why,
                            (error.mend if isinstance(error, KdumpyError) else "") or
-                           ("run it as root" if refused else "mend it, or name another target"))
+                           (_refused() if refused else "mend it, or name another target"))
+
+
+def _refused() -> str:
+    return "run it as root" if os.geteuid() != 0 else \
+        "a container's rules or a security module forbid it even to root: see the audit log"
 
 
 def _directory(system: System, url: str, path: str) -> TargetState:

@@ -35,6 +35,16 @@ def test_a_kernel_without_sysrq_is_told_and_no_mark_is_left(system: System) -> N
     assert read_mark(system) is None
 
 
+def test_a_container_would_crash_its_host_and_is_refused(system: System) -> None:
+    system.path(TRIGGER).write_text("")
+    system.path("/run/systemd").mkdir(parents=True)
+    system.path("/run/systemd/container").write_text("podman\n")
+    with pytest.raises(HostError, match="the kernel is its host's"):
+        crash(system)
+    assert system.read(TRIGGER) == ""
+    assert read_mark(system) is None
+
+
 def test_a_trigger_that_refuses_leaves_no_mark(system: System) -> None:
     system.path(TRIGGER).mkdir()
     with pytest.raises(HostError, match="refused"):

@@ -150,6 +150,13 @@ def test_what_is_wrong_is_told_with_its_mend(host: Host, name: str, spoil: Spoil
     assert (found.verdict, reason in found.reason, mend in found.mend) == (verdict, True, True), found
 
 
+def test_in_a_container_nothing_else_is_looked_at(host: Host) -> None:
+    host.write("/run/systemd/container", "lxc")
+    found = status.look(host.system)
+    assert (found.ready, found.verdict) == (False, "NOT READY: this is a container (lxc): its kernel is the host's")
+    assert {line.answer.mend for line in found.lines} == {"", "arm the host it runs on"}
+
+
 def test_a_wrong_configuration_stops_a_host_that_is_not_loaded(host: Host) -> None:
     host.write("/etc/kdumpy.toml", "[capture]\nlevel = 99\n")
     host.write("/sys/kernel/kexec_crash_loaded", "0")
@@ -214,10 +221,13 @@ def test_what_may_not_be_read_is_not_known(host: Host, monkeypatch: pytest.Monke
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(os, "statvfs", refused)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
     found = status.look(host.system)
     assert found.ready is None
     assert found.verdict.startswith("NOT KNOWN: /var/crash: Permission denied")
     assert found.answer("target").mend == "run it as root"
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert "a container's rules" in status.look(host.system).answer("target").mend
 
 
 def test_a_user_is_not_told_what_only_root_sees(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
