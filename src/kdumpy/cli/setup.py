@@ -88,7 +88,7 @@ def _apply(system: System, made: Setup, arguments: argparse.Namespace) -> int:
         print_json({**_as_json(made, applied=True), "failures": list(failures)})
         return 0
     for failure in failures:
-        print(_coloured(f"not done: {failure}", _RED))
+        print(_coloured(printable(f"not done: {failure}"), _RED))
     if made.plan.reboot:
         print(_coloured("\nReboot once: the memory is reserved at boot. Then: kdumpy status", _BOLD))
     else:
@@ -146,7 +146,7 @@ def _show(made: Setup) -> None:
     for note in plan.notes:
         print(printable(f"note: {note}"))
     for warning in plan.warnings:
-        print(printable(_coloured(f"warning: {warning}", _RED)))
+        print(_coloured(printable(f"warning: {warning}"), _RED))
     if plan.empty:
         print(_coloured("Nothing to do: this host is set up as configured. Is it ready? kdumpy status", _GREEN))
 
@@ -183,7 +183,10 @@ def _coloured(text: str, colour: str) -> str:
 
 
 def _as_json(made: Setup, *, applied: bool) -> dict[str, Any]:
-    return {"applied": applied, "reboot": made.plan.reboot, "empty": made.plan.empty, **_plan_json(made.plan)}
+    from dataclasses import asdict
+
+    return {"applied": applied, "reboot": made.plan.reboot, "empty": made.plan.empty, "machine": asdict(made.machine),
+            **_plan_json(made.plan)}
 
 
 def _plan_json(plan: Plan) -> dict[str, Any]:

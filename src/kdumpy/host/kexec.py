@@ -76,6 +76,20 @@ def calls(machine: str = "") -> Calls:
     return NUMBERS[name]
 
 
+def known(machine: str = "") -> bool:
+    """Tell whether an architecture's calls are known."""
+    try:
+        calls(machine)
+    except HostError:
+        return False
+    return True
+
+
+def takes_files(machine: str = "") -> bool:
+    """Tell whether an architecture has kexec_file_load, as far as is known; for others kexec-tools are wanted."""
+    return known(machine) and calls(machine).file_load is not None
+
+
 def file_load(kernel: int, initrd: int | None, cmdline: str) -> None:
     """Load a capture kernel from files; the kernel itself reads, checks and places them.
 
@@ -87,8 +101,8 @@ def file_load(kernel: int, initrd: int | None, cmdline: str) -> None:
     Raises:
         OSError: the kernel refused. An image that was loaded before is gone then.
     """
-    number = calls().file_load
-    if number is None:
+    number = calls().file_load if takes_files() else None
+    if number is None:      # kexec-tools may know the architecture
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
     text = cmdline.encode() + b"\0"
     flags = FILE_ON_CRASH | (FILE_NO_INITRAMFS if initrd is None else 0)

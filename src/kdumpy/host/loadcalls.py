@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from kdumpy.errors import HostError
-from kdumpy.host import kernelfile, kexec, kexecerrors, kexecx86
+from kdumpy.host import kernelfile, kexec, kexecerrors, kexecx86, packages
 from kdumpy.host.kernellog import KernelLog
 from kdumpy.host.kexecerrors import Attempt
 from kdumpy.host.system import System
@@ -61,7 +61,23 @@ def put(system: System, attempt: Attempt, text: str, say: Say, call: str) -> tup
         if system.which("kexec") is not None:
             _by_kexec_tools(system, attempt, text, reason)
             return "kexec-tools", reason.why
+        raise HostError(reason.what, where=reason.where, why=reason.why,
+                        mend=f"{reason.mend}; or install kexec-tools, which know other calls: "
+                             f"{packages.advice(system, 'kexec')}")
     raise reason
+
+
+def take_out(system: System) -> None:
+    """Unload the capture kernel.
+
+    Raises:
+        OSError: the kernel refused.
+        HostError: only kexec-tools know this architecture, and they are not there or failed.
+    """
+    if kexec.known():
+        kexec.unload()
+    else:
+        system.run(("kexec", "--unload", "--load-panic"))
 
 
 def patiently(call: Callable[[], None]) -> None:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 
 from kdumpy.errors import HostError, KdumpyError
-from kdumpy.host import cmdline, crashstate, history, images, kernelfile, kexec, kexecerrors, loadcalls
+from kdumpy.host import cmdline, crashstate, history, images, kernelfile, kexecerrors, loadcalls
 from kdumpy.host.kernelfile import KernelFile
 from kdumpy.host.kernellog import KernelLog
 from kdumpy.host.kexecerrors import Attempt
@@ -160,7 +160,7 @@ def unload(system: System, say: Say = lambda line: None) -> bool:
         attempt = Attempt("kexec_file_load", unload=True, release=crashstate.release(system))
         with KernelLog(system) as log:
             try:
-                loadcalls.patiently(kexec.unload)
+                loadcalls.patiently(lambda: loadcalls.take_out(system))
             except OSError as error:
                 refused = kexecerrors.explain(system, error.errno or 0, attempt, log.about_loading())
                 history.note(system, "kept", refused.why)

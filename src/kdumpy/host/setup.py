@@ -86,7 +86,7 @@ def make(system: System, wishes: Wishes, program: str = "") -> Setup:
     advice = crashkernel.advise(machine, wanted, rehearsed.need(system, machine.release),
                                 next_cmdline=loader.next_cmdline(system), ours=applying.was_set_up(system))
     install = packages.command(system, lacking)
-    steps = [Step("Packages", (Command(install, f"for {', '.join(lacking)}", seconds=900),) if install else ()),
+    steps = [Step("Packages", (Command(install, f"missing: {', '.join(lacking)}", seconds=900),) if install else ()),
              Step("Configuration", _configuration(system, wanted)),
              *(Step(f"Switch {peer.name} off", peer.disable()) for peer in active),
              Step(f"Reserve memory for the capture kernel: crashkernel={advice.value}",
@@ -138,7 +138,7 @@ def _programs(machine: Machine, wanted: Settings) -> list[str]:
     if wanted.image.builder == "builtin" or (wanted.image.builder == "auto"
                                              and machine.generator not in images.BUILDERS):
         names.append("busybox")
-    if machine.architecture and kexec.calls(machine.architecture).file_load is None:
+    if machine.architecture and not kexec.takes_files(machine.architecture):
         names.append("kexec")
     return names
 

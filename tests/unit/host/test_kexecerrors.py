@@ -5,14 +5,16 @@ from __future__ import annotations
 import ctypes
 import errno
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from armedhost import MIB, RELEASE, Host
 from kdumpy.errors import HostError
-from kdumpy.host import kexec, kexecerrors
+from kdumpy.host import kexec, kexecerrors, loadcalls
 from kdumpy.host.kernelfile import KernelFile
 from kdumpy.host.kexecerrors import Attempt
+from kdumpy.host.system import System
 
 
 @pytest.fixture
@@ -123,6 +125,19 @@ def test_the_numbers_of_the_calls(machine: str, load: int, file_load: int | None
 def test_an_unknown_architecture_is_refused_with_a_mend() -> None:
     with pytest.raises(HostError, match="kexec-tools"):
         kexec.calls("alpha")
+    assert not kexec.known("alpha")
+    assert [kexec.takes_files(machine) for machine in ("alpha", "i686", "x86_64")] == [False, False, True]
+
+
+def test_on_an_architecture_that_only_kexec_tools_know_they_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.uname", lambda: SimpleNamespace(machine="alpha"))
+    with pytest.raises(OSError, match="not implemented") as refused:
+        kexec.file_load(3, 4, "")
+    assert refused.value.errno == errno.ENOSYS      # after which loadcalls tries them
+    asked: list[object] = []
+    monkeypatch.setattr(System, "run", lambda self, words: asked.append(words))
+    loadcalls.take_out(System())
+    assert asked == [("kexec", "--unload", "--load-panic")]
 
 
 class Libc:
@@ -152,7 +167,7 @@ class Libc:
 def test_the_arguments_of_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
     libc = Libc(0)
     monkeypatch.setattr(ctypes, "CDLL", libc)
-    monkeypatch.setattr(kexec, "calls", lambda: kexec.Calls(246, 320))
+    monkeypatch.setattr(kexec, "calls", lambda machine="": kexec.Calls(246, 320))
     kexec.file_load(5, 6, "a=b")
     assert libc.words == [320, 5, 6, 4, b"a=b\0", kexec.FILE_ON_CRASH]
     kexec.file_load(5, None, "")
@@ -168,7 +183,7 @@ def test_the_arguments_of_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_the_newer_call_the_older_one_unloads(monkeypatch: pytest.MonkeyPatch) -> None:
     libc = Libc(0)
     monkeypatch.setattr(ctypes, "CDLL", libc)
-    monkeypatch.setattr(kexec, "calls", lambda: kexec.Calls(283, None))
+    monkeypatch.setattr(kexec, "calls", lambda machine="": kexec.Calls(283, None))
     kexec.unload()
     assert libc.words == [283, 0, 0, None, kexec.ON_CRASH]
     with pytest.raises(OSError) as caught:

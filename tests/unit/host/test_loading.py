@@ -126,8 +126,9 @@ def test_a_kernel_without_the_newer_call_is_loaded_by_the_older_one(host: Host, 
     assert laid_out == [(8192, 9 * MIB, done.cmdline)]
     kernel.answers = [errno.ENOSYS]
     monkeypatch.setattr(kexecx86, "suits", lambda release: False)
-    with pytest.raises(HostError, match="built without CONFIG_KEXEC_FILE"):     # and no kexec-tools
+    with pytest.raises(HostError, match="built without CONFIG_KEXEC_FILE") as refused:
         load(host, again=True)
+    assert "or install kexec-tools" in refused.value.mend
 
 
 def test_a_stale_image_is_built_first(host: Host, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:

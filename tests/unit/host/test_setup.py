@@ -190,3 +190,15 @@ def test_the_next_boots_reservation_is_held_against_the_image(host: Host) -> Non
                                                              "smallest_safe_crashkernel": 60 * MIB}))
     assert "64.0 MiB" in ask("next-boot", Facts(host.system)).reason
     assert ask("next-boot", Facts(host.system)).verdict == "ok"
+
+
+def test_on_a_terminal_a_warning_is_red_and_nothing_of_a_file_commands_it(
+        host: Host, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(screen, "colourful", lambda: True)
+    host.write("/etc/sysctl.d/60-kdumpy.conf", "\x1b]0;owned\x07\n")
+    screen._show(plan(host, crashkernel="96M"))
+    shown = capsys.readouterr().out
+    assert "\x1b[31mwarning: crashkernel=96M reserves 96.0 MiB" in shown
+    assert "\\x1b[" not in shown
+    assert "\x1b]0" not in shown
+    assert "\\x1b]0;owned" in shown

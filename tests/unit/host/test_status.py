@@ -105,7 +105,7 @@ SPOILED: list[tuple[str, str, Spoil, Verdict, str, str]] = [
     ("a small reservation", "memory", lambda host: host.write("/sys/kernel/kexec_crash_size", str(128 * MIB)),
      Verdict.WARN, "about 148.0 MiB are needed", "kdumpy rehearse"),
     ("a hopeless reservation", "memory", lambda host: host.write("/sys/kernel/kexec_crash_size", str(90 * MIB)),
-     Verdict.BAD, "more than the half", "larger crashkernel"),
+     Verdict.BAD, "gives half of the rest to the image", "larger crashkernel"),
     ("a target in memory", "target", lambda host: host.write(
         "/proc/self/mountinfo", "25 1 0:22 / / rw - tmpfs tmpfs rw\n"), Verdict.BAD, "tmpfs", "name a target"),
     ("an unknown disk", "target", lambda host: host.write(

@@ -24,8 +24,8 @@ def look(facts: Facts) -> Answer:
             return bad(f"{there}, and a rehearsal needed {human_bytes(wanted.bytes)}", need.GROW, **values)
         return ok(f"{there}; a rehearsal found {human_bytes(wanted.bytes)} to be safe", **values)
     if wanted.least > reserved and facts.image is not None:
-        return bad(f"{there}, and the image unpacks to {human_bytes(facts.image.unpacked)}: more than the half that a "
-                   f"kernel gives to it", need.GROW, **values)
+        return bad(f"{there}: the kernel takes about {human_bytes(need.KERNEL)} of it and gives half of the rest to "
+                   f"the image, which unpacks to {human_bytes(facts.image.unpacked)}", need.GROW, **values)
     if wanted.bytes > reserved:
         return warn(f"{there}, and about {human_bytes(wanted.bytes)} are needed", f"`kdumpy rehearse` measures it; "
                     f"{need.GROW}", **values)
