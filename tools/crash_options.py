@@ -10,7 +10,7 @@ from kdumpy.crash import registry
 # Source: crash 9.0.2's help pages. `-s -S` are options; a word in front of them is an argument of its own.
 CRASH = {
     "bt": "-a -A -n -p -c -g -r -t -T -l -e -E -f -F -v -o -O -R -s -x -d -I -S",
-    "foreach": "bt vm task files net set ps sig vtop", "ps": "-k -u -G -y -s -p -c -t -l -m -C -a -g -r -S -A -H",
+    "foreach": "bt vm task files net set ps sig vtop", "ps": "-k -u -G -I -Y -y -s -p -c -t -l -m -C -a -g -r -S -A -H",
     "task": "-R -x -d", "set": "-c -p -a -v", "sig": "-l -s -g", "runq": "-t -T -m -g -c", "waitq": "",
     "timer": "-r -C",
     "kmem": "-f -F -c -C -i -v -V -n -z -o -h -p -m -s -S -r -I -g -P",

@@ -262,3 +262,43 @@ def test_a_crashrc_that_others_can_write_is_not_run(tmp_path: Path, monkeypatch:
     assert [refusal for _, refusal in startup_files()] == ["", "", ""]
     theirs.chmod(0o666)
     assert [refusal for _, refusal in startup_files()] == ["", "", "others can write to it"]
+
+
+def test_ps_shows_families_times_and_limits_as_values(null: Console) -> None:
+    tasks = {row["pid"]: row for row in null.json("ps -I --json")}
+    assert 0 not in tasks
+    for row in null.json("ps -p --json"):
+        if row["pid"]:
+            assert row["related"][0]["pid"] == 0
+            assert row["related"][-1]["pid"] == tasks[row["pid"]]["ppid"]
+    children = {row["pid"]: {one["pid"] for one in row["related"]} for row in null.json("ps -c --json")}
+    assert children[2] == {pid for pid, row in tasks.items() if row["ppid"] == 2}
+    for row in null.json("ps -g --json"):
+        if row["pid"]:
+            assert {one["pid"] for one in row["related"]} == {
+                task.pid.value_() for task in for_each_task(null.prog)
+                if task.tgid.value_() == row["pid"] != task.pid.value_()}
+    last = null.json("ps -l --json")
+    assert [row["last_run_ns"] for row in last] == sorted((row["last_run_ns"] for row in last), reverse=True)
+    assert {row["cpu"] for row in null.json("ps -m -C 1 --json")} == {1}
+    (limits,) = null.json("ps -r 1 --json")
+    files = find_task(null.prog, 1).signal.rlim[7]      # RLIMIT_NOFILE
+    assert limits["limits"][7] == {"name": "NOFILE", "current": files.rlim_cur.value_(),
+                                   "maximum": files.rlim_max.value_()}
+    (times,) = null.json("ps -t 1 --json")
+    assert 0 < times["start_ns"] < times["start_ns"] + times["run_ns"]
+    assert sum(row["tasks"] for row in null.json("ps -S --json")) == len(null.json("ps --json"))
+    real_time = null.json("ps -Y -y FIFO --json")
+    assert real_time
+    assert all(row["policy"] == "FIFO" and row["priority"] < 100 for row in real_time)
+    stacks = [row for row in null.json("ps -s -I --json") if row["stack"]]
+    for row in stacks:
+        base = find_task(null.prog, row["pid"]).stack.value_()
+        # A task that has died has no stack any more.
+        assert base < row["stack"] < base + null.prog["THREAD_SIZE"].value_() or row["active"] or not base
+    assert len(stacks) >= len(tasks) - 2
+    assert "-C goes with" in null.fails("ps -C 0")
+    assert "cannot be shown together" in null.fails("ps -p -c")
+    assert "no scheduling policy" in null.fails("ps -y QUICK")
+    (none,) = null.json("ps -a 2 --json")
+    assert none["problem"] == "no user stack"

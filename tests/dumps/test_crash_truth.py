@@ -17,7 +17,8 @@ SAME = ("bt -e", "mach -m", "pte d8e067", "whatis -o list_head", "irq -b",
         "mod -t", "task -R pid,prio", "ptov 1000", "kmem -h", "kmem -p", "kmem -s", "kmem -o", "search -V 57ac6e9d")
 """Answers that are the same line by line."""
 OTHERS = ("dis schedule", "sys -c", "mount", "mod", "net", "whatis -m task_struct", "log", "timer", "files",
-          "bt", "bt -a", "bt -F", "kmem -i", "kmem -f", "kmem -S task_struct", "search -k -c flaky_sample")
+          "ps", "ps -t", "ps -l", "ps -m", "bt", "bt -a", "bt -F", "kmem -i",
+          "kmem -f", "kmem -S task_struct", "search -k -c flaky_sample")
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +39,15 @@ def test_the_answer_is_that_of_crash(crash: Truth, ours: Console, line: str) -> 
     assert len(expected) > 1
     assert len(found) == len(expected)
     assert [pair for pair in zip(found, expected, strict=True) if pair[0] != pair[1]] == []
+
+
+@pytest.mark.parametrize("line", ["ps", "ps -t", "ps -l", "ps -m"])
+def test_ps_has_the_lines_of_crash(crash: Truth, ours: Console, line: str) -> None:
+    # crash finds three tasks of this kernel, and no parent of theirs.
+    found, lines = ({re.sub(r"^(..\s*\d+)\s+-?\d+ ", r"\1 ", text.rstrip()) for text in part}
+                    for part in (ours(line).splitlines(), crash(line)))
+    assert len(lines) >= 3
+    assert lines - found == set()
 
 
 def test_kmem_i_has_the_numbers_of_crash(crash: Truth, ours: Console) -> None:

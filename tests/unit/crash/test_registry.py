@@ -69,7 +69,7 @@ def test_aliases_stand_for_commands() -> None:
 @pytest.mark.parametrize(("name", "words", "expected"), [
     ("bt", ["-f"], False), ("bt", ["-a"], False), ("bt", ["-c", "0"], False), ("bt", ["-FF"], False),
     ("bt", ["-V"], True),
-    ("ps", ["-k"], False), ("ps", ["-p", "1"], True), ("kmem", ["-i"], False), ("kmem", ["-s"], False),
+    ("ps", ["-k"], False), ("ps", ["-p", "1"], False), ("kmem", ["-i"], False), ("kmem", ["-s"], False),
     ("kmem", ["-z"], True),
     ("kmem", ["ffff888000000000"], True), ("kmem", ["-i", "--json"], False), ("rd", ["-8", "x"], False),
     ("rd", ["-S", "x"], True), ("sys", ["config"], True), ("sys", ["-t"], False), ("mod", ["-t"], False),

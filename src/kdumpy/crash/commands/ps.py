@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import drgn
 from drgn.helpers.linux.mm import task_rss, task_vsize, totalram_pages
 
-from kdumpy.crash.command import Arg, Command, Options, columns
+from kdumpy.crash.command import Arg, Command, Options
 from kdumpy.crash.session import Session
+from kdumpy.crash.taskviews import VIEWS, chosen, policies_of
 from kdumpy.debuginfo.reading import READ_ERRORS
-from kdumpy.errors import NotInDump
+from kdumpy.errors import NotInDump, UsageError
 from kdumpy.kernel.tasks import task_objects, task_value
 
 # Source: crash, task.c (task_state_string_verbose); the kernel's letters are those of fs/proc/array.c.
@@ -43,6 +46,8 @@ class TaskRow:
     kernel_thread: bool
     leader: bool
     """It leads its thread group."""
+    stack: int | None = None
+    """The kernel's stack pointer, with -s; None where it is not known."""
 
 
 class Ps(Command[TaskRow]):
@@ -68,43 +73,86 @@ class Ps(Command[TaskRow]):
         Arg("-G", dest="leaders", action="store_true", help="leaders of thread groups only"),
         Arg("-A", dest="active", action="store_true", help="the tasks on the CPUs only"),
         Arg("--state", metavar="ST", help="tasks in a state only, such as UN or D"),
-        *(Arg(name, engine=True, help=f"{words} (drgn)") for name, words in {
-            "-s": "the kernel stack pointer instead of the task", "-p": "the parents up to init",
-            "-c": "the children", "-t": "times", "-l": "last time on a CPU, newest first",
-            "-m": "how long ago on a CPU", "-a": "command line and environment", "-g": "by thread group",
-            "-r": "resource limits", "-C": "only these CPUs, with -l or -m", "-H": "without a header",
-            "-y": "by scheduling policy", "-S": "how many tasks are in each state"}.items()),
+        Arg("-I", dest="no_idle", action="store_true", help="without the idle tasks"),
+        Arg("-y", dest="policy", metavar="POLICY", help="only with these scheduling policies: FIFO, RR, 0,3 …"),
+        Arg("-s", dest="stack", action="store_true", help="the kernel stack pointer instead of the task"),
+        Arg("-H", dest="header", action="store_false", help="without a header"),
+        *(Arg(name, dest=dest, action="store_true", help=words) for name, dest, words in (
+            ("-p", "parents", "the parents up to the first task"), ("-c", "children", "the children"),
+            ("-g", "threads", "by thread group"), ("-t", "times", "run time, start time, user and system time"),
+            ("-l", "last_run", "last time on a CPU, newest first"), ("-m", "elapsed", "how long ago on a CPU"),
+            ("-a", "arguments", "command line and environment"), ("-r", "limits", "resource limits"),
+            ("-S", "summary", "how many tasks are in each state"), ("-Y", "policies", "policy and priority"))),
+        Arg("-C", dest="cpus", metavar="CPUS", help="with -l or -m: these CPUs, a block each"),
     )
 
-    def rows(self, session: Session, options: Options) -> Iterator[TaskRow]:
-        """Yield the tasks, the idle ones first."""
-        total_kb = _total_kb(session)
-        running = session.active()
-        wanted = [_Selector(text) for text in options.which]
-        state = STATES.get(options.state, options.state)
-        unread = 0
-        for task in all_tasks(session):
-            try:
-                row = _row(session, task, running, total_kb)
-            except READ_ERRORS:
-                unread += 1
-                continue
-            if wanted and not any(selector.takes(row) for selector in wanted):
-                continue
-            if (options.kernel and not row.kernel_thread) or (options.user and row.kernel_thread) \
-                    or (options.leaders and not row.leader) or (options.active and not row.active) \
-                    or (state and row.state != state):
-                continue
-            yield row
-        if unread:
-            raise NotInDump(f"{unread} tasks are not in the dump")
+    def rows(self, session: Session, options: Options) -> Iterator[Any]:
+        """Yield the tasks, the idle ones first; or what the view of them shows."""
+        view = chosen(options)
+        if options.cpus and view not in ("last_run", "elapsed"):
+            raise UsageError("-C goes with -l or -m", where="ps")
+        tasks = _tasks(session, options)
+        if view is None:
+            return (dataclasses.replace(row, stack=_stack_pointer(session, task)) if options.stack else row
+                    for task, row in tasks)
+        return VIEWS[view].rows(session, tasks, options)
 
-    def render(self, rows: Iterable[TaskRow], session: Session, options: Options) -> Iterator[str]:
+    def render(self, rows: Iterable[Any], session: Session, options: Options) -> Iterator[str]:
         """Lay the tasks out as crash does."""
-        cells = ((f"{'>' if row.active else ' '} {row.pid:>6}", str(row.ppid), str(row.cpu), f"{row.task:016x}",
-                  row.state, f"{row.memory_percent:.1f}", str(row.vsz_kb), str(row.rss_kb),
-                  f"[{row.command}]" if row.kernel_thread else row.command) for row in rows)
-        yield from columns(("PID", "PPID", "CPU", "      TASK", "ST", "%MEM", "VSZ", "RSS", "COMM"), cells, ">>><<>>><")
+        view = chosen(options)
+        if view is not None:
+            yield from VIEWS[view].render(rows, options)
+            return
+        if options.header:
+            yield (f"      PID    PPID  CPU {'     KSTACKP     ' if options.stack else '      TASK       '} ST  %MEM"
+                   "      VSZ      RSS  COMM")
+        for row in rows:
+            place = _middle(row.stack) if options.stack else f"{row.task:016x}"
+            command = f"[{row.command}]" if row.kernel_thread else row.command
+            yield (f"{'>' if row.active else ' '} {row.pid:>7} {row.ppid:>7} {row.cpu:>3}  {place}  {row.state:<2} "
+                   f"{row.memory_percent:>5.1f} {row.vsz_kb:>8} {row.rss_kb:>8}  {command}")
+
+
+def _middle(stack: int | None) -> str:
+    return f"{stack:016x}" if stack else "       --       "
+
+
+def _tasks(session: Session, options: Options) -> Iterator[tuple[drgn.Object, TaskRow]]:
+    """Yield the tasks that are wanted, the idle ones first.
+
+    Raises:
+        NotInDump: some cannot be read; after those that can.
+    """
+    total_kb = _total_kb(session)
+    running = session.active()
+    wanted = [_Selector(text) for text in options.which]
+    state = STATES.get(options.state, options.state)
+    policies = policies_of(options.policy) if options.policy else None
+    unread = 0
+    for task in all_tasks(session):
+        try:
+            row = _row(session, task, running, total_kb)
+            if policies is not None and task.policy.value_() not in policies:
+                continue
+        except READ_ERRORS:
+            unread += 1
+            continue
+        if wanted and not any(selector.takes(row) for selector in wanted):
+            continue
+        if (options.kernel and not row.kernel_thread) or (options.user and row.kernel_thread) \
+                or (options.leaders and not row.leader) or (options.active and not row.active) \
+                or (options.no_idle and row.pid == 0) or (state and row.state != state):
+            continue
+        yield task, row
+    if unread:
+        raise NotInDump(f"{unread} tasks are not in the dump")
+
+
+def _stack_pointer(session: Session, task: drgn.Object) -> int | None:
+    try:
+        return int(session.prog.stack_trace(task)[0].sp)
+    except (*READ_ERRORS, IndexError):
+        return None         # it runs on a CPU, and the dump has no registers of that
 
 
 class _Selector:
