@@ -1,4 +1,4 @@
-"""The shell's line syntax: `COMMAND ARGUMENTS | shell pipeline`, `> file`, `>> file`, `;`, `!shell`, `# comment`.
+"""The shell's line syntax: `COMMAND ARGUMENTS |: filter | shell pipeline`, `> file`, `>> file`, `;`, `!shell`, `#`.
 
 Source: crash, cmdline.c (setup_redirect, multi_strings) and its "help input" and "help output" pages. A pipeline
 is given to the user's shell as it was typed; nothing out of a dump ever becomes a part of it.
@@ -25,6 +25,8 @@ class ParsedLine:
     """The same in words, without the quotes."""
     pipeline: str | None = None
     """What follows the `|`, for the shell."""
+    filters: tuple[str, ...] = ()
+    """What follows each `|:` (kdumpy.crash.pipes)."""
     file: str | None = None
     """Where the output goes."""
     append: bool = False
@@ -106,32 +108,52 @@ def _command(text: str) -> ParsedLine:
         if len(words) != 1:
             raise UsageError("'<' wants one file", where=stripped)
         return ParsedLine(source=words[0])
+    pieces: str | None = None
+    filters: list[str] = []
+    start = 0
     for position, character, depth in _scan(text):
-        if depth:
+        if depth or position < start:
             continue
         if character == "|" and text[position + 1:position + 2] != "|" and text[position - 1:position] != "|":
-            if not text[position + 1:].strip():
+            pieces = _add(pieces, filters, text[start:position])
+            start = position + 1
+            if text[start:start + 1] == ":":
+                start += 1
+                continue
+            if not text[start:].strip():
                 raise UsageError("nothing follows the '|'", where=stripped)
-            return _plain(text[:position], pipeline=text[position + 1:].strip())
+            return _plain(pieces, filters, pipeline=text[start:].strip())
         # "->" and a comparison are parts of an expression: a redirection begins a word.
         begins_word = position == 0 or text[position - 1].isspace()
-        if character == ">" and begins_word and text[position + 1:position + 2] != "=":
+        compares = pieces is not None and text[start:].split(None, 1)[:1] == ["where"]
+        if character == ">" and begins_word and text[position + 1:position + 2] != "=" and not compares:
             append = text[position + 1:position + 2] == ">"
             words = _words(text[position + 1 + append:])
             if len(words) != 1:
                 raise UsageError("a redirection wants one file", where=stripped)
-            return _plain(text[:position], file=words[0], append=append)
-    return _plain(text)
+            return _plain(_add(pieces, filters, text[start:position]), filters, file=words[0], append=append)
+    return _plain(_add(pieces, filters, text[start:]), filters)
 
 
-def _plain(text: str, *, pipeline: str | None = None, file: str | None = None, append: bool = False) -> ParsedLine:
+def _add(command: str | None, filters: list[str], text: str) -> str:
+    """Take a piece between pipes: the command is the first, the others are filters. Return the command."""
+    if command is None:
+        return text
+    if not text.strip():
+        raise UsageError("nothing follows the '|:'", mend="see 'help pipes'")
+    filters.append(text.strip())
+    return command
+
+
+def _plain(text: str, filters: list[str], *, pipeline: str | None = None, file: str | None = None,
+           append: bool = False) -> ParsedLine:
     text = text.strip()
-    if not text and (pipeline or file):
+    if not text and (pipeline or file or filters):
         raise UsageError("no command stands before the pipe or redirection")
     words = _words(text)
     if words and text.startswith("*") and len(words[0]) > 1:      # `*task_struct.comm` is `* task_struct.comm`
         words = ("*", words[0][1:], *words[1:])
-    return ParsedLine(text=text, words=words, pipeline=pipeline, file=file, append=append)
+    return ParsedLine(text=text, words=words, pipeline=pipeline, filters=tuple(filters), file=file, append=append)
 
 
 def _words(text: str) -> tuple[str, ...]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import drgn
 
@@ -20,6 +20,14 @@ if TYPE_CHECKING:
 
 _KERNEL_HALF = 1 << 63
 _MOST_CPUS = 8192
+
+
+class Answer(NamedTuple):
+    """What a command answers."""
+
+    rows: Iterable[Any]
+    render: Callable[[Iterable[Any]], Iterator[str]]
+    """Lays rows out."""
 
 
 class Session:
@@ -49,6 +57,10 @@ class Session:
         """Somebody sits at a prompt."""
         self.run: Callable[[str], bool] = lambda line: False
         """Run a line of commands; set by the shell."""
+        self.answer: Callable[[str], Answer] = lambda line: Answer((), lambda rows: iter(()))
+        """Ask for what a line answers, as rows; set by the shell."""
+        self.tell: Callable[[Exception], None] = lambda error: None
+        """Say what went wrong, where the command goes on; set by the shell."""
         self._context: drgn.Object | None = None
 
     @cached_property

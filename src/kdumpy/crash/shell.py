@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import difflib
 import io
+import itertools
 import json
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, TextIO
 
-from kdumpy.crash import registry
-from kdumpy.crash.command import Command, Line, as_json
+from kdumpy.crash import pipes, registry
+from kdumpy.crash.command import Command, Line, Options
 from kdumpy.crash.deadline import TookTooLong
 from kdumpy.crash.failures import explain
 from kdumpy.crash.output import SafeOutput, destination, find_pager
 from kdumpy.crash.parser import ParsedLine, parse
-from kdumpy.crash.session import Session
+from kdumpy.crash.session import Answer, Session
 from kdumpy.errors import KdumpyError, NotInDump, UsageError
 from kdumpy.kernel.kernel import Kernel
 
@@ -36,6 +37,8 @@ class Shell:
     def __init__(self, kernel: Kernel, out: TextIO, errors: TextIO, *, interactive: bool = False) -> None:
         self.session = Session(kernel)
         self.session.run = self.run
+        self.session.answer = self._answer_of
+        self.session.tell = lambda error: self._tell(self._with_cause(explain(error)))
         self.session.interactive = interactive
         self.out = out
         self.errors = errors
@@ -167,43 +170,68 @@ class Shell:
         return True
 
     def _answer(self, line: ParsedLine, target: IO[str]) -> None:
-        command = self._find(line)
-        if command is None:
+        found = self._find(line)
+        if found is None:
             self._ask_engine(line, target)
             return
-        name, words = line.name, line.arguments
-        if name not in registry.COMMANDS and name not in registry.EXTENSIONS:       # `list_head` is `* list_head`
-            name, words = "*", line.words
+        command, name, words = found
         if "--help" in words:
             target.write(f"{registry.help_of(name)}\n")
             return
         if command.for_engine(words):
             self._ask_engine(line, target)
             return
-        options = command.parse(name, words)
-        options.command = name
+        options = self._options(command, name, words)
         rows = _Partial(command.rows(self.session, options))
-        if options.json:
-            _write_json(as_json(rows), target)
-        else:
-            output = SafeOutput(target, self.session.deadline.alive)
-            for text in command.render(rows, self.session, options):
-                output.write(f"{text}\n")
+        self._show(rows, line, target, lambda found: command.render(found, self.session, options), json=options.json)
         if rows.failure is not None:
             raise rows.failure
 
-    def _find(self, line: ParsedLine) -> Command[Any] | None:
-        """Return our command of a line; None where it is drgn's.
+    def _answer_of(self, text: str) -> Answer:
+        """Return the rows of a line's answer and their layout, for a command that runs another.
+
+        Raises:
+            KdumpyError: what the command's arguments deserve. The rows raise the rest.
+        """
+        (line,) = map(self._without_alias, parse(text))
+        found = self._find(line)
+        if found is None or found[0].for_engine(found[2]):
+            return Answer((Line(line) for line in self.session.engine.lines(line.text)),
+                          lambda rows: (row.line for row in rows))
+        command, name, words = found
+        options = self._options(command, name, words)
+        return Answer(command.rows(self.session, options),
+                      lambda rows: command.render(rows, self.session, options))
+
+    @staticmethod
+    def _options(command: Command[Any], name: str, words: tuple[str, ...]) -> Options:
+        options = command.parse(name, words)
+        options.command = name
+        return options
+
+    def _show(self, rows: Iterable[Any], line: ParsedLine, target: IO[str],
+              render: Callable[[Iterable[Any]], Iterator[str]], *, json: bool) -> None:
+        """Write rows, behind the line's filters, in the command's layout, as a table, or as JSON."""
+        found, wants_json = pipes.apply(rows, line.filters)
+        if json or wants_json:
+            _write_json([pipes.plain(row) for row in found], target)
+            return
+        output = SafeOutput(target, self.session.deadline.alive)
+        for text in _laid_out(found, render) if line.filters else render(found):
+            output.write(f"{text}\n")
+
+    def _find(self, line: ParsedLine) -> tuple[Command[Any], str, tuple[str, ...]] | None:
+        """Return our command of a line, its name and arguments; None where it is drgn's.
 
         Raises:
             UsageError: nobody knows it.
         """
         if line.name in registry.COMMANDS or line.name in registry.EXTENSIONS:
-            return registry.command(line.name)
+            return registry.command(line.name), line.name, line.arguments
         if line.name in self.session.engine.names:
             return None
-        if self._is_type(line.name):
-            return registry.command("*")
+        if self._is_type(line.name):        # `list_head` is `* list_head`
+            return registry.command("*"), "*", line.words
         known = [*registry.COMMANDS, *registry.EXTENSIONS, *self.session.engine.names]
         near = difflib.get_close_matches(line.name, known, n=1)
         raise UsageError(f"there is no command or structure {line.name!r}",
@@ -225,14 +253,24 @@ class Shell:
         if line.text == "drgn":
             raise UsageError("drgn's own prompt is not a part of this shell",
                              mend="give it a line: drgn CODE; or use 'kdumpy shell'")
-        if "--json" not in line.words:
+        if "--json" not in line.words and not line.filters:
             output = SafeOutput(target, self.session.deadline.alive)
             warnings = self.session.engine.run(line.text, output)   # type: ignore[arg-type]
         else:
             answer = io.StringIO()
             warnings = self.session.engine.run(re.sub(r"\s--json(?=\s|$)", "", line.text), answer)
-            _write_json(as_json(Line(text) for text in answer.getvalue().splitlines()), target)
+            self._show([Line(text) for text in answer.getvalue().splitlines()], line, target,
+                       lambda found: (row.line for row in found), json="--json" in line.words)
         SafeOutput(self.errors).write(warnings)
+
+
+def _laid_out(rows: Iterable[Any], render: Callable[[Iterable[Any]], Iterator[str]]) -> Iterator[str]:
+    """Yield the lines of rows that came through filters: the command's layout, or a table of what a filter made."""
+    given = iter(rows)
+    first = next(given, None)
+    if first is not None:
+        both = itertools.chain((first,), given)
+        yield from pipes.table(both) if isinstance(first, pipes.Record) else render(both)
 
 
 class _Partial:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import drgn
 from drgn.helpers.linux.sched import task_state_to_char
 
-from kdumpy.crash.command import Arg, Line, Options, TextCommand
+from kdumpy.crash.command import Arg, Command, Line, Options
 from kdumpy.crash.commands.ps import STATES
+from kdumpy.crash.commands.sys import Fact
 from kdumpy.crash.session import Session
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.errors import UsageError
@@ -20,11 +23,12 @@ _PF_KTHREAD = 0x00200000
 """include/linux/sched.h."""
 
 
-class Foreach(TextCommand):
+class Foreach(Command[Any]):
     """Run a command for every task, or for some: `foreach [TASKS…] COMMAND [OPTIONS]`.
 
     TASKS: process ids, addresses, names, a regular expression in single quotes, a state (RU IN UN ID ST ZO …),
-    and user, kernel, gleader, active. Commands: bt vm task files net set ps sig vtop.
+    and user, kernel, gleader, active. Commands: bt vm task files net set ps sig vtop. With --json, and behind `|:`,
+    the rows are the command's own, all tasks' in a row.
 
     Example:
         crash> foreach UN bt
@@ -32,10 +36,16 @@ class Foreach(TextCommand):
 
     names = ("foreach",)
     example = "foreach active bt"
+    row = Line
     args = (Arg("words", nargs="...", metavar="[TASKS…] COMMAND [OPTIONS]", help="which tasks, and what to do"),)
 
-    def rows(self, session: Session, options: Options) -> Iterator[Line]:
-        """Run the command for each task; what it says goes where the output goes."""
+    def parse(self, name: str, words: Sequence[str]) -> Options:
+        """Take every word: those with a dash in front are the command's."""
+        json = "--json" in words
+        return Options(words=[word for word in words if word != "--json"], json=json, help=False, render=None)
+
+    def rows(self, session: Session, options: Options) -> Iterator[Any]:
+        """Yield the rows of the command for each task; a task that fails is told of, and the others follow."""
         words = options.words
         at = next((number for number, word in enumerate(words) if word in _COMMANDS), None)
         if at is None:
@@ -43,22 +53,36 @@ class Foreach(TextCommand):
         chosen, command, rest = words[:at], words[at], words[at + 1:]
         found = False
         context = session.context
+        by_context = command in ("net", "set", "vtop")
         try:
             for number, task in enumerate(self._tasks(session, chosen)):
-                if number and command in ("bt", "vm", "files", "task", "sig", "net"):
-                    yield Line("")
                 found = True
-                address = f"{task.value_():x}"
-                if command in ("net", "set"):
+                if by_context:
                     session.set_context(task)
-                    session.run(" ".join((command, *rest)))
-                else:
-                    session.run(" ".join((command, *rest, address)))
+                address = () if by_context else (f"{task.value_():x}",)
+                try:
+                    answer = session.answer(shlex.join((command, *rest, *address)))
+                    options.render = answer.render
+                    for place, row in enumerate(answer.rows):
+                        if number and not place and isinstance(row, Line):
+                            yield Line("")
+                        yield row
+                except UsageError:
+                    raise               # it would be the same for every task
+                except Exception as error:      # of this task's data, of whatever kind
+                    session.tell(error)
         finally:
-            if command in ("net", "set"):
+            if by_context:
                 session.set_context(context)
         if not found:
             raise UsageError("no task is like this", where=" ".join(chosen))
+
+    def render(self, rows: Iterable[Any], session: Session, options: Options) -> Iterator[str]:
+        """Lay each row out as its command does, an empty line between tasks."""
+        for number, row in enumerate(rows):
+            if number and not isinstance(row, Fact | Line):
+                yield ""
+            yield from options.render([row])
 
     def _tasks(self, session: Session, chosen: list[str]) -> Iterator[drgn.Object]:
         active = session.active()

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from kdumpy.crash import registry
+from kdumpy.crash import pipes, registry
 from kdumpy.crash.command import Arg, Command, Options
 from kdumpy.crash.session import Session
 from kdumpy.errors import UsageError
+
+_TOPICS = {"pipes": pipes.HELP}
+"""What is explained besides the commands."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,8 @@ class Help(Command[HelpRow]):
                 yield HelpRow(name, registry.summary(name), "kdumpy", registry.help_of(name))
             elif name in theirs:
                 yield HelpRow(name, "", "drgn", session.engine.help(name))
+            elif name in _TOPICS:
+                yield HelpRow(name, "what can stand behind a command", "kdumpy", _TOPICS[name])
             elif name in registry.LEAVING:
                 yield HelpRow(name, "end the session", "kdumpy", f"{name}: end the session")
             else:
@@ -71,7 +76,8 @@ class Help(Command[HelpRow]):
             yield "".join(f"{name:<16}" for name in names[at::height]).rstrip()
         yield ""
         yield "'help COMMAND' explains one. Commands end in '| PROGRAM', '> FILE' or '>> FILE'; '!PROGRAM' runs one;"
-        yield "';' separates commands; a structure's name alone shows its layout; --json answers in JSON."
+        yield "';' separates commands; a structure's name alone shows its layout; --json answers in JSON;"
+        yield "'|: FILTER' filters, sorts and counts the rows themselves: 'help pipes'."
 
 
 def _origin(name: str) -> str:
