@@ -96,7 +96,8 @@ def test_rows_are_read_only_as_far_as_they_are_wanted() -> None:
     (["where pid"], "is no condition"), (["where pod=1"], "did you mean 'pid'"), (["where pid=x"], "no number"),
     (["where state~("], "no regular expression"), (["where kernel=maybe"], "yes or no"), (["head x"], "no number"),
     (["sort"], "wants fields"), (["sum state"], "is no number"), (["sum rss kernel"], "sum wants"),
-    (["columns nothing.at.all"], "no field"), (["sort nothing"], "no field"), (["where pid=" + "9" * 5000], "no number"),
+    (["columns nothing.at.all"], "no field"), (["sort nothing"], "no field"),
+    (["where pid=" + "9" * 5000], "no number"),
 ])
 def test_wrong_filters_say_what_is_wrong(filters: list[str], words: str) -> None:
     with pytest.raises(UsageError, match=words):
