@@ -12,10 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from prompt_toolkit.completion import CompleteEvent
+from prompt_toolkit.document import Document
 
 import kdumpy
 import lab
-from kdumpy.crash.prompt import ShellCompleter, history_file
+from kdumpy.crash.completion import ShellCompleter
+from kdumpy.crash.prompt import history_file
 from kdumpy.crash.session import Session
 
 ROOT = Path(__file__).parents[2]
@@ -32,9 +35,26 @@ def completer() -> Iterator[ShellCompleter]:
     ([], "sy", {"sym", "sys"}), ([], "runq", {"runq"}), ([], "zzz", set()), (["bt"], "-a", {"-a"}),
     (["help"], "ru", {"runq"}), (["runq"], "-m", {"-m"}), (["struct"], "list_hea", {"list_head"}),
     (["dis"], "flaky_poll_w", {"flaky_poll_work"}), (["sym"], "sc", set()), (["nothing"], "-x", set()),
+    (["struct"], "task_struct.tgi", {"task_struct.tgid"}), ([], "task_struct.tgi", {"task_struct.tgid"}),
+    (["struct"], "task_struct.pid,tgi", {"task_struct.pid,tgid"}), ([], "vmap_ar", {"vmap_area"}),
+    (["struct"], "task_struct.se.vrun", {"task_struct.se.vruntime"}), (["list"], "module.li", {"module.list"}),
+    (["p"], "init_task.comm", {"init_task.comm"}), (["p"], "init_task.se.vrun", {"init_task.se.vruntime"}),
+    (["p"], "init_task.mm->", set()), (["p"], "nothing.x", set()), (["p"], "init_task.parent->comm",
+                                                                   {"init_task.parent->comm"}),
+    (["foreach", "user"], "f", {"files"}), (["set"], "time", {"timeout"}), (["mod"], "fl", {"flaky"}),
+    (["ps", "|:"], "wh", {"where"}), (["ps", "|:", "sort"], "-rss", {"-rss_kb"}),
+    (["ps", "|:", "columns"], "pid,com", {"pid,command"}), (["help"], "di", {"dis"}),
+    (["py"], "len(prog.sym", {"len(prog.symbol", "len(prog.symbols"}), (["<"], "/etc/host", None),
 ])
-def test_completion(completer: ShellCompleter, before: list[str], word: str, expected: set[str]) -> None:
-    assert set(completer.names(before, word)) == expected
+def test_completion(completer: ShellCompleter, before: list[str], word: str, expected: set[str] | None) -> None:
+    document = Document(" ".join((*before, word)))
+    found = {completion.text for completion in completer.get_completions(document, CompleteEvent())}
+    if expected is None:
+        assert "/etc/hosts" in found
+    elif word == "init_task.mm->":      # a kernel thread has none, the structure has members all the same
+        assert "init_task.mm->mmap_base" in found
+    else:
+        assert found == expected
 
 
 def test_the_history_is_the_users_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,9 +82,9 @@ def _scan(text: str) -> Iterator[tuple[int, str, int]]:
 
 
 def _split(text: str) -> Iterator[str]:
-    """Yield the commands of a line; a comment ends the line, a `!` takes all of the rest."""
+    """Yield the commands of a line; a comment ends the line, a `!` takes all of the rest, and so does Python."""
     start = 0
-    if text.lstrip().startswith("!"):
+    if _takes_the_rest(text):
         yield text
         return
     for position, character, _ in _scan(text):
@@ -94,9 +94,13 @@ def _split(text: str) -> Iterator[str]:
         if character == ";":
             yield text[start:position]
             start = position + 1
-            if text[start:].lstrip().startswith("!"):
+            if _takes_the_rest(text[start:]):
                 break
     yield text[start:]
+
+
+def _takes_the_rest(text: str) -> bool:
+    return text.lstrip().startswith("!") or text.split(None, 1)[:1] == ["py"]
 
 
 def _command(text: str) -> ParsedLine:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import drgn
 
@@ -61,6 +62,10 @@ class Session:
         """Ask for what a line answers, as rows; set by the shell."""
         self.tell: Callable[[Exception], None] = lambda error: None
         """Say what went wrong, where the command goes on; set by the shell."""
+        self.output: IO[str] = sys.stdout
+        """Where the command that runs writes what is not a row; set by the shell."""
+        self.python: dict[str, Any] = {}
+        """The names of `py`."""
         self._context: drgn.Object | None = None
 
     @cached_property

@@ -23,6 +23,8 @@ from kdumpy.crash.session import Answer, Session
 from kdumpy.errors import KdumpyError, NotInDump, UsageError
 from kdumpy.kernel.kernel import Kernel
 
+_UNPAGED = ("py",)
+"""Lines that talk to the user themselves."""
 _DEEPEST = 16
 """Files that run files, aliases that name aliases."""
 
@@ -159,7 +161,8 @@ class Shell:
         if self._target is not None and not line.file and not line.pipeline:
             self._answer(line, self._target)
             return True
-        pager = find_pager() if self.interactive and self.session.scroll and line.name != "set" else None
+        pages = self.interactive and self.session.scroll and line.text not in _UNPAGED and line.name != "set"
+        pager = find_pager() if pages else None
         with destination(line, self.out, pager) as target:
             outer, self._target = self._target, target
             try:
@@ -181,7 +184,8 @@ class Shell:
         if command.for_engine(words):
             self._ask_engine(line, target)
             return
-        options = self._options(command, name, words)
+        options = self._options(command, name, words, line)
+        self.session.output = SafeOutput(target, self.session.deadline.alive)   # type: ignore[assignment]
         rows = _Partial(command.rows(self.session, options))
         self._show(rows, line, target, lambda found: command.render(found, self.session, options), json=options.json)
         if rows.failure is not None:
@@ -199,14 +203,14 @@ class Shell:
             return Answer((Line(line) for line in self.session.engine.lines(line.text)),
                           lambda rows: (row.line for row in rows))
         command, name, words = found
-        options = self._options(command, name, words)
+        options = self._options(command, name, words, line)
         return Answer(command.rows(self.session, options),
                       lambda rows: command.render(rows, self.session, options))
 
     @staticmethod
-    def _options(command: Command[Any], name: str, words: tuple[str, ...]) -> Options:
+    def _options(command: Command[Any], name: str, words: tuple[str, ...], line: ParsedLine) -> Options:
         options = command.parse(name, words)
-        options.command = name
+        options.command, options.text = name, line.text[len(line.name):].strip()
         return options
 
     def _show(self, rows: Iterable[Any], line: ParsedLine, target: IO[str],
@@ -252,7 +256,7 @@ class Shell:
     def _ask_engine(self, line: ParsedLine, target: IO[str]) -> None:
         if line.text == "drgn":
             raise UsageError("drgn's own prompt is not a part of this shell",
-                             mend="give it a line: drgn CODE; or use 'kdumpy shell'")
+                             mend="'py' opens a Python prompt; or give it a line: drgn CODE")
         if "--json" not in line.words and not line.filters:
             output = SafeOutput(target, self.session.deadline.alive)
             warnings = self.session.engine.run(line.text, output)   # type: ignore[arg-type]

@@ -18,7 +18,10 @@ from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.errors import UsageError
 from kdumpy.kernel.tasks import task_objects
 
-_COMMANDS = ("bt", "vm", "task", "files", "net", "set", "ps", "sig", "vtop")
+COMMANDS = ("bt", "vm", "task", "files", "net", "set", "ps", "sig", "vtop")
+"""What can be run for tasks."""
+KINDS = ("user", "kernel", "gleader", "active")
+"""Words that choose tasks."""
 _PF_KTHREAD = 0x00200000
 """include/linux/sched.h."""
 
@@ -47,9 +50,9 @@ class Foreach(Command[Any]):
     def rows(self, session: Session, options: Options) -> Iterator[Any]:
         """Yield the rows of the command for each task; a task that fails is told of, and the others follow."""
         words = options.words
-        at = next((number for number, word in enumerate(words) if word in _COMMANDS), None)
+        at = next((number for number, word in enumerate(words) if word in COMMANDS), None)
         if at is None:
-            raise UsageError("foreach wants a command", mend=f"one of {' '.join(_COMMANDS)}")
+            raise UsageError("foreach wants a command", mend=f"one of {' '.join(COMMANDS)}")
         chosen, command, rest = words[:at], words[at], words[at + 1:]
         found = False
         context = session.context
@@ -86,9 +89,8 @@ class Foreach(Command[Any]):
 
     def _tasks(self, session: Session, chosen: list[str]) -> Iterator[drgn.Object]:
         active = session.active()
-        kinds = {"user", "kernel", "gleader", "active"}
         states = {word for word in chosen if word in STATES.values()}
-        names = [word for word in chosen if word not in kinds and word not in states]
+        names = [word for word in chosen if word not in KINDS and word not in states]
         for task in task_objects(session.prog):
             try:
                 kernel = bool(task.flags.value_() & _PF_KTHREAD)

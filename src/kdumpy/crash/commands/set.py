@@ -121,4 +121,9 @@ class Set(Command[Fact]):
             yield f"{fact.name:>{14 if options.variables else 7}}: {fact.value}"
 
 
+def names() -> tuple[str, ...]:
+    """Return the variables."""
+    return (*_VARIABLES, *_REMEMBERED)
+
+
 COMMAND = Set()
