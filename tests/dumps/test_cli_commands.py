@@ -137,6 +137,20 @@ def test_crash_has_drgns_commands_whatever_plugins_are_disabled(old: Path, monke
         monkeypatch.setenv("DRGN_DISABLE_PLUGINS", "*")
 
 
+def test_crash_takes_the_command_line_of_crash(old: Path) -> None:
+    release = run("crash", "--osrelease", old).stdout.strip()
+    assert re.fullmatch(r"\d+\.\d+\.\d+\S*-amd64", release)
+    assert run("crash", "--log", old).stdout == run("log", old).stdout
+    build = run("crash", "--build-id", old)
+    assert (build.returncode == 0) == bool(re.fullmatch(r"[0-9a-f]{40}\n", build.stdout))
+    answer = run("crash", "-s", "--minimal", "--active", "--kaslr", "auto", "--no_crashrc", old, "-e", "sym schedule")
+    assert answer.stdout.endswith("(T) schedule\n")
+    for refused in (["--zero_excluded"], ["--mod", "/lib/modules"]):
+        answer = run("crash", old, *refused)
+        assert answer.returncode == 2
+        assert "is not done here: " in answer.stderr
+
+
 def test_crash_pipes_and_redirects(old: Path, tmp_path: Path) -> None:
     answer = run("crash", old, "-e", "ps | grep -c kworker; sym schedule > 'one file'; sym yield >> 'one file'; !ls",
                  cwd=tmp_path)

@@ -6,6 +6,7 @@ import os
 import pty
 import select
 import stat
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -100,27 +101,108 @@ class Terminal:
         self.until(wanted)
 
 
-def test_ctrl_c_stops_a_command_and_not_the_session(tmp_path: Path) -> None:
-    terminal = Terminal(lab.dump("6.1", "null-workqueue").path, tmp_path)
-    terminal.until(b"PANIC: ")
-    terminal.prompt()
-    terminal.type(b"set scroll off\r", b"scroll: off")
-    terminal.prompt()
+    def leave(self) -> int:
+        """Say exit; return what the process ended with."""
+        os.write(self.descriptor, b"exit\r")
+        end = time.monotonic() + 20
+        while time.monotonic() < end:
+            if select.select([self.descriptor], [], [], 0.1)[0]:
+                try:
+                    os.read(self.descriptor, 65536)
+                except OSError:             # the other side has closed the terminal
+                    time.sleep(0.1)
+            found, code = os.waitpid(self.pid, os.WNOHANG)
+            if found:
+                return code
+        raise AssertionError("the session did not end")
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Terminal:
+    opened = Terminal(lab.dump("6.1", "null-workqueue").path, tmp_path)
+    opened.until(b"PANIC: ")
+    opened.prompt()
+    opened.type(b"set scroll off\r", b"scroll: off")
+    opened.prompt()
+    return opened
+
+
+def test_ctrl_c_stops_a_command_and_not_the_session(terminal: Terminal, tmp_path: Path) -> None:
     # The command says that it runs: a key that comes earlier is the prompt's.
     terminal.type(b"drgn exec('print(98 + 1, flush=True)\\nwhile True: pass')\r", b"99\r\n")
     terminal.type(b"\x03", b"KeyboardInterrupt")        # drgn tells it of the user's code
     terminal.prompt()
+    terminal.type(b"repeat sys -t\r", b"TAINTED_MASK: 3000  OE\r\n")
+    terminal.type(b"\x03", b"^C\r\n")
+    terminal.prompt()
+    terminal.type(b"py print(77, flush=True) or sum(1 for _ in iter(int, 1))\r", b"77\r\n")
+    terminal.type(b"\x03", b"^C\r\n")
+    terminal.prompt()
     terminal.type(b"sym schedule\r", b"(T) schedule")
     terminal.prompt()
-    os.write(terminal.descriptor, b"exit\r")
-    end = time.monotonic() + 20
-    found, code = 0, -1
-    while not found and time.monotonic() < end:
-        if select.select([terminal.descriptor], [], [], 0.1)[0]:
-            try:
-                os.read(terminal.descriptor, 65536)
-            except OSError:             # the other side has closed the terminal
-                time.sleep(0.1)
-        found, code = os.waitpid(terminal.pid, os.WNOHANG)
-    assert (found, code) == (terminal.pid, 0)
+    assert terminal.leave() == 0
     assert "sym schedule" in (tmp_path / "kdumpy/crash_history").read_text()
+
+
+def test_a_python_prompt_inside_the_session(terminal: Terminal) -> None:
+    terminal.type(b"py\r", b">>> ")
+    terminal.type(b"answer = 41\r", b">>> ")
+    terminal.type(b"print(len(rows('mod')), 'mod', task.pid.value_() > 0)\r", b"mod True\r\n")
+    terminal.type(b"1/0\r", b"ZeroDivisionError")
+    terminal.type(b"kernel.sys\t", b"kernel.system")
+    terminal.type(b".release\r", b"cloud-amd64'")
+    terminal.type(b"\x04", b"crash>")
+    terminal.prompt()
+    terminal.type(b"py answer + 1\r", b"42\r\n")
+    terminal.prompt()
+    assert terminal.leave() == 0
+
+
+_EXTENSION = '''
+"""A command."""
+from kdumpy.crash.command import Line, TextCommand
+
+
+class Hello(TextCommand):
+    """Say hello."""
+
+    names = ("{name}",)
+    example = "{name}"
+
+    def rows(self, session, options):
+        yield Line("hello from {name}")
+
+
+COMMAND = Hello()
+'''
+
+
+def test_what_a_session_begins_with(tmp_path: Path) -> None:
+    """crashrc, an extension in the folder and one of a package; then -i, and the lines of standard input."""
+    config, packages = tmp_path / "config" / "kdumpy", tmp_path / "packages"
+    (config / "extensions").mkdir(parents=True)
+    (config / "extensions" / "one.py").write_text(_EXTENSION.format(name="fromfolder"))
+    (config / "extensions" / "theirs.py").write_text(_EXTENSION.format(name="fromothers"))
+    (config / "extensions" / "theirs.py").chmod(0o666)
+    (config / "crashrc").write_text("alias hi fromfolder\nset timeout 7\n")
+    information = packages / "hello-1.dist-info"
+    information.mkdir(parents=True)
+    (packages / "hello_command.py").write_text(_EXTENSION.format(name="frompackage"))
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: hello\nVersion: 1\n")
+    (information / "entry_points.txt").write_text(
+        "[kdumpy.crash_commands]\nhello = hello_command\nbroken = hello_command:nothing\n")
+    script = tmp_path / "script"
+    script.write_text("hi\nfrompackage\n")
+    environment = {**os.environ, "XDG_CONFIG_HOME": str(tmp_path / "config"), "HOME": str(tmp_path),
+                   "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(packages), *sys.path])}
+    command = [sys.executable, "-m", "kdumpy", "crash", str(lab.dump("6.1", "null-workqueue").path), "-i", str(script)]
+    done = subprocess.run(command, input="set timeout\nfromothers\n", capture_output=True, text=True, check=False,
+                          env=environment, cwd=tmp_path)
+    assert done.stdout.splitlines()[-3:] == ["hello from fromfolder", "hello from frompackage", "timeout: 7"]
+    assert "theirs.py: not loaded: others can write to it" in done.stderr
+    assert "the extension broken (hello_command:nothing) is not loaded" in done.stderr
+    assert "no command or structure 'fromothers'" in done.stderr
+    assert done.returncode == 1
+    done = subprocess.run([*command, "--no-rc"], input="", capture_output=True, text=True, check=False, env=environment,
+                          cwd=tmp_path)
+    assert "no command or structure 'hi'" in done.stderr

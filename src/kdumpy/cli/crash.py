@@ -8,8 +8,9 @@ examples:
   echo 'log | tail' | kdumpy crash vmcore    run the lines of standard input
   kdumpy crash vmcore vmlinux                with DWARF: source lines, inlined calls, local variables
 
-First the commands of ~/.config/kdumpy/crashrc, ~/.crashrc and ./.crashrc are run, where nobody else can have written
-them (--no-rc: none). Exits with 1 when a command of -e, -i or standard input failed.
+First the extensions in ~/.config/kdumpy/extensions are loaded and the commands of ~/.config/kdumpy/crashrc,
+~/.crashrc and ./.crashrc are run, where nobody else can have written them (--no-rc: none of these).
+Exits with 1 when a command of -e, -i or standard input failed.
 """
 
 from __future__ import annotations
@@ -20,9 +21,29 @@ from pathlib import Path
 
 from kdumpy.cli.common import add_dump, open_from
 from kdumpy.errors import UsageError
+from kdumpy.units import printable
 
 _ELF_CORE = 4
 """e_type of a core file (elf.h, ET_CORE)."""
+
+
+_PRINTED = {"osrelease": "print the kernel's release and leave, as crash does",
+            "build-id": "print the kernel's build id and leave", "log": "print the kernel's log and leave"}
+_NOT_NEEDED = ("--minimal", "--active", "--smp", "--no_modules", "--no_kallsyms", "--no_kmem_cache", "--no_ikconfig",
+               "--no_data_debug", "--no_elf_notes", "--no_panic", "--no_strip", "--kmem_cache_delay", "--reloc_auto")
+"""crash's options that spare it work or tell it what it cannot find out: taken, and of no use here."""
+_REFUSED = {
+    "--zero_excluded": "a page that the dump left out is told as such; zeros in its place would be a lie",
+    "--mod": "the folder goes to the command: mod -S FOLDER; symbols and types come out of the dump without it",
+}
+
+
+class _Refuse(argparse.Action):
+    """An option of crash that is answered with why not."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: object,
+                 option_string: str | None = None) -> None:
+        parser.error(f"{option_string} is not done here: {_REFUSED[str(option_string)]}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,29 +55,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="run commands, separated by ';', and leave")
     parser.add_argument("-i", "--input", type=Path, metavar="FILE", action="append", default=[],
                         help="run the lines of a file, then show the prompt")
-    parser.add_argument("--no-rc", action="store_true", help="run no crashrc")
+    for name, words in _PRINTED.items():
+        parser.add_argument(f"--{name}", dest="printed", action="store_const", const=name, help=words)
+    parser.add_argument("--no-rc", "--no_crashrc", action="store_true", help="run no crashrc, load no extension")
     parser.add_argument("-s", "--silent", action="store_true", help="no banner")
+    parser.add_argument("--no_scroll", action="store_true", help="long output goes through no pager")
+    for name in _NOT_NEEDED:
+        parser.add_argument(name, action="store_true", help=argparse.SUPPRESS)
+    for name in ("--kaslr", "--machdep"):
+        parser.add_argument(name, help=argparse.SUPPRESS)
+    for name in _REFUSED:
+        parser.add_argument(name, nargs="*", action=_Refuse, help=argparse.SUPPRESS)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the session; 1 when a command that was not typed at the prompt failed."""
     from kdumpy.crash.shell import Leave, Shell
-    from kdumpy.crash.startup import startup_files
+    from kdumpy.crash.startup import load_extensions, startup_files
 
     if arguments.symbols is not None:
         if not _is_core(arguments.vmcore) and _is_core(arguments.symbols):
             arguments.vmcore, arguments.symbols = arguments.symbols, arguments.vmcore
         arguments.vmlinux.append(arguments.symbols)
+    if arguments.printed:
+        return _print(arguments.vmcore, arguments.printed)
     for path in arguments.input:
         if not path.is_file():
             raise UsageError("no such file", where=str(path))
     interactive = sys.stdin.isatty() and not arguments.execute
     with open_from(arguments) as kernel:
         shell = Shell(kernel, sys.stdout, sys.stderr, interactive=interactive and sys.stdout.isatty())
+        shell.session.scroll = not arguments.no_scroll
         good = True
         try:
             if interactive and not arguments.silent:
                 shell.banner()
+            for problem in load_extensions() if not arguments.no_rc else ():
+                print(f"kdumpy: {problem}", file=sys.stderr)
             for path, refusal in startup_files() if not arguments.no_rc else ():
                 if refusal:
                     print(f"kdumpy: {path}: not run: {refusal}", file=sys.stderr)
@@ -76,6 +111,21 @@ def run(arguments: argparse.Namespace) -> int:
         except Leave:
             pass
     return 0 if good else 1
+
+
+def _print(path: Path, what: str) -> int:
+    """Print what crash's options of this name do, out of the dump's headers alone."""
+    from kdumpy.cli import log
+    from kdumpy.dumpfile.opening import open_dump
+
+    if what == "log":
+        parser = argparse.ArgumentParser()
+        log.add_arguments(parser)
+        return log.run(parser.parse_args([str(path)]))
+    with open_dump(path) as dump:
+        value = dump.vmcoreinfo.get("OSRELEASE" if what == "osrelease" else "BUILD-ID")
+        print(printable(value or "unknown"))
+    return 0 if value else 1
 
 
 def _is_core(path: Path) -> bool:

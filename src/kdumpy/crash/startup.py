@@ -1,4 +1,4 @@
-"""The files of commands that a session begins with, as crash does with ~/.crashrc and ./.crashrc."""
+"""What a session begins with: files of commands, as crash does with ~/.crashrc and ./.crashrc, and extensions."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+
+from kdumpy.errors import KdumpyError
+
+ENTRY_POINTS = "kdumpy.crash_commands"
+"""The group of entry points that installed packages give commands by."""
 
 
 def startup_files() -> Iterator[tuple[Path, str]]:
@@ -18,17 +23,47 @@ def startup_files() -> Iterator[tuple[Path, str]]:
     config = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config") / "kdumpy" / "crashrc"
     seen: set[Path] = set()
     for path in (config, home / ".crashrc", Path(".crashrc")):
+        real = path.resolve()
+        if real not in seen and real.is_file():
+            seen.add(real)
+            yield path, _distrust(real)
+
+
+def _distrust(path: Path) -> str:
+    """Return why a file may not be run; empty where it may."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        return error.strerror or str(error)
+    if not stat.S_ISREG(status.st_mode):
+        return "it is no file"
+    if status.st_uid not in (os.getuid(), 0):
+        return "it belongs to another user"
+    return "others can write to it" if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) else ""
+
+
+def load_extensions() -> Iterator[str]:
+    """Load the commands of installed packages and of the files in the extensions' folder; yield what went wrong.
+
+    A package names its command (an object, or a module with COMMAND or COMMANDS) as an entry point of the group
+    `kdumpy.crash_commands`. A file that others could have written is not loaded.
+    """
+    from importlib.metadata import entry_points
+
+    from kdumpy.crash.commands.extend import add, folder, load
+
+    for point in entry_points(group=ENTRY_POINTS):
         try:
-            real = path.resolve()
-            status = real.stat()
-        except OSError:
+            add(point.load(), f"{point.value} ({point.dist.name if point.dist else 'a package'})")
+        except Exception as error:      # of somebody else's code, of whatever kind
+            yield f"the extension {point.name} ({point.value}) is not loaded: {error}"
+    for path in sorted(folder().glob("*.py")) if folder().is_dir() else ():
+        refusal = _distrust(folder()) if _distrust(folder()) != "it is no file" else ""
+        refusal = refusal or _distrust(path)
+        if refusal:
+            yield f"{path}: not loaded: {refusal}"
             continue
-        if real in seen or not stat.S_ISREG(status.st_mode):
-            continue
-        seen.add(real)
-        if status.st_uid not in (os.getuid(), 0):
-            yield path, "it belongs to another user"
-        elif status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            yield path, "others can write to it"
-        else:
-            yield path, ""
+        try:
+            load(path)
+        except KdumpyError as error:
+            yield f"{error}"

@@ -23,7 +23,8 @@ class Extend(TextCommand):
     """Load commands out of Python files; without a file, list those that are loaded.
 
     A file holds commands as kdumpy's own are written: a subclass of kdumpy.crash.command.Command, and its object
-    as COMMAND, or several in COMMANDS. A name without a folder is also looked for in ~/.config/kdumpy/extensions.
+    as COMMAND, or several in COMMANDS. Files in ~/.config/kdumpy/extensions are loaded when the shell starts, and so
+    are the commands of installed packages (entry points kdumpy.crash_commands).
     crash's extensions are shared objects for crash itself, and cannot be loaded.
 
     Example:
@@ -48,7 +49,7 @@ class Extend(TextCommand):
                 yield Line(f"{folder()}: nothing there")
             return
         for text in options.files or (list(_loaded()) if options.unload else []):
-            path = str(_found(text))
+            path = text if text in _loaded() else str(_found(text))
             if options.unload:
                 gone = [name for name, origin in registry.EXTENSIONS.items() if origin[0] == path]
                 if not gone:
@@ -84,16 +85,26 @@ def load(path: Path) -> list[str]:
         spec.loader.exec_module(module)
     except Exception as error:          # of whatever kind: it is somebody else's code
         raise KdumpyError("the extension fails", where=str(path), why=f"{type(error).__name__}: {error}") from error
-    commands = [*getattr(module, "COMMANDS", ()), *([module.COMMAND] if hasattr(module, "COMMAND") else ())]
+    return add(module, str(path))
+
+
+def add(module: object, origin: str) -> list[str]:
+    """Make the commands of a module (or a command itself) known; return their names.
+
+    Raises:
+        UsageError: it has no command, or one with the name of another.
+    """
+    commands = [module] if isinstance(module, Command) else \
+        [*getattr(module, "COMMANDS", ()), *([module.COMMAND] if hasattr(module, "COMMAND") else ())]
     if not commands or not all(isinstance(command, Command) for command in commands):
-        raise UsageError("the file has no command", where=str(path), mend="it needs COMMAND or COMMANDS")
+        raise UsageError("the file has no command", where=origin, mend="it needs COMMAND or COMMANDS")
     names = [name for command in commands for name in command.names]
     taken = [name for name in names if name in registry.COMMANDS or name in registry.LEAVING]
     if taken:
-        raise UsageError(f"{taken[0]!r} is a command already", where=str(path))
+        raise UsageError(f"{taken[0]!r} is a command already", where=origin)
     for command in commands:
         for name in command.names:
-            registry.EXTENSIONS[name] = (str(path), command)
+            registry.EXTENSIONS[name] = (origin, command)
     return names
 
 
