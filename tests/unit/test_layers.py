@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "kernel": {"debuginfo", "dumpfile", "drgn", "numpy"},
     # numpy: a hundred thousand types and symbols at once; debuginfo may not load it, which is on the report's way.
     "vmlinux": {"kernel", "debuginfo", "dumpfile", "drgn", "numpy"},
-    "crash": {"kernel", "debuginfo", "dumpfile", "drgn", "capstone", "numpy", "prompt_toolkit"},
+    "crash": {"kernel", "debuginfo", "dumpfile", "drgn", "capstone", "numpy", "prompt_toolkit", "IPython"},
     "diagnosis": {"kernel", "debuginfo", "dumpfile", "drgn", "capstone"},
     "report": {"diagnosis", "rich", "jinja2", "markupsafe"},
     "cli": {"capture", "crash", "debuginfo", "diagnosis", "dumpfile", "host", "image", "kernel", "report", "vm",
