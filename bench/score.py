@@ -27,15 +27,17 @@ from kdumpy.vm import kernels, laboratory
 from kdumpy.vm.faults import FAULTS, Fault
 from kdumpy.vm.laboratory import Recipe
 from kdumpy.vm.scoring import SCORING
+from kdumpy.vm.scoring2 import SCORING_2
 
-SETS = {"laboratory": FAULTS, "scoring": SCORING}
-"""The faults by who knows them: rules may be written after the first set, never after the second."""
+SETS = {"laboratory": FAULTS, "scoring": SCORING, "scoring2": SCORING_2}
+"""The faults by what the rules knew of them: the first set is what they were written after, the others were scored
+once before any rule was changed for them (docs/scoring.md)."""
 
 EVERYWHERE = ("sysrq", "null-workqueue")
 """The laboratory's faults that are taken on every kernel; the others only with --full on others than 6.1."""
 
 FULL_SCORING = ("6.1", "6.12")
-"""The kernels of the scoring driver."""
+"""The kernels of the scoring drivers."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,8 @@ def wanted(sets: Iterable[str], only: Iterable[str], *, full: bool, boots: int) 
     for name in sets:
         for kernel in kernels.LINES:
             for fault in SETS[name].values():
-                somewhere = kernel in FULL_SCORING if name == "scoring" else fault.name in EVERYWHERE or kernel == "6.1"
+                somewhere = kernel == "6.1" or fault.name in EVERYWHERE if name == "laboratory" else \
+                    kernel in FULL_SCORING
                 if kernel not in fault.kernels or kernel not in (set(only) or {kernel}) or not (full or somewhere):
                     continue
                 chosen += [Wanted(name, kernel, fault, boot) for boot in range(1, boots + 1)]

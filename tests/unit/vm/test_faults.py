@@ -9,6 +9,7 @@ from kdumpy.vm import kernels, toolchain
 from kdumpy.vm.faults import FAULTS, Fault, Method
 from kdumpy.vm.laboratory import KNOWN
 from kdumpy.vm.scoring import SCORING
+from kdumpy.vm.scoring2 import SCORING_2
 
 # The causes of the diagnosis, and "none" for a guest that did not panic.
 CAUSES = """sysrq null-dereference bad-address general-protection user-access jump-to-null nx-execute
@@ -21,7 +22,7 @@ SOURCES = {name: b"\n".join(toolchain.driver_source(name).values()).decode() for
 
 
 def words_of(fault: Fault) -> list[str]:
-    return re.findall(r"echo (\S+) >/(?:proc|dev)/\w+", fault.commands())
+    return re.findall(r"echo ([a-z]\S*) >/(?:proc/|dev/|sys/kernel/ferry/)\w+", fault.commands())
 
 
 @pytest.mark.parametrize("fault", KNOWN.values(), ids=KNOWN.keys())
@@ -57,8 +58,10 @@ def test_every_word_of_a_driver_is_used_by_a_fault(driver: str) -> None:
     assert words == {word for fault in KNOWN.values() if fault.driver == driver for word in words_of(fault)} - {"c"}
 
 
-def test_the_scoring_driver_is_another_one() -> None:
-    """Not a name of the laboratory's driver is in it: a rule that was written after the one cannot know the other."""
+def test_the_scoring_drivers_are_others() -> None:
+    """Not a name of the laboratory's driver is in them: a rule that was written after the one cannot know the other."""
     assert set(SCORING).isdisjoint(FAULTS)
+    assert set(SCORING_2).isdisjoint({**FAULTS, **SCORING})
     names = {driver: set(re.findall(rf"\b{driver}_(\w+)", source)) for driver, source in SOURCES.items()}
     assert names["sluice"] & names["flaky"] <= {"write", "init"}      # every driver has these
+    assert names["ferry"] & (names["flaky"] | names["sluice"] | names["tardy"]) <= {"init"}
