@@ -22,7 +22,8 @@ REQUIRED = ("sysrq", "null-workqueue", "null-procread", "bad-address", "general-
 ELSEWHERE = ("sysrq", "null-workqueue")
 """The faults that are taken on the other kernels too."""
 LIVE = ("live", "live-kdump")
-WIDE = ("semaphore", "completion", "work-flush", "spin-crossed", "spin-held", "leak-pages", "cgroup-oom")
+WIDE = ("semaphore", "completion", "work-flush", "spin-crossed", "spin-held", "leak-pages", "cgroup-oom",
+        "machine-check", "machine-check-cache", "recovered-error", "no-init")
 """The faults that only the full matrix takes: each dump costs half a minute."""
 
 

@@ -15,6 +15,7 @@ import drgn
 from kdumpy.diagnosis import culprit, memory, operands, silent, tailcalls
 from kdumpy.diagnosis.beginning import closing_of, first_event
 from kdumpy.diagnosis.crashed.reading import Reader
+from kdumpy.diagnosis.crashed.tickless import Tickless, tickless_cpus
 from kdumpy.diagnosis.evidence import CrashEvidence
 from kdumpy.diagnosis.locks import Waits
 from kdumpy.diagnosis.memory import Meaning, Meant
@@ -341,8 +342,17 @@ class Crash:
         """The blocked tasks, or None when the dump cannot be read."""
         if self.kernel is None:
             return None
-        now = max((second for second in self.seconds if second is not None), default=None)
-        return Waits(self.kernel, int(now * 1e9) if now is not None else None)
+        return Waits(self.kernel, int(self.now * 1e9) if self.now is not None else None)
+
+    @cached_property
+    def now(self) -> float | None:
+        """Seconds on the log's clock when it ended; None where the log has no times."""
+        return max((second for second in self.seconds if second is not None), default=None)
+
+    @cached_property
+    def tickless(self) -> tuple[Tickless, ...]:
+        """The busy CPUs that took no timer interrupt for longer than the kernel allows."""
+        return tickless_cpus(self.kernel, self.now) if self.kernel else ()
 
 
 def _odd_operand(instruction: operands.Instruction | None) -> operands.Operand | None:

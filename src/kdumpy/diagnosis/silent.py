@@ -6,6 +6,9 @@ over with the registers of the fault itself, the faulting instruction does.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 from kdumpy.diagnosis.memory import Meaning, meaning
 from kdumpy.diagnosis.oops import Event, Kind
 from kdumpy.diagnosis.operands import Instruction, Operand
@@ -30,7 +33,8 @@ _ON_STACK: tuple[tuple[str, tuple[Kind, ...]], ...] = (
     ("io_check_error", (Kind.NMI,)),
     ("pci_serr_error", (Kind.NMI,)),
     ("out_of_memory", (Kind.OOM, Kind.OOM_PANIC)),
-    ("mount_root_generic", (Kind.ROOT,)),
+    ("mount_root_generic", (Kind.ROOT,)),         # mount_block_root until 6.4: e3102722ffe7
+    ("mount_block_root", (Kind.ROOT,)),
     ("handle_stack_overflow", (Kind.STACK_GUARD,)),
     ("__warn", (Kind.WARN,)),
 )
@@ -69,11 +73,18 @@ def event_of(panic: Panic, instruction: Instruction | None, operand: Operand | N
     for name, kinds in _ON_STACK:
         if name in names:
             return _event(kinds, panic, None, None, "stack")
+    if panic.task and panic.task.pid == 1 and _ends_in(names, "panic", "kernel_init"):
+        return _event((Kind.ROOT,), panic, None, None, "stack")
     if panic.task and panic.task.comm == "khungtaskd":
         return _event((Kind.HUNG,), panic, None, None, "stack")
     if panic.task and panic.task.pid == 1 and "do_exit" in names:
         return _event((Kind.INIT,), panic, None, None, "stack")
     return None
+
+
+def _ends_in(names: Sequence[str | None], called: str, caller: str) -> bool:
+    """Whether one function was called by the other."""
+    return any(pair == (called, caller) for pair in pairwise(names))
 
 
 def _by_fault(fault: Frame, instruction: Instruction | None,

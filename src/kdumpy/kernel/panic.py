@@ -15,7 +15,7 @@ from kdumpy.kernel.stacks import Stacks
 from kdumpy.kernel.tasks import task_value
 from kdumpy.kernel.values import Frame, Panic, Stack
 
-_SAVERS = {"__crash_kexec", "crash_setup_regs", "crash_kexec", "panic", "vpanic"}
+SAVERS = {"__crash_kexec", "crash_setup_regs", "crash_kexec", "panic", "vpanic"}
 """Functions in which the registers were saved, where no exception was the cause."""
 
 
@@ -82,7 +82,7 @@ def _fault(stack: Stack) -> Frame | None:
     first = stack.frames[0] if stack.frames else None
     if first is None:
         return None
-    if first.interrupted and first.function not in _SAVERS:
+    if first.interrupted and first.function not in SAVERS:
         return first
     return next((frame for handler, frame in pairwise(stack.frames)
                  if frame.interrupted and not frame.user and _is_exception(handler)), None)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
-from kdumpy.vm.kernels import CLOUD
+from kdumpy.vm.kernels import CLOUD, PLAIN
 
 Method = Literal["kdump", "live-elf", "live-kdump"]
 """How the dump is taken: by the capture kernel, or out of the running guest by QEMU."""
@@ -45,8 +45,12 @@ class Fault:
     """Additional kernel parameters."""
     monitor: str = ""
     """A line for QEMU's monitor that brings the fault about from outside."""
+    monitor_after: float = 0
+    """Seconds between the trigger and that line."""
     as_init: bool = False
     """The trigger runs in process 1."""
+    before_init: bool = False
+    """The guest is armed before there is a process 1, by the kernel's call for a module; the trigger writes /go."""
     method: Method = "kdump"
     seconds: float = 60
     """How long the fault may take to become a panic, under emulation."""
@@ -175,7 +179,24 @@ _ALL = (
     Fault("nmi", "nmi", "An operator sends an NMI from the management board.",
           trigger="sleep 1000", monitor="nmi", sysctls={"kernel.unknown_nmi_panic": "1"},
           symptoms=("NMI: Not continuing",)),
-    # No machine check: Debian's cloud kernels are built without CONFIG_X86_MCE.
+    _driver("hard-lockup", "hard-lockup", "A thread spins with interrupts off; an operator sends an NMI.",
+            "flaky_spin_irqs_off", trigger="echo spin-irqs-off >/proc/flaky", monitor="nmi", monitor_after=14,
+            sysctls={"kernel.unknown_nmi_panic": "1", "kernel.watchdog_thresh": "5"},
+            symptoms=("NMI: Not continuing",)),
+    Fault("machine-check", "machine-check", "The memory controller reports an error that cannot be corrected.",
+          trigger="sleep 1000", monitor="mce -b 1 4 0xbe00000000010091 0x5 0x1234a680 0x8c", flavour=PLAIN,
+          symptoms=("Fatal machine check", "Machine check from unknown source", "Fatal local machine check")),
+    Fault("machine-check-cache", "machine-check", "A cache of one processor reports an error; the others hear nothing.",
+          trigger="sleep 1000", monitor="mce 0 1 0xb600000000000151 0x4 0x5000 0x0", flavour=PLAIN,
+          symptoms=("Fatal machine check", "Fatal local machine check", "Not all CPUs entered")),
+    Fault("recovered-error", "sysrq", "Hours before an operator's crash, a deferred error of the memory was survived.",
+          trigger="sleep 5; echo c >/proc/sysrq-trigger", monitor="mce 0 4 0xbc00100000010091 0x5 0x1234a680 0x8c",
+          flavour=PLAIN, kernels=("newest",), symptoms=("sysrq triggered crash",)),
+    Fault("no-root", "no-root", "root= names a disk that is not there.", before_init=True, trigger="touch /go",
+          boot="rdinit=/none root=/dev/vda1 rootfstype=xfs", symptoms=("Unable to mount root fs",)),
+    Fault("no-init", "no-root", "The first program is of another machine, and init= names one that is gone.",
+          before_init=True, trigger="touch /go", boot="rdinit=/init-elsewhere init=/sbin/gone",
+          symptoms=("Requested init .* failed", "No working init found")),
     Fault("live", "none", "A healthy guest; QEMU writes its memory as ELF.", method="live-elf", trigger="sleep 1000"),
     Fault("live-kdump", "none", "A healthy guest; QEMU writes its memory as kdump-compressed, flattened.",
           method="live-kdump", trigger="sleep 1000"),

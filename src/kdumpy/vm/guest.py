@@ -13,6 +13,7 @@ from kdumpy.vm.packages import run
 from kdumpy.vm.toolchain import stripped
 
 INIT = Path(__file__).parent / "guest_files" / "init"
+MODPROBE = INIT.with_name("modprobe")
 
 MODULES = ("virtio_pci", "virtio_blk", "ext4")
 """Without these there is no disk."""
@@ -28,8 +29,17 @@ HOST = "laboratory"
 """The guest's name, which a crash's directory begins with."""
 
 
-def build_initramfs(kernel: Kernel, drivers: Iterable[Path], path: Path, programs: Iterable[Path] = ()) -> None:
-    """Write the image that the guest's first kernel boots from; the capture kernel has its own."""
+def build_initramfs(kernel: Kernel, drivers: Iterable[Path], path: Path, programs: Iterable[Path] = (),
+                    before_init: bool = False) -> None:
+    """Write the image that the guest's first kernel boots from; the capture kernel has its own.
+
+    Args:
+        kernel: whose modules it carries.
+        drivers: the faulty drivers.
+        path: where it is written.
+        programs: what it carries beside busybox and kexec.
+        before_init: put in what arms the guest without a process 1, and a program that no process 1 can be.
+    """
     image = Initramfs()
     image.add_program("busybox", at="bin/busybox")
     image.add_program("kexec", at="bin/kexec")
@@ -41,6 +51,9 @@ def build_initramfs(kernel: Kernel, drivers: Iterable[Path], path: Path, program
     image.add_modules(kernel.modules, list(MODULES), list(OPTIONAL_MODULES))
     for driver in drivers:
         image.add_file(f"lib/modules/{driver.name}", stripped(driver))
+    if before_init:
+        image.add_file("sbin/modprobe", MODPROBE, 0o755)
+        image.add_file("init-elsewhere", b"\x7fELF\1\2\1".ljust(64, b"\0"), 0o755)     # 32 bits, big-endian
     image.write(path)
 
 

@@ -69,6 +69,8 @@ class Recipe:
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
         digest.update(guest.INIT.read_bytes())
         digest.update(toolchain.source_hash().encode())
+        if self.fault.before_init:
+            digest.update(guest.MODPROBE.read_bytes())
         if self.fault.driver != "flaky":
             digest.update(toolchain.source_hash(self.fault.driver).encode())
         return digest.hexdigest()[:12]
@@ -79,11 +81,13 @@ class Recipe:
         more: dict[str, object] = {"programs": [path.name for path in self.programs], "spare_mib": self.spare_mib}
         if not self.programs:           # as before there were any: dumps that are there stay
             more = {}
+        if fault.monitor_after:
+            more["monitor_after"] = fault.monitor_after
         return {"kernel": asdict(self.kernel), "memory_mib": self.memory_mib, "crashkernel": self.crashkernel,
                 "level": self.level, "compress": self.compress, "bare": self.bare,
                 "fault": {"name": fault.name, "trigger": fault.commands(), "sysctls": dict(fault.sysctls),
                           "boot": fault.boot, "monitor": fault.monitor, "as_init": fault.as_init,
-                          "method": fault.method}, **more}
+                          "method": fault.method, **more}}
 
 
 @dataclass(frozen=True)
@@ -226,7 +230,7 @@ def _boot(plan: Recipe, drivers: list[Path], work: Path, progress: Progress) -> 
         place = Path(scratch)
         initrd, carried, data, out, spare, image = (place / name for name in
                                                     ("initrd", "capture", "data.img", "out.img", "spare.img", "image"))
-        guest.build_initramfs(plan.kernel, drivers, initrd, plan.programs)
+        guest.build_initramfs(plan.kernel, drivers, initrd, plan.programs, before_init=plan.fault.before_init)
         files: dict[str, bytes | Path] = {}
         if plan.fault.method == "kdump":
             text = capturing.config(level=plan.level, compress=plan.compress)
@@ -255,6 +259,7 @@ def _boot(plan: Recipe, drivers: list[Path], work: Path, progress: Progress) -> 
                 _dump_live(machine, plan.fault, work / "vmcore")
                 return
             if plan.fault.monitor:
+                time.sleep(plan.fault.monitor_after)
                 machine.monitor(plan.fault.monitor)
             machine.wait_for(r"^kdumpy: ", plan.fault.seconds, failures=("LAB failed", "Rebooting in"))
             progress("kdumpy is taking the dump…")

@@ -31,7 +31,7 @@ _ALL = (
     _ferry("far-field", "null-dereference", "A member that lies 9 KB behind a NULL pointer is read.",
            "ferry_read_draught", symptoms=("unable to handle page fault for address: 0000000000002400",)),
     _ferry("no-voyage", "bad-address", "Delayed work uses an error code as a pointer.",
-           "ferry_cast_off", symptoms=("unable to handle page fault",)),
+           "ferry_cast_off", symptoms=("unable to handle page fault", "NULL pointer dereference")),
     _ferry("freed-node", "use-after-free", "A timer walks a tree on from a freed node, in the kernel's rb_next().",
            "ferry_next_hour", boot="slub_debug=PU,ferry_voyage", symptoms=("general protection fault",)),
     _ferry("armed-bell", "use-after-free", "An object is freed whose timer is set; none of the driver's code runs.",

@@ -61,7 +61,7 @@ def test_every_word_of_a_driver_is_used_by_a_fault(driver: str) -> None:
 def test_the_scoring_drivers_are_others() -> None:
     """Not a name of the laboratory's driver is in them: a rule that was written after the one cannot know the other."""
     assert set(SCORING).isdisjoint(FAULTS)
-    assert set(SCORING_2).isdisjoint({**FAULTS, **SCORING})
+    assert set(SCORING_2).isdisjoint(set(FAULTS) | set(SCORING))
     names = {driver: set(re.findall(rf"\b{driver}_(\w+)", source)) for driver, source in SOURCES.items()}
     assert names["sluice"] & names["flaky"] <= {"write", "init"}      # every driver has these
     assert names["ferry"] & (names["flaky"] | names["sluice"] | names["tardy"]) <= {"init"}

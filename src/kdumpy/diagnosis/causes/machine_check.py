@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import re
+import shlex
+from collections.abc import Sequence
 
 from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding
 from kdumpy.diagnosis.crash import Crash
+from kdumpy.diagnosis.crashed.machinecheck import MachineError, from_log, from_memory
+from kdumpy.diagnosis.crashed.pointee import at_physical
 from kdumpy.diagnosis.model import Evidence
 from kdumpy.diagnosis.oops import Kind
 
-_BANK = re.compile(r"Bank (\d+): ([0-9a-f]{16})")
-_ADDRESS = re.compile(r"ADDR ([0-9a-f]+)")
-# Intel SDM volume 3, 17.9: MCi_STATUS bits 15:0, compound error codes; the first that fits.
-_CODES = (
-    (0xEF80, 0x0080, "the memory controller"),
-    (0xEF00, 0x0100, "a cache"),
-    (0xE800, 0x0800, "the bus or interconnect"),
-    (0xEFF0, 0x0010, "the address translation (TLB)"),
-)
+_MOST_SHOWN = 6
 
 
 class MachineCheck(Cause):
@@ -32,27 +27,47 @@ class MachineCheck(Cause):
         told = closing is not None and Kind.MACHINE_CHECK in closing.kinds
         if not (told or crash.in_stack("mce_panic")):
             return None
-        lines = [line for event in crash.events for line in event.lines if "[Hardware Error]" in line] or \
-            [line for line in crash.lines if "[Hardware Error]" in line]
-        bank = next((match for line in lines if (match := _BANK.search(line))), None)
-        address = next((match for line in lines if (match := _ADDRESS.search(line))), None)
-        part = _part(int(bank[2], 16)) if bank else ""
-        seen = [Evidence("the hardware's report", line.strip(), "kdumpy log " + str(crash.path)) for line in lines[:6]]
-        told_words = ["The processor reported an error of the hardware that it could not correct"
-                      + (f", in {part}" if part else "") + (f" (bank {bank[1]})." if bank else ".")]
-        if address and part == "the memory controller":
-            told_words.append(f"The memory at physical address 0x{address[1]} is affected.")
-        told_words.append("The kernel stops so as not to go on with wrong data. No software is to blame.")
+        errors = sorted(_errors(crash), key=lambda error: error.worst)
+        worst = errors[-1] if errors else None
+        part = worst.part if worst else ""
+        cpus = {error.cpu for error in errors}
+        sentences = ["The processor reported an error of the hardware that it could not correct"
+                     + (f", in {part}" if part else "")
+                     + (f" (bank {worst.bank} of CPU {worst.cpu})." if worst else ".")]
+        if worst and worst.what:
+            sentences.append(f"What it was about: {worst.what}.")
+        if worst and worst.address is not None and part == "the memory controller":
+            sentences.append(f"The memory at physical address {worst.address:#x} is affected.")
+        sentences.append("The kernel stops so as not to go on with wrong data. No software is to blame.")
         return Finding(
             title="Hardware error (machine check)" + (f" in {part}" if part else ""),
-            confidence=CERTAIN if bank else LIKELY,
-            explanation=" ".join(told_words),
-            evidence=[*crash.evidence.log(closing), *seen],
+            confidence=CERTAIN if worst else LIKELY,
+            explanation=" ".join(sentences),
+            evidence=[*crash.evidence.log(closing), *_evidence(crash, errors)],
             next=["Read the management board's event log (ipmitool sel list), and decode the error with rasdaemon or "
-                  "mcelog.", "Test or replace the part: memory modules first where memory is named."],
+                  "mcelog.", "Test or replace the part: memory modules first where memory is named."
+                  + (f" CPU {worst.cpu} alone reported it, so that processor or its socket may be bad."
+                     if worst and len(cpus) == 1 and part != "the memory controller" else "")],
             subtype=part.removeprefix("the ").removeprefix("a "), tokens="hardware")
 
 
-def _part(status: int) -> str:
-    """Name the part of the machine that an MCi_STATUS tells of."""
-    return next((words for mask, value, words in _CODES if status & 0xFFFF & mask == value), "")
+def _errors(crash: Crash) -> list[MachineError]:
+    """Return what the banks said, each once: as the log has it, and what only memory has."""
+    found = {(error.cpu, error.bank, error.status): error
+             for error in (*(from_memory(crash.kernel) if crash.kernel else ()), *from_log(crash.lines))}
+    return list(found.values())
+
+
+def _evidence(crash: Crash, errors: Sequence[MachineError]) -> list[Evidence]:
+    found = []
+    for error in reversed(errors[-_MOST_SHOWN:]):
+        command = f"kdumpy log {shlex.quote(str(crash.path))}" if error.source == "log" else \
+            crash.evidence.command(f"bt -c {error.cpu}")
+        found.append(Evidence(f"bank {error.bank} of CPU {error.cpu}", error.words, command))
+    worst = errors[-1] if errors else None
+    if worst is not None and worst.address is not None and crash.kernel is not None:
+        place = at_physical(crash.kernel, worst.address)
+        if place is not None:
+            found.append(Evidence("what lay at that address", place.words,
+                                  crash.evidence.command(f"kmem -p {worst.address:x}")))
+    return found

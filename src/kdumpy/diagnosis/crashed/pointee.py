@@ -31,6 +31,17 @@ def pointee(kernel: Kernel, address: int) -> Pointee:
     return Pointee(address, "unknown", "nothing that the dump knows lies there")
 
 
+def at_physical(kernel: Kernel, address: int) -> Pointee | None:
+    """Say what lies at an address of the physical memory; None where there is none, or the dump does not tell."""
+    from drgn.helpers.linux.mm import phys_to_virt
+
+    try:
+        found = pointee(kernel, int(phys_to_virt(kernel.prog, address).value_()))
+    except READ_ERRORS:
+        return None
+    return None if found.kind == "unknown" else found
+
+
 def _tried(look: Callable[[Kernel, int], Pointee | None], kernel: Kernel, address: int) -> Pointee | None:
     try:
         return look(kernel, address)

@@ -8,10 +8,10 @@ from __future__ import annotations
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.facts.findings import MachineFinding, Severity, Unchecked
 from kdumpy.diagnosis.facts.memory import MemoryAccount
-from kdumpy.diagnosis.findings import log, machine, memory
+from kdumpy.diagnosis.findings import hardware, log, machine, memory
 from kdumpy.diagnosis.findings.base import Check, Machine
 
-CHECKS: tuple[Check, ...] = (*memory.CHECKS, *machine.CHECKS, *log.CHECKS)
+CHECKS: tuple[Check, ...] = (*memory.CHECKS, *machine.CHECKS, *hardware.CHECKS, *log.CHECKS)
 _MOST_OF_ONE = 8
 _ORDER = {Severity.CRITICAL: 0, Severity.WARNING: 1, Severity.INFO: 2}
 

@@ -1,0 +1,89 @@
+"""CPUs that took no timer interrupt for long: stuck with interrupts off, whoever noticed.
+
+The kernel's own detectors of hard lockups need the NMI of a performance counter, or another CPU that looks (6.5,
+1f423c905a6b "watchdog/hardlockup: detect hard lockups using secondary (buddy) CPUs"); where neither is, an
+operator's NMI ends the machine, and the dump alone can tell what it hung in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import drgn
+
+from kdumpy.debuginfo.reading import READ_ERRORS
+from kdumpy.kernel.kernel import Kernel
+from kdumpy.kernel.panic import SAVERS
+from kdumpy.kernel.values import Cpu
+
+_INTERRUPTS = 1 << 9
+"""x86: the interrupt flag of RFLAGS."""
+_DEFAULT_THRESHOLD = 10
+"""Seconds; kernel.watchdog_thresh."""
+
+
+@dataclass(frozen=True)
+class Tickless:
+    """A CPU whose clock stood still."""
+
+    cpu: Cpu
+    seconds: float
+    """Since its last tick."""
+    threshold: int
+    """Seconds after which the kernel's own detector calls that a hard lockup (kernel.watchdog_thresh)."""
+    interrupts_off: bool | None
+    """What its registers say; None where they are not known."""
+
+
+def tickless_cpus(kernel: Kernel, now: float | None) -> tuple[Tickless, ...]:
+    """Return the busy CPUs that had no tick for longer than the kernel allows, the longest first.
+
+    Args:
+        kernel: the dump.
+        now: the clock of the log at the end, in seconds; None where the log is lost.
+    """
+    now = now if now is not None else kernel.system.uptime_s
+    if now is None:
+        return ()
+    try:
+        threshold = int(kernel.prog["watchdog_thresh"].value_())
+    except READ_ERRORS:
+        threshold = _DEFAULT_THRESHOLD
+    found = []
+    for cpu in kernel.cpus:
+        # An idle CPU stops its tick by itself, and so may one with a single task that is told to (nohz_full).
+        if cpu.idle or cpu.task is None or (cpu.stack.frames and cpu.stack.frames[0].user):
+            continue
+        since = _since_tick(kernel.prog, cpu.number, now)
+        if since is not None and since > max(threshold, 1):
+            found.append(Tickless(cpu, since, threshold, _interrupts_off(kernel, cpu)))
+    return tuple(sorted(found, key=lambda item: -item.seconds))
+
+
+def _since_tick(prog: drgn.Program, cpu: int, now: float) -> float | None:
+    """Every tick sets the timer of the next one, at most a hundredth of a second ahead.
+
+    The run queue's clock would not do: whoever wakes a task for that CPU, and the panic itself, sets it.
+    The timer has the monotonic clock, the log the scheduler's; they differ by less than a second.
+    """
+    from drgn.helpers.linux.percpu import per_cpu
+
+    try:
+        due = int(per_cpu(prog["tick_cpu_sched"], cpu).sched_timer.node.expires)
+    except READ_ERRORS:
+        return None
+    return now - due / 1e9 if due > 0 else None     # 0: a kernel without high-resolution timers never set it
+
+
+def _interrupts_off(kernel: Kernel, cpu: Cpu) -> bool | None:
+    """Ask the registers of what an NMI interrupted there: those that tell of the CPU's own work."""
+    try:
+        trace = kernel.prog.stack_trace(kernel.task_object(cpu.task.address)) if cpu.task else None
+    except READ_ERRORS:
+        return None
+    for frame in trace or ():
+        if frame.interrupted and not frame.is_inline and frame.name not in SAVERS:
+            registers = frame.registers()
+            flags = registers.get("rflags", registers.get("eflags"))
+            return None if flags is None else not flags & _INTERRUPTS
+    return None
