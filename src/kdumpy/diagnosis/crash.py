@@ -14,6 +14,7 @@ import drgn
 
 from kdumpy.diagnosis import culprit, memory, operands, silent, tailcalls
 from kdumpy.diagnosis.beginning import closing_of, first_event
+from kdumpy.diagnosis.crashed.freed import FreedObject, freed_object
 from kdumpy.diagnosis.crashed.reading import Reader
 from kdumpy.diagnosis.crashed.tickless import Tickless, tickless_cpus
 from kdumpy.diagnosis.evidence import CrashEvidence
@@ -286,6 +287,11 @@ class Crash:
     def reader(self) -> Reader | None:
         """Reads where the bad pointer came from; None when only the log could be read."""
         return Reader(self, self.kernel) if self.kernel else None
+
+    @cached_property
+    def left_object(self) -> FreedObject | None:
+        """The freed object that the registers of the fault lead to."""
+        return freed_object(self.kernel, self.fault_registers) if self.kernel and self.faulted else None
 
     @cached_property
     def call(self) -> operands.Instruction | None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from kdumpy.diagnosis.facts.reading import Pointee
 from kdumpy.diagnosis.model import Evidence
 from kdumpy.diagnosis.oops import Event
 from kdumpy.kernel.values import Cpu, Frame
@@ -112,7 +113,15 @@ class CrashEvidence:
             found.append(Evidence("where the pointer came from",
                                   f"`{source.loaded_by}` loaded it from {where}{still[source.still_there]}",
                                   self.command(f"rd {source.loaded_from:x}")))
-            for track in holder.tracks if holder else ():
-                found.append(Evidence(f"who {track.event} that object",
-                                      f"process {track.pid} on CPU {track.cpu}: {' ← '.join(track.trace[:8])}", ""))
+            found += _tracks(holder) if holder else []
         return found
+
+    def object(self, what: str, place: Pointee) -> list[Evidence]:
+        """Return what an address points at, and who allocated and freed that."""
+        return [Evidence(what, place.words, self.command(f"kmem -s {place.address:x}")), *_tracks(place)]
+
+
+def _tracks(place: Pointee) -> list[Evidence]:
+    return [Evidence(f"who {track.event} that object",
+                     f"process {track.pid} on CPU {track.cpu}: {' ← '.join(track.trace[:8])}", "")
+            for track in place.tracks]

@@ -15,10 +15,12 @@ class BadAddress(Cause):
 
     def match(self, crash: Crash) -> Finding | None:
         """Match a page fault on an address that is neither NULL nor a process's."""
-        if not crash.told(Kind.PAGE_FAULT):
+        meant = crash.pointer_meaning
+        error = meant is not None and meant.meaning == Meaning.ERROR
+        # An error code and an offset beyond it come to a small address, which the kernel takes for NULL.
+        if not (crash.told(Kind.PAGE_FAULT) or (error and crash.told(Kind.NULL))):
             return None
         words = Words(crash, crash.own_frame)
-        meant = crash.pointer_meaning
         how = {"read": "read from", "write": "wrote to", "execute": "jumped to"}.get(crash.access, "used")
         place = crash.describe(crash.address) if crash.address else ""
         explained = f" ({meant.words})" if meant and meant.meaning not in (Meaning.KERNEL, Meaning.NULL) else ""
@@ -32,10 +34,10 @@ class BadAddress(Cause):
                 + ("where no memory is mapped." if held else "which it may not use like that."),
                 f"It lies in {place}." if place else "",
                 "An error code was returned by a function, and was used as a pointer without a check."
-                if meant and meant.meaning == Meaning.ERROR else
+                if error else
                 "Such an address comes from an object that was unmapped or freed while it was still used, or from a "
                 "pointer that was overwritten.",
                 words.where, words.blame),
             evidence=[*crash.evidence.log(), *crash.evidence.instruction(), *crash.evidence.stack()],
             culprit=crash.own_frame, decisions=crash.own.decisions,
-            subtype="error-pointer" if meant and meant.meaning == Meaning.ERROR else crash.access)
+            subtype="error-pointer" if error else crash.access)

@@ -16,7 +16,10 @@ class NullDereference(Cause):
 
     def match(self, crash: Crash) -> Finding | None:
         """Match a fault on the first page, or a base register that is zero."""
-        null = crash.pointer_meaning is not None and crash.pointer_meaning.meaning == Meaning.NULL
+        meant = crash.pointer_meaning.meaning if crash.pointer_meaning else None
+        null = meant == Meaning.NULL
+        if meant == Meaning.ERROR:          # an error code and an offset make a small address, and no NULL
+            return None
         if not (crash.told(Kind.NULL) or (null and crash.told(Kind.PAGE_FAULT)) or (null and crash.event is None
                                                                                    and crash.faulted)):
             return None

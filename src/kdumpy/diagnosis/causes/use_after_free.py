@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Words
 from kdumpy.diagnosis.crash import Crash
+from kdumpy.diagnosis.crashed.freed import who_freed
 from kdumpy.diagnosis.memory import Meaning, Meant, meaning
 from kdumpy.diagnosis.model import Evidence
 from kdumpy.diagnosis.oops import Kind
@@ -35,21 +36,30 @@ class UseAfterFree(Cause):
         if found is None:
             return None
         called = nowhere is not None
-        words = Words(crash, crash.own_frame)
+        own, left = crash.own, crash.left_object if crash.own_frame is None else None
+        if left is not None and crash.kernel is not None:
+            own = who_freed(crash.kernel, left)
+        words = Words(crash, own.frame)
         what = "called a function pointer" if called else "followed a pointer"
         off_list = found.meaning == Meaning.LIST_POISON
+        user = words.name if left is None else f"The kernel's own {crash.fault.function}()" if crash.fault else "Code"
         return Finding(
             title=words.titled("Use of a list entry after its removal" if off_list else "Use after free"),
-            confidence=CERTAIN if found.meaning == Meaning.FREED else LIKELY,
+            confidence=CERTAIN if found.meaning == Meaning.FREED and own.frame else LIKELY,
             explanation=words.paragraph(
-                f"{words.name} {what} out of an object that had already been "
+                f"{user} {what} out of an object that had already been "
                 + ("taken off its list" if off_list else "freed") + f" ({found.words}).",
-                f"The pointer came from {holder.words}." if holder and freed else "", words.where, words.blame),
+                f"The pointer came from {holder.words}." if holder and freed else "",
+                f"It is {left.object.words}; {words.name} freed it while the kernel still knew it: a timer, work or a "
+                "callback in it was not cancelled before." if left and own.frame else
+                f"It is {left.object.words}." if left else "", words.where, words.blame),
             evidence=[*crash.evidence.log(), Evidence("the pointer", found.words, crash.evidence.command("bt")),
-                      *(crash.evidence.call() if called else crash.evidence.instruction()), *crash.evidence.stack()],
+                      *(crash.evidence.call() if called else crash.evidence.instruction()),
+                      *(crash.evidence.object(f"what the register {left.register} leads to", left.object)
+                        if left else ()), *crash.evidence.stack()],
             next=["Boot with slub_debug=FZPU (or a kernel with KASAN): the next crash then also says who freed "
-                  "the object."],
-            culprit=crash.own_frame, decisions=crash.own.decisions, subtype="call" if called else "follow")
+                  "the object."] if not (left and left.object.tracks) else [],
+            culprit=own.frame, decisions=own.decisions, subtype="call" if called else "follow")
 
     def _reported(self, crash: Crash) -> Finding:
         words = Words(crash, crash.own_frame)

@@ -56,9 +56,11 @@ def _track(kernel: Kernel, event: str, track: drgn.Object) -> Track | None:
     trace: tuple[str, ...] = ()
     with contextlib.suppress(*READ_ERRORS):
         trace = _trace(kernel, track)
-    if not trace:
-        caller = memory.symbol_at(kernel.prog, int(track.addr.value_()))
-        trace = (caller,) if caller else ()
+    # The saved stack begins three functions below the one that saves it, of which some were inlined: then the
+    # allocator's caller itself is cut off. Its address is kept apart.
+    caller = memory.symbol_at(kernel.prog, int(track.addr.value_())).split("+")[0].split(".")[0]
+    if caller and caller not in trace:
+        trace = (caller, *trace)
     if not trace:
         return None                     # what lies there is no track
     seconds = None
