@@ -112,6 +112,9 @@ _TRACE_BEGINS = re.compile(r"^\s*(?:Call [Tt]race:|RIP: 0010:|pc : |CPU: \d+ )")
 _ADDRESS = re.compile(r"address:? (?:0x)?([0-9a-f]{8,16})\b")
 _ACCESS = re.compile(r"#PF: (?:supervisor|user) (read access|write access|instruction fetch)")
 _ERROR_CODE = re.compile(r"error_code\(0x([0-9a-f]+)\)")
+_ESR = re.compile(r"^\s*ESR = 0x([0-9a-f]{8,16})\b")
+_INSTRUCTION_ABORTS, _DATA_ABORTS = frozenset({0x20, 0x21}), frozenset({0x24, 0x25})
+"""Exception classes of ESR_ELx, bits 31:26 (Arm ARM, D24.2.40)."""
 _PLACE = r"([A-Za-z_][\w.$]*)\+0x([0-9a-f]+)(?:/0x[0-9a-f]+)?(?: \[([\w-]+)[^\]]*\])?"
 _RIP = re.compile(rf"(?:RIP: (?:0010|e030):|pc : )(?:{_PLACE}|(0x[0-9a-f]+))")
 _CPU = re.compile(r"(?:\bCPU: ?|CPU#|\bcpu )(\d+)")
@@ -175,12 +178,23 @@ class Event:
         if match:
             return "execute" if match[1] == "instruction fetch" else match[1].split()[0]
         code = self.error_code
-        return None if code is None else "execute" if code & 0x10 else "write" if code & 2 else "read"
+        if code is not None:
+            return "execute" if code & 0x10 else "write" if code & 2 else "read"
+        kind = None if self.esr is None else self.esr >> 26 & 0x3F
+        if kind in _DATA_ABORTS and self.esr is not None:   # bit 6: a write; 8: cache maintenance
+            return "write" if self.esr & 0x140 == 0x40 else "read"
+        return "execute" if kind in _INSTRUCTION_ABORTS else None
 
     @cached_property
     def error_code(self) -> int | None:
         """The processor's error code of a page fault (x86: bit 0 protection, 1 write, 2 user, 4 fetch)."""
         match = self._first(_ERROR_CODE)
+        return int(match[1], 16) if match else None
+
+    @cached_property
+    def esr(self) -> int | None:
+        """Arm's syndrome of the exception (ESR_EL1); None on other processors."""
+        match = self._first(_ESR)
         return int(match[1], 16) if match else None
 
     @cached_property

@@ -213,3 +213,20 @@ def test_a_warning_in_the_old_and_the_new_wording(name: str, place: str) -> None
     assert event.bug_at.startswith(place)
     assert event.place is not None
     assert event.place.symbol.startswith("flaky_check_rate")
+
+
+@pytest.mark.parametrize(("esr", "access"), [
+    ("96000004", "read"), ("96000044", "write"), ("96000147", "read"), ("86000004", "execute"), ("f2000800", None)])
+def test_arms_syndrome_tells_the_access(esr: str, access: str | None) -> None:
+    """Else a fault on arm64 would not be grouped with the same one on x86-64. 0x147: cache maintenance, no write."""
+    (event,) = read_events(["Unable to handle kernel NULL pointer dereference at virtual address 0000000000000000",
+                            "Mem abort info:", f"  ESR = 0x00000000{esr}"])
+    assert event.esr == int(esr, 16)
+    assert event.access == access
+
+
+def test_a_processor_without_a_syndrome_has_none() -> None:
+    (event,) = read_events(["BUG: kernel NULL pointer dereference, address: 0000000000000018",
+                            "#PF: error_code(0x0002) - not-present page"])
+    assert event.esr is None
+    assert event.access == "write"

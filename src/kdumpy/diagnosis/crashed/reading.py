@@ -143,15 +143,18 @@ class Reader:
         if instruction is None or not self.crash.faulted or not self.crash.fault_registers:
             return None
         operand = None if self.nowhere else self.crash.operand
-        trap = self._trap()
-        code = self._error_code()
+        trap, code = self._trap(), self._error_code()
+        words = (traps.trap_words(trap) if trap is not None else None,
+                 traps.error_words(trap, code) if trap is not None and code is not None else None)
+        if self.crash.machine == "aarch64":
+            esr = self.crash.event.esr if self.crash.event else None
+            words = traps.esr_words(esr) if esr is not None else (None, None)
         return Reading(
             instruction=instruction.text, address=instruction.address,
             access="execute" if self.nowhere else self.crash.access if operand else "",
             used=self.crash.address if operand or self.nowhere else None, size=operand.size if operand else None,
             operands=tuple(self._operands(instruction, operand)), pointer=self._pointer(),
-            trap=traps.trap_words(trap) if trap is not None else None,
-            error_code=traps.error_words(trap, code) if trap is not None and code is not None else None,
+            trap=words[0], error_code=words[1],
             checks=tuple(self._checks(code)))
 
     def _operands(self, instruction: operands.Instruction, bad: operands.Operand | None) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """The processor's exceptions and their error codes, in words.
 
-Source: Intel SDM volume 3A, chapter 6; arch/x86/include/asm/trapnr.h, trap_pf.h.
+Sources: Intel SDM volume 3A, chapter 6; arch/x86/include/asm/trapnr.h, trap_pf.h. Arm ARM, ESR_EL1;
+arch/arm64/include/asm/esr.h, arch/arm64/mm/fault.c.
 """
 
 from __future__ import annotations
@@ -53,3 +54,31 @@ def error_words(trap: int, code: int) -> str:
         outside = ", raised by an event from outside" if code & 1 else ""
         return f"{code:#06x}: entry {code >> 3} of the {table}{outside}"
     return f"{code:#06x}"
+
+
+_ESR_CLASSES = {
+    0x00: "an instruction without a meaning", 0x0E: "an illegal execution state",
+    0x20: "instruction abort, from user code",
+    0x21: "instruction abort, in the kernel", 0x22: "misaligned program counter", 0x24: "data abort, from user code",
+    0x25: "data abort, in the kernel", 0x26: "misaligned stack pointer", 0x2F: "SError interrupt",
+    0x3C: "BRK instruction",
+}
+_ESR_FAULTS = ((0x3C, 0x00, "the address has too many bits"), (0x3C, 0x04, "no page was there"),
+               (0x3C, 0x08, "the page was never used, and may not be yet"),
+               (0x3C, 0x0C, "the page was there but forbade it"), (0x3F, 0x10, "the memory did not answer"),
+               (0x3F, 0x21, "the address was not aligned"))
+_ABORTS = frozenset({0x20, 0x21, 0x24, 0x25})
+
+
+def esr_words(esr: int) -> tuple[str, str]:
+    """Return an exception of Arm's and its syndrome, in words."""
+    kind = esr >> 26 & 0x3F
+    name = _ESR_CLASSES.get(kind, "an exception that is not known")
+    parts = []
+    if kind in _ABORTS:
+        status = esr & 0x3F
+        access = "instruction fetch" if kind < 0x24 else "write" if esr & 0x140 == 0x40 else "read"
+        parts = [access, *(words for mask, value, words in _ESR_FAULTS if status & mask == value)]
+    elif kind == 0x3C:
+        parts = [f"number {esr & 0xFFFF:#x}"]
+    return f"{name} (EC {kind:#04x})", f"{esr:#010x}" + (": " + ", ".join(parts) if parts else "")
