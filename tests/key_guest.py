@@ -1,4 +1,4 @@
-"""What gives a guest's kernel keys to use: dm-crypt, IPsec, TLS of a socket, WireGuard.
+"""What gives a guest's kernel keys to use: dm-crypt, IPsec, TLS of a socket, WireGuard; and other things to hold.
 
 `secret_guest` boots it. As there, a key is the MD5 sum of its name, so that it stands in no file.
 """
@@ -20,7 +20,8 @@ from kdumpy.vm import guest
 
 KERNELS = ("6.1", "newest")
 NAMES = ("dmcrypt", "ipsec", "tls", "wireguard")
-_SOURCE = Path(__file__).parent / "guest_programs" / "holdkey.c"
+PROGRAMS = ("holdkey", "holdobjects")
+_FOLDER = Path(__file__).parent / "guest_programs"
 _MODULES = ("aesni-intel", "xts", "gcm", "ghash-generic", "ctr", "seqiv", "echainiv", "authenc", "dm-crypt", "tls",
             "wireguard", "xfrm_user", "esp4", "sha512_generic", "jitterentropy_rng", "drbg")
 
@@ -42,29 +43,31 @@ for name in dmcrypt ipsec tls wireguard; do
   tls) printf %s $key | holdkey tls & ;;
   esac
 done
+holdobjects &
 sleep 1; unset key hex
 """
 
 
 def commands() -> str:
     """Return shell commands that give the keys to the guest's kernel."""
-    return f": {hashlib.sha256(_SOURCE.read_bytes()).hexdigest()[:8]}\n{_COMMANDS.strip()}"
+    sources = b"".join((_FOLDER / f"{name}.c").read_bytes() for name in PROGRAMS)
+    return f": {hashlib.sha256(sources).hexdigest()[:8]}\n{_COMMANDS.strip()}"
 
 
 @contextmanager
 def equipped() -> Iterator[None]:
     """Guests that are made now have the programs and modules that the commands need."""
     with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
-        program = Path(directory, "holdkey")
-
         class Equipped(Initramfs):
             """The guest's image with programs that give the kernel keys."""
 
             def write(self, *arguments: Any, **options: Any) -> int:
-                if not program.exists():
-                    subprocess.run(["cc", "-O2", "-o", program, _SOURCE], check=True)
-                for name, at in (("dmsetup", "bin/dmsetup"), ("ip", "opt/ip"),
-                                 (str(program), "bin/holdkey")):
+                for name in PROGRAMS:
+                    program = Path(directory, name)
+                    if not program.exists():
+                        subprocess.run(["cc", "-O2", "-o", program, _FOLDER / f"{name}.c"], check=True)
+                    self.add_program(str(program), at=f"bin/{name}")
+                for name, at in (("dmsetup", "bin/dmsetup"), ("ip", "opt/ip")):
                     self.add_program(name, at=at)
                 return super().write(*arguments, **options)
 

@@ -39,6 +39,8 @@ BETTER = {
     "list": "a list that was torn and runs in a circle is told from one that ends", "tree": "a circle ends with where",
     "log": "`-c` on every kernel that keeps callers", "whatis": "unions are searched too", "sys": "taint in words",
     "repeat": "`-n COUNT` ends it", "extend": "Python files", "ps": "`--state`",
+    "mount": "`-f`, `-i` on every kernel (crash: before 3.13 and 2.6.32 only)", "bpf": "names behind addresses",
+    "vtop": "the area of an address of user space", "foreach": "`--json`, and `|:` on all tasks' rows",
 }
 """What is more than in crash."""
 
@@ -46,11 +48,6 @@ LEFT_OUT = {
     ("tree", "-v"): "the nodes of a maple tree are not shown, its entries are",
     ("log", "-R"): "Rust symbols are shown as the kernel has them",
     ("files", "-n"): "not in crash 8.0.2; what it shows is not known here",
-    ("mount", "-f"): "crash has it for kernels before 3.13 only",
-    ("mount", "-i"): "crash has it for kernels before 2.6.32 only",
-    ("ipcs", "-M"): "not done yet", ("bpf", "-P"): "not done yet: `-p ID` one by one",
-    ("bpf", "-M"): "not done yet: `-m ID` one by one", ("bpf", "-t"): "no translation of BPF code yet",
-    ("bpf", "-T"): "no translation of BPF code yet", ("bpf", "-j"): "`dis ADDRESS COUNT` does it by address",
     ("mod", "-d"): "symbols come out of the dump: there is nothing to unload",
     ("mod", "-D"): "symbols come out of the dump: there is nothing to unload",
     ("mod", "-r"): "it is about gdb's reading of files", ("mod", "-R"): "for live systems",

@@ -23,10 +23,10 @@ DRIVER = ("flaky_poll_channel", "flaky_poll_work")
 def test_the_example_of_every_command_runs_and_its_json_has_the_keys_of_its_row(old: Console, name: str) -> None:
     command = registry.command(name)
     assert old(command.example).strip()
-    if name in ("foreach", "repeat"):       # their answer is that of the commands they run
+    if name in ("foreach", "repeat", "py"):         # their answer is that of what they run
         return
     rows = old.json("alias --json" if name == "alias" else f"{command.example} --json")
-    assert rows
+    assert bool(rows) == (name not in ("bpf", "ipcs"))      # test_crash_objects has a dump with such things
     for row in rows:
         assert list(row) == [field.name for field in dataclasses.fields(command.row)]
 
@@ -354,9 +354,8 @@ def test_foreach_runs_for_the_tasks_that_are_meant(null: Console) -> None:
 
 
 def test_drgns_own_commands_serve_where_we_have_none(null: Console) -> None:
-    assert null("runq").startswith("CPU 0 RUNQUEUE")
     assert "task_struct" in null("kmem -s")
     assert "/dev/console" in null("dev") or "ttyS" in null("dev")
-    assert null.json("runq --json")[0]["line"].startswith("CPU 0")
+    assert null.json("dev --json")[0]["line"].startswith("CHRDEV")
     assert null("bt -f").startswith("PID:")
-    assert "unrecognized" in null.fails("runq -Z")
+    assert "unrecognized" in null.fails("waitq -Z")

@@ -8,9 +8,9 @@ from typing import Any
 from kdumpy.crash.command import Command
 
 _FILES = (
-    "alias", "bt", "dev", "dis", "extend", "files", "foreach", "fuser", "help", "kmem", "list", "log", "mach", "mod",
-    "net", "p", "ps", "pte", "py", "rd", "repeat", "sbitmapq", "search", "set", "struct", "sym", "sys", "task", "tree",
-    "vm", "whatis")  # fmt: skip
+    "alias", "bpf", "bt", "dev", "dis", "extend", "files", "foreach", "fuser", "help", "ipcs", "irq", "kmem", "list",
+    "log", "mach", "mod", "mount", "net", "p", "ps", "pte", "py", "rd", "repeat", "runq", "sbitmapq", "search", "set",
+    "sig", "struct", "swap", "sym", "sys", "task", "timer", "tree", "vm", "vtop", "whatis")  # fmt: skip
 COMMANDS = {name: name for name in _FILES} | {
     "union": "struct", "*": "struct", "gdb": "refused", "map": "refused", "wr": "refused"}
 """Module of `kdumpy.crash.commands` by the command's name."""

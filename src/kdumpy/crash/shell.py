@@ -210,7 +210,7 @@ class Shell:
     @staticmethod
     def _options(command: Command[Any], name: str, words: tuple[str, ...], line: ParsedLine) -> Options:
         options = command.parse(name, words)
-        options.command, options.text = name, line.text[len(line.name):].strip()
+        options.command, options.typed = name, line.text[len(line.name):].strip()
         return options
 
     def _show(self, rows: Iterable[Any], line: ParsedLine, target: IO[str],

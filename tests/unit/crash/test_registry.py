@@ -47,7 +47,7 @@ def test_every_argument_has_help(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_wrong_option_is_a_usage_error_and_leaves_nobody(name: str) -> None:
-    if name in ("alias", "foreach", "gdb", "list", "map", "repeat", "wr"):        # they take every word
+    if name in ("alias", "foreach", "gdb", "list", "map", "py", "repeat", "wr"):  # they take every word
         return
     with pytest.raises(UsageError):
         registry.command(name).parse(name, ["--no-such-option"])
@@ -76,3 +76,9 @@ def test_aliases_stand_for_commands() -> None:
 ])
 def test_what_only_drgn_knows_goes_to_drgn(name: str, words: list[str], expected: bool) -> None:
     assert registry.command(name).for_engine(words) is expected
+
+
+def test_no_option_has_the_name_of_what_the_shell_adds_to_a_call() -> None:
+    for name in NAMES:
+        for argument in registry.command(name).args:
+            assert argument.keywords.get("dest", argument.names[0].lstrip("-")) not in ("typed", "command", "render")

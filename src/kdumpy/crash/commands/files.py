@@ -107,7 +107,7 @@ def _row(session: Session, task: drgn.Object, reference: str | None) -> FilesRow
             for fd, file in for_each_file(task):
                 if not file:        # a number that was taken for a file that is not open yet: accept() waits
                     continue
-                found = _file(fd, file)
+                found = open_file(fd, file)
                 if reference is None or reference in (found.path, str(fd), f"{found.file:x}", f"{found.dentry:x}",
                                                       f"{found.inode:x}"):
                     files.append(found)
@@ -120,7 +120,8 @@ def _row(session: Session, task: drgn.Object, reference: str | None) -> FilesRow
                     task.comm.string_().decode("utf-8", "backslashreplace"), root, cwd, tuple(files), problem)
 
 
-def _file(fd: int, file: drgn.Object) -> OpenFile:
+def open_file(fd: int, file: drgn.Object) -> OpenFile:
+    """Read a `struct file *`; a path that cannot be read stays empty."""
     dentry = file.f_path.dentry
     inode = file.f_inode
     kind, path = "UNKN", ""

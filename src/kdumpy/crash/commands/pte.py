@@ -61,15 +61,20 @@ class Pte(Command[PteRow]):
     def render(self, rows: Iterable[PteRow], session: Session, options: Options) -> Iterator[str]:
         """Lay the entries out as crash does."""
         for row in rows:
-            pte = f"{row.pte:x}"
-            width = max(len(pte), 6)
-            if row.physical is None and row.offset is not None:
-                yield f"{'PTE':^{width}}  {'SWAP':^{max(len(row.swap), 4)}}  OFFSET"
-                yield f"{pte:>{width}}  {row.swap}  {row.offset}"
-                continue
-            physical = "" if row.physical is None else f"{row.physical:x}"
-            yield f"{'PTE':^{width}}  {'PHYSICAL':^{max(len(physical), 8)}}  FLAGS"
-            yield f"{pte:>{width}}  {physical:^{max(len(physical), 8)}}  ({'|'.join(row.flags) or 'no page'})"
+            yield from pte_lines(row)
+
+
+def pte_lines(row: PteRow) -> Iterator[str]:
+    """Yield an entry below a header, as crash does."""
+    pte = f"{row.pte:x}"
+    width = max(len(pte), 6)
+    if row.physical is None and row.offset is not None:
+        yield f"{'PTE':^{width}}  {'SWAP':^{max(len(row.swap), 4)}}  OFFSET"
+        yield f"{pte:>{width}}  {row.swap}  {row.offset}"
+        return
+    physical = "" if row.physical is None else f"{row.physical:x}"
+    yield f"{'PTE':^{width}}  {'PHYSICAL':^{max(len(physical), 8)}}  FLAGS"
+    yield f"{pte:>{width}}  {physical:^{max(len(physical), 8)}}  ({'|'.join(row.flags) or 'no page'})"
 
 
 def decode(session: Session, pte: int) -> PteRow:

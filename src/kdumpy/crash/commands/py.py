@@ -47,12 +47,12 @@ class Py(Command[Any]):
 
     def rows(self, session: Session, options: Options) -> Iterator[Any]:
         """Run the code; yield what its value shows."""
-        names = namespace(session, options.text)
-        if not options.text:
+        names = namespace(session, options.typed)
+        if not options.typed:
             _converse(session, names)
             return
         with session.deadline.paused(), contextlib.redirect_stdout(session.output):
-            value = _run(options.text, names)
+            value = _run(options.typed, names)
             if value is None:
                 return
             names["_"] = value

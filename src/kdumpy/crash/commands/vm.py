@@ -148,7 +148,7 @@ def _row(session: Session, task: drgn.Object, reference: str | None, given: int 
             pgd, total = space.pgd.value_(), space.total_vm.value_() * page_kb
             rss = task_rss(task).total * page_kb if given is None else 0
             for vma in for_each_vma(space):
-                area = _area(space, vma)
+                area = area_of(space, vma)
                 if reference is None or area.file == reference or _holds(area, reference):
                     areas.append(area)
                 if len(areas) >= _MOST:
@@ -198,7 +198,8 @@ def _render_pages(area: Area) -> Iterator[str]:
         yield f"{page.virtual:<10x}  {where}"
 
 
-def _area(mm: drgn.Object, vma: drgn.Object) -> Area:
+def area_of(mm: drgn.Object, vma: drgn.Object) -> Area:
+    """Read a `struct vm_area_struct *`."""
     start, end = vma.vm_start.value_(), vma.vm_end.value_()
     name = ""
     if vma.vm_file:

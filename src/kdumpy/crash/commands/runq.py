@@ -1,0 +1,150 @@
+"""`runq`: which tasks run and wait to run, CPU by CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import drgn
+from drgn.helpers.linux.sched import cpu_rq, rq_for_each_fair_task, rq_for_each_rt_task
+
+from kdumpy.crash.command import Arg, Command, Options
+from kdumpy.crash.session import Session
+from kdumpy.crash.taskviews import ago
+from kdumpy.debuginfo.reading import READ_ERRORS
+
+_MOST = 1 << 20
+
+
+@dataclass(frozen=True)
+class QueuedTask:
+    """A task on a run queue."""
+
+    pid: int
+    task: int
+    command: str
+    priority: int
+    """The kernel's: 0 to 99 real time, 120 is nice 0."""
+
+
+@dataclass(frozen=True)
+class RunqueueRow:
+    """A CPU's run queue."""
+
+    cpu: int
+    runqueue: int
+    """Address of its struct rq."""
+    clock_ns: int
+    """The queue's clock: when it was last looked at, since the boot."""
+    lag_ns: int
+    """How far it is behind the most recent of all queues."""
+    current: QueuedTask
+    ran_ns: int
+    """How long the current task has been on the CPU, by the queue's clock."""
+    last_arrival_ns: int
+    """When it came there."""
+    rt_array: int
+    """Address of rt.active."""
+    real_time: tuple[QueuedTask, ...]
+    cfs_root: int
+    """Address of cfs.tasks_timeline."""
+    fair: tuple[QueuedTask, ...]
+    """Without the current one."""
+    problem: str
+    """Why the queues are not whole; empty when they are."""
+
+
+class Runq(Command[RunqueueRow]):
+    """Show the run queue of each CPU: the task that runs, and those that wait.
+
+    Example:
+        crash> runq -m
+         CPU 0: [0 00:00:00.005]  PID: 30     TASK: ff26bcbcc1394180  COMMAND: "kworker/u4:1"
+         CPU 1: [0 00:00:07.026]  PID: 0      TASK: ff26bcbcc125c180  COMMAND: "swapper/1"
+    """
+
+    names = ("runq",)
+    example = "runq"
+    row = RunqueueRow
+    args = (
+        Arg("-t", dest="clock", action="store_true", help="the queues' clocks, and when the current tasks came"),
+        Arg("-T", dest="lag", action="store_true", help="how far each queue's clock is behind the most recent"),
+        Arg("-m", dest="running", action="store_true", help="how long the current tasks have run"),
+        Arg("-c", dest="cpus", metavar="CPUS", help="these CPUs only: 1, 0,3-5, a"),
+        Arg("-g", engine=True, help="by task groups (drgn)"),
+    )
+
+    def rows(self, session: Session, options: Options) -> Iterator[RunqueueRow]:
+        """Yield a row a CPU."""
+        from drgn.helpers.linux.cpumask import for_each_online_cpu
+
+        wanted = session.cpus(options.cpus) if options.cpus else list(for_each_online_cpu(session.prog))
+        clocks = [cpu_rq(session.prog, cpu).clock.value_() for cpu in wanted]
+        for cpu, clock in zip(wanted, clocks, strict=True):
+            yield _row(session, cpu, clock, max(clocks) - clock)
+
+    def render(self, rows: Iterable[RunqueueRow], session: Session, options: Options) -> Iterator[str]:
+        """Lay the queues out as crash does."""
+        if options.lag:
+            yield from (f"  CPU {row.cpu}: {row.lag_ns / 1e9:.2f} secs"
+                        for row in sorted(rows, key=lambda row: row.lag_ns))
+            return
+        for number, row in enumerate(rows):
+            current = _line(row.current)
+            if options.clock:
+                yield f" CPU {row.cpu}: {row.clock_ns:010}"
+                yield f"        {row.last_arrival_ns:010}  {current}"
+            elif options.running:
+                yield f" CPU {row.cpu}: [{ago(row.ran_ns)}]  {current}"
+            else:
+                if number:
+                    yield ""
+                yield f"CPU {row.cpu} RUNQUEUE: {row.runqueue:x}"
+                yield f"  CURRENT: {current}"
+                yield f"  RT PRIO_ARRAY: {row.rt_array:x}"
+                yield from _queue(row.real_time, real_time=True)
+                yield f"  CFS RB_ROOT: {row.cfs_root:x}"
+                yield from _queue(row.fair, real_time=False)
+                if row.problem:
+                    yield f"     ({row.problem})"
+
+
+def _row(session: Session, cpu: int, clock: int, lag: int) -> RunqueueRow:
+    queue = cpu_rq(session.prog, cpu)
+    current = queue.curr.read_()
+    last = current.sched_info.last_arrival.value_()
+    real_time: list[QueuedTask] = []
+    fair: list[QueuedTask] = []
+    problem = ""
+    for tasks, found in ((rq_for_each_rt_task, real_time), (rq_for_each_fair_task, fair)):
+        try:
+            for task in tasks(queue):
+                if len(found) >= _MOST:
+                    problem = f"cut after {_MOST} tasks"
+                    break
+                if found is real_time or task != current:
+                    found.append(_task(task))
+        except READ_ERRORS as error:
+            problem = f"not all can be read: {error}"
+    cfs = queue.cfs.tasks_timeline.address_of_().value_()
+    return RunqueueRow(cpu, queue.value_(), clock, lag, _task(current), max(clock - last, 0), last,
+                       queue.rt.active.address_of_().value_(), tuple(real_time), cfs, tuple(fair), problem)
+
+
+def _task(task: drgn.Object) -> QueuedTask:
+    return QueuedTask(task.pid.value_(), task.value_(), task.comm.string_().decode("utf-8", "backslashreplace"),
+                      task.prio.value_())
+
+
+def _line(task: QueuedTask) -> str:
+    return f'PID: {task.pid:<5}  TASK: {task.task:x}  COMMAND: "{task.command}"'
+
+
+def _queue(tasks: tuple[QueuedTask, ...], *, real_time: bool) -> Iterator[str]:
+    if not tasks:
+        yield "     [no tasks queued]"
+    for task in tasks:
+        yield f"     [{task.priority:>3}] {_line(task)}"
+
+
+COMMAND = Runq()
