@@ -92,6 +92,7 @@ class Asked:
         if self.failure:
             return
         environment = {**os.environ, "DRGN_DISABLE_PLUGINS": "kdumpy", "PAGER": "cat"}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)     # who compiles all of itself each time is not timed
         with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as feed:
             feed.write(text.encode())
             feed.seek(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -34,8 +35,12 @@ def command(name: str) -> Command[Any]:
     """
     if name in EXTENSIONS:
         return EXTENSIONS[name][1]
-    module = import_module(f"kdumpy.crash.commands.{COMMANDS[name]}")
-    made: Command[Any] = module.COMMAND
+    return _own(COMMANDS[name])
+
+
+@cache
+def _own(file: str) -> Command[Any]:
+    made: Command[Any] = import_module(f"kdumpy.crash.commands.{file}").COMMAND
     return made
 
 

@@ -8,20 +8,18 @@ from collections.abc import Iterator
 import drgn
 from drgn.helpers.linux.cpumask import for_each_online_cpu
 from drgn.helpers.linux.list import list_for_each_entry
-from drgn.helpers.linux.pid import for_each_task
-from drgn.helpers.linux.sched import cpu_curr, task_cpu, task_on_cpu, task_state_to_char
+from drgn.helpers.linux.sched import cpu_curr
 
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.errors import DamagedDump
 from kdumpy.kernel.stacks import Stacks
-from kdumpy.kernel.values import Cpu, Stack, Task
+from kdumpy.kernel.taskreader import task_value, tasks_by_id
+from kdumpy.kernel.values import Cpu, Stack
 
 MOST_TASKS = 4 << 20
 """PID_MAX_LIMIT of a 64-bit kernel: a list that is longer goes in circles."""
 MOST_CPUS = 8192
 """The largest NR_CPUS that distributions build."""
-_PF_KTHREAD = 0x00200000
-"""include/linux/sched.h; the same since 2.6.27."""
 
 
 def task_objects(prog: drgn.Program) -> Iterator[drgn.Object]:
@@ -34,7 +32,7 @@ def task_objects(prog: drgn.Program) -> Iterator[drgn.Object]:
     """
     seen: set[int] = set()
     try:
-        yield from _each_once(for_each_task(prog), seen)
+        yield from _each_once(tasks_by_id(prog), seen)
     except (DamagedDump, drgn.FaultError):
         with contextlib.suppress(*READ_ERRORS):
             yield from _each_once(_by_list(prog), seen, known=True)
@@ -60,26 +58,6 @@ def _by_list(prog: drgn.Program) -> Iterator[drgn.Object]:
         with contextlib.suppress(*READ_ERRORS):
             yield from list_for_each_entry("struct task_struct", leader.signal.thread_head.address_of_(),
                                            "thread_node")
-
-
-def task_value(task: drgn.Object) -> Task:
-    """Read a `struct task_struct *`.
-
-    Raises:
-        drgn.FaultError: it is not in the dump.
-    """
-    parent = 0
-    with contextlib.suppress(drgn.FaultError):
-        parent = task.real_parent.tgid.value_()
-    try:
-        state = task_state_to_char(task)
-    except READ_ERRORS:
-        state = "?"
-    return Task(
-        pid=task.pid.value_(), tgid=task.tgid.value_(), parent=parent,
-        comm=task.comm.string_().decode("utf-8", "backslashreplace"), state=state, cpu=task_cpu(task),
-        on_cpu=bool(task_on_cpu(task)), kernel_thread=bool(task.flags.value_() & _PF_KTHREAD),
-        address=task.value_())
 
 
 def cpus(prog: drgn.Program, stacks: Stacks, panicked: int | None) -> Iterator[Cpu]:

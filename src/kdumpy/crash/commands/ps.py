@@ -129,9 +129,10 @@ def _tasks(session: Session, options: Options) -> Iterator[tuple[drgn.Object, Ta
     state = STATES.get(options.state, options.state)
     policies = policies_of(options.policy) if options.policy else None
     unread = 0
+    sizes: dict[int, tuple[int, int]] = {}
     for task in all_tasks(session):
         try:
-            row = _row(session, task, running, total_kb)
+            row = _row(session, task, running, total_kb, sizes)
             if policies is not None and task.policy.value_() not in policies:
                 continue
         except READ_ERRORS:
@@ -195,15 +196,17 @@ def _total_kb(session: Session) -> int:
         return 0
 
 
-def _row(session: Session, task: drgn.Object, running: set[int], total_kb: int) -> TaskRow:
+def _row(session: Session, task: drgn.Object, running: set[int], total_kb: int,
+         sizes: dict[int, tuple[int, int]]) -> TaskRow:
+    """Read a task; `sizes` keeps what is known of the processes' memory (KiB), which all their threads share."""
     value = task_value(task)
-    rss = vsz = 0
     kernel_thread = value.kernel_thread or value.pid == 0
-    if not kernel_thread:
+    if not kernel_thread and value.tgid not in sizes:
         page_kb = int(session.prog["PAGE_SIZE"]) // 1024
-        # A task that exits has no memory any more.
         with contextlib.suppress(*READ_ERRORS):
-            vsz, rss = task_vsize(task) // 1024, task_rss(task).total * page_kb
+            if task.mm:             # a thread that exits has it no more, the others of its process may have it
+                sizes[value.tgid] = task_vsize(task) // 1024, task_rss(task).total * page_kb
+    vsz, rss = (0, 0) if kernel_thread else sizes.get(value.tgid, (0, 0))
     return TaskRow(value.pid, value.parent, value.cpu, value.address, STATES.get(value.state, value.state),
                    100 * rss / total_kb if total_kb else 0.0, vsz, rss, value.comm, value.address in running,
                    kernel_thread, value.pid == value.tgid)

@@ -281,10 +281,18 @@ class Slabs:
         if not 0 < cache.size <= 1 << 22 or cache.offset + 8 > cache.size or span > 1 << 24:
             found.problems.append(f"{cache.name}: objects of {cache.size} bytes, {most} in a slab, are not believed")
             return found
+        # A slab without a list of free objects is full, as most are: there is nothing in it to be read.
+        listed = np.flatnonzero(heads.freelist[rows] != 0)
         per_batch = max(_BATCH_BYTES // span, 1)
-        for low in range(0, len(rows), per_batch):
-            some = rows[low:low + per_batch]
-            self._some_objects(cache, some, found.free[low:low + len(some)], found.problems)
+        for low in range(0, len(listed), per_batch):
+            some = listed[low:low + per_batch]
+            free = np.zeros((len(some), most), np.bool_)
+            self._some_objects(cache, rows[some], free, found.problems)
+            found.free[some] = free
+        unlisted = rows[heads.freelist[rows] == 0]
+        for row in unlisted[heads.objects[unlisted] != heads.inuse[unlisted]].tolist():
+            found.problems.append(self._named(cache, row, "no objects are free, and it counts "
+                                              f"{int(heads.objects[row] - heads.inuse[row])}"))
         return found
 
     def _some_objects(self, cache: Cache, rows: NDArray[np.int64], free: NDArray[np.bool_],
