@@ -13,7 +13,8 @@ from drgn.helpers.linux.sched import cpu_curr
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.errors import DamagedDump
 from kdumpy.kernel.stacks import Stacks
-from kdumpy.kernel.taskreader import task_value, tasks_by_id
+from kdumpy.kernel.taskreader import task_value as task_value
+from kdumpy.kernel.taskreader import tasks_by_id
 from kdumpy.kernel.values import Cpu, Stack
 
 MOST_TASKS = 4 << 20
