@@ -235,7 +235,14 @@ def _fresh(system: System, settings: Settings, release: str, say: Say, *, build:
         return ""
     if build:
         say(f"the capture image is built anew: {stale}")
-        images.build(system, settings, release, say)
+        try:
+            images.build(system, settings, release, say)
+        except KdumpyError as error:
+            # An older one saves most crashes, and at boot the network may not be there yet; none saves nothing.
+            if images.load(system, release) is None:
+                raise
+            say(f"it cannot be built now ({error}): the older one is loaded as it is")
+            return ""
         return stale
     if not system.exists(images.path_of(release)):
         raise HostError("there is no capture image", where=images.path_of(release), why=stale,

@@ -15,18 +15,20 @@ RULE = "/etc/udev/rules.d/60-kdumpy.rules"
 _FILES = Path(__file__).parent / "units"
 
 
-def plan(system: System, program: str) -> tuple[Change, ...]:
+def plan(system: System, program: str, *, online: bool = False) -> tuple[Change, ...]:
     """Return the changes after which the services are there and enabled.
 
     Args:
         system: the host.
         program: how units call kdumpy.
+        online: a server is among the targets: the way to it is seen when the network is up.
     """
-    units = [*_unit(system, SERVICE, program, "loaded at each boot"),
-             *_unit(system, REPORT_SERVICE, program, "what is done after a crash")]
+    units = [*_unit(system, SERVICE, program, "loaded at each boot", online=online),
+             *_unit(system, REPORT_SERVICE, program, "what is done after a crash", online=online)]
     rule: tuple[FileChange, ...]
     if needs_rule(system):
-        rule = write(system, RULE, _text(system, Path(RULE).name, program), "CPUs and memory that come and go")
+        text = _text(system, Path(RULE).name, program, online=online)
+        rule = write(system, RULE, text, "CPUs and memory that come and go")
     else:
         rule = remove(system, RULE, "all kernels here follow CPUs and memory by themselves")
     changes: list[Change] = [*units, *rule]
@@ -61,10 +63,14 @@ def needs_rule(system: System) -> bool:
         for config in configurations)
 
 
-def _unit(system: System, name: str, program: str, why: str) -> tuple[FileChange, ...]:
-    return write(system, f"{UNITS}/{name}", _text(system, name, program), why)
+def _unit(system: System, name: str, program: str, why: str, *, online: bool) -> tuple[FileChange, ...]:
+    return write(system, f"{UNITS}/{name}", _text(system, name, program, online=online), why)
 
 
-def _text(system: System, name: str, program: str) -> str:
-    systemctl = system.which("systemctl") or "/usr/bin/systemctl"
-    return (_FILES / name).read_text().replace("@KDUMPY@", program).replace("@SYSTEMCTL@", systemctl)
+def _text(system: System, name: str, program: str, *, online: bool) -> str:
+    text = (_FILES / name).read_text()
+    network = "network-online.target\nWants=network-online.target" if online else "network.target"
+    for mark, value in (("@KDUMPY@", program), ("@SYSTEMCTL@", system.which("systemctl") or "/usr/bin/systemctl"),
+                        ("@NETWORK@", network)):
+        text = text.replace(mark, value)
+    return text

@@ -32,6 +32,9 @@ from kdumpy.host.settings import Settings
 from kdumpy.host.system import System
 from kdumpy.host.wish import Wishes
 
+SERVERS = frozenset({"nfs", "ssh", "http", "https"})
+"""Schemes of targets that are reached by the network."""
+
 PROGRAM = "/usr/bin/kdumpy"
 """Where a package puts it."""
 
@@ -92,7 +95,7 @@ def make(system: System, wishes: Wishes, program: str = "") -> Setup:
              Step(f"Reserve memory for the capture kernel: crashkernel={advice.value}",
                   () if advice.keep else loader.plan(system, {"crashkernel": advice.value}), reboot=True),
              Step("When the kernel panics", sysctls.plan(system, wanted.panic)),
-             Step("Services", services.plan(system, program)),
+             Step("Services", services.plan(system, program, online=bool(_schemes(wanted) & SERVERS))),
              _image(system, wanted, machine, program)]
     made = Plan(tuple(step for step in steps if step.changes),
                 (f"crashkernel={advice.value}: {advice.why}", *found, *notes),
@@ -126,11 +129,15 @@ def _configuration(system: System, wanted: Settings) -> tuple[Change, ...]:
     return changes
 
 
+def _schemes(wanted: Settings) -> set[str]:
+    return {url.partition(":")[0] for url in wanted.capture.targets}
+
+
 def _programs(machine: Machine, wanted: Settings) -> list[str]:
     """Return the programs of the system that loading, the image and its targets take."""
-    schemes = {url.partition(":")[0] for url in wanted.capture.targets}
+    schemes = _schemes(wanted)
     names = [name for name in programs(wanted.capture) if name not in NOT_CARRIED]
-    if schemes & {"nfs", "ssh", "http", "https"}:
+    if schemes & SERVERS:
         names.append("ip")
     if "ssh" in schemes:
         names.append("ssh-keygen")

@@ -76,6 +76,9 @@ def test_missing_packages_are_installed_first_by_the_distributions_own_manager(
     made = setup.make(system, Wishes(targets=("ssh://dump@store/crashes",), replace=True))
     assert made.plan.steps[0].title == "Packages"
     assert otherhosts.commands(made.plan.steps[0].changes) == [words]
+    unit = otherhosts.files(made.plan.changes())["/etc/systemd/system/kdumpy.service"]
+    assert "After=local-fs.target network-online.target\nWants=network-online.target\n" in unit
+    assert "@" not in unit
 
 
 def test_an_ssh_target_takes_roots_own_key_or_says_how_to_make_one(tmp_path: Path) -> None:
