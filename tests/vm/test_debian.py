@@ -50,6 +50,8 @@ def test_the_package_installs_without_a_network(story: Story) -> None:
     story.guest.put(package, "/root/kdumpy.deb")
     story.guest.shell("dpkg --install /root/kdumpy.deb", seconds=300)
     assert story.guest.shell("kdumpy --version").startswith("kdumpy ")
+    story.guest.shell("ls /usr/share/man/man1/kdumpy.1.gz /usr/share/man/man5/kdumpy.toml.5.gz "
+                      "/usr/share/bash-completion/completions/kdumpy")
     status = story.guest.run(("kdumpy", "status"))
     assert status.code == 1, status
     assert "NOT READY" in status.out
@@ -99,6 +101,17 @@ def test_a_real_crash_leaves_a_dump_and_a_report_with_the_right_cause(story: Sto
     assert {line.split()[0] for line in modes[1:]} == {"600"}
     assert modes[0].startswith("700 root")
     assert "sysrq" in story.guest.shell("journalctl -b -u kdumpy-report --no-pager").lower()
+    login = story.guest.run(("script", "-qec", "login -f root", "/dev/null"), stdin="exit\n").out
+    assert "web-3 crashed:" in login, login
+    assert "this was kdumpy test" in login
+
+
+@pytest.mark.parametrize(("unit", "most"), [("kdumpy.service", 6.9), ("kdumpy-report.service", 4.9)])
+def test_the_units_are_hardened(story: Story, unit: str, most: float) -> None:
+    said = story.guest.shell(f"systemd-analyze security --no-pager {unit}")
+    exposure = re.search(r"Overall exposure level for \S+: ([\d.]+)", said)
+    assert exposure is not None
+    assert float(exposure[1]) <= most, said
 
 
 def test_it_is_armed_for_the_next_crash(story: Story) -> None:

@@ -62,6 +62,15 @@ def colourful() -> bool:
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
+def ask(question: str) -> str:
+    """Return what somebody answers on the terminal; empty for the end of input (Ctrl-D)."""
+    try:
+        return input(question).strip()
+    except EOFError:
+        print()
+        return ""
+
+
 def add_erase(parser: argparse.ArgumentParser) -> None:
     """Add --erase."""
     parser.add_argument("--erase", action="append", default=[], metavar="NAME[,NAME…]",

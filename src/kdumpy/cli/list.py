@@ -11,6 +11,7 @@ The cause is the line of the kernel's log that tells it; `kdumpy report` says mo
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import re
 import sys
@@ -99,7 +100,11 @@ def without_dump(paths: Iterable[Path]) -> Iterator[DumpRow]:
     from kdumpy.host.system import System
 
     system = System()
-    for crash in crashes.find(system, tuple(str(path.absolute()) for path in paths if path.is_dir())):
+    found: list[crashes.Crash] = []
+    for path in paths:
+        with contextlib.suppress(OSError):      # `find` has told it
+            found += crashes.find(system, (str(path.absolute()),)) if path.is_dir() else []
+    for crash in found:
         if crash.state in ("log", "nothing"):
             cause = fatal_line(_log_beside(Path(crash.path) / _NAMES[0])) or None
             yield DumpRow(crash.log or crash.journal, int(crash.at), None, None, crash.bytes, cause, crash.state,

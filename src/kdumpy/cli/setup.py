@@ -23,7 +23,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
-from kdumpy.cli.common import add_json, colourful, print_json
+from kdumpy.cli.common import add_json, ask, colourful, print_json
 from kdumpy.errors import HostError
 from kdumpy.units import printable
 
@@ -130,7 +130,7 @@ def _agreed(question: str) -> bool:
     if not sys.stdin.isatty():
         raise HostError("there is nobody to ask", why="standard input is no terminal", mend="--yes does it, "
                         "--dry-run shows it")
-    return input(f"\n{question} [y/N] ").strip().lower() in ("y", "yes")
+    return ask(f"\n{question} [y/N] ").lower() in ("y", "yes")
 
 
 def _show(made: Setup) -> None:

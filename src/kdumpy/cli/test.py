@@ -19,7 +19,7 @@ import socket
 import sys
 from typing import TYPE_CHECKING
 
-from kdumpy.cli.common import add_json, print_json
+from kdumpy.cli.common import add_json, ask, print_json
 from kdumpy.errors import HostError
 from kdumpy.units import printable
 
@@ -84,4 +84,4 @@ def _confirmed(name: str) -> bool:
     if not sys.stdin.isatty():
         raise HostError("there is nobody to ask", why="standard input is no terminal",
                         mend="--yes-crash-this-machine does it")
-    return input(f"\nType this machine's name to crash it ({printable(name)}): ").strip() == name
+    return ask(f"\nType this machine's name to crash it ({printable(name)}): ") == name

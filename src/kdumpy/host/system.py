@@ -87,7 +87,8 @@ class System:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise HostError("cannot read the file", where=name, why=error.strerror or str(error)) from error
+            root = "run it as root" if isinstance(error, PermissionError) and os.geteuid() != 0 else ""
+            raise HostError("cannot read the file", where=name, why=error.strerror or str(error), mend=root) from error
 
     def value(self, name: str) -> str | None:
         """Return the one line of a file in /proc or /sys, stripped; None when it is not there or not readable."""

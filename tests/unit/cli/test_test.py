@@ -45,7 +45,7 @@ def ready(monkeypatch: pytest.MonkeyPatch, answer: bool | None) -> None:
 def test_only_the_machines_name_crashes_it(monkeypatch: pytest.MonkeyPatch, crashed: list[str], typed: str, code: int,
                                            capsys: pytest.CaptureFixture[str]) -> None:
     ready(monkeypatch, True)
-    monkeypatch.setattr("sys.stdin", Terminal(f"{typed}\n"))
+    monkeypatch.setattr("sys.stdin", Terminal(f"{typed}\n" if typed else ""))      # empty: Ctrl-D
     assert main(["test"]) == code
     assert crashed == (["crash"] if code == 0 else [])
     assert f"Type this machine's name to crash it ({NAME}): " in capsys.readouterr().out
