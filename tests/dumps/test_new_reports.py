@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import lab
+from armedhost import BEFORE, BOOT, MIB, Host
 from kdumpy.cli.main import main
 from kdumpy.errors import HostError
 from kdumpy.host import telling
@@ -70,6 +71,32 @@ def test_the_list_shows_crashes_without_a_dump_and_why(crashes: Path, capsys: py
     assert "no space left" in rows["web-3-log-only"]["problem"]
     assert main(["list", str(crashes)]) == 0
     assert "[nothing] nothing but the capture's own log was saved" in capsys.readouterr().out
+
+
+@pytest.fixture
+def cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    """A host whose last boot was armed and ended in a `kdumpy test`, without a shutdown and without a dump here."""
+    host = Host(tmp_path / "host")
+    host.wtmp((BEFORE, "boot"), (BOOT + 3, "boot"))
+    host.history(("before", BEFORE + 20, "loaded", "", "", 90 * MIB), ("boot-now", BOOT + 20, "loaded"))
+    host.write("/var/lib/kdumpy/test.json", json.dumps({"time": BOOT - 90, "release": "x", "boot_id": "before"}))
+    monkeypatch.setattr("kdumpy.host.system.System", lambda: host.system)
+    return host
+
+
+def test_a_crash_that_left_nothing_is_told_once_a_boot(cut_off: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", "--new"]) == 0
+    told = capsys.readouterr().out
+    assert "`kdumpy test` crashed it, and left no dump: 90.0 MiB were reserved in that boot" in told
+    assert "left no dump" in cut_off.system.path(telling.MOTD).read_text()
+    assert main(["report", "--new"]) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_a_crash_whose_dump_went_to_a_server_is_told(cut_off: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    cut_off.write("/etc/kdumpy.toml", "[capture]\ntargets = ['nfs://store/crashes']\n")
+    assert main(["report", "--new"]) == 0
+    assert "`kdumpy test` crashed it: dumps go to nfs://store/crashes" in capsys.readouterr().out
 
 
 def test_without_new_one_dump_is_wanted(capsys: pytest.CaptureFixture[str]) -> None:

@@ -97,6 +97,7 @@ def test_a_dump_goes_to_a_server(story: Story, server: NfsServer) -> None:
     last = status(story)["checks"]["last-crash"]
     assert last["facts"]["kind"] == "elsewhere"
     assert url in last["reason"]
+    assert f"dumps go to {url}" in told_at_boot(story)
 
 
 def test_a_full_disk_is_told_before_the_crash(story: Story) -> None:

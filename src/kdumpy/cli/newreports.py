@@ -63,7 +63,7 @@ def run_new(arguments: argparse.Namespace) -> int:
         _collect(configured, places)
     news = list(_news(system, places, html=configured.report.html))
     if not arguments.folders:
-        news += _lost(system, configured)
+        news += _not_here(system, configured)
     if arguments.json:
         print_json([{"folder": one.folder, "title": one.title, "cause": one.cause, "confidence": one.confidence,
                      "test": one.asked_for} for one in news])
@@ -112,8 +112,8 @@ def _news(system: System, places: tuple[str, ...], *, html: bool) -> Iterator[Ne
         yield news
 
 
-def _lost(system: System, configured: Settings) -> Iterator[News]:
-    """Yield the crash before this boot if it left nothing, with the reason: once a boot."""
+def _not_here(system: System, configured: Settings) -> Iterator[News]:
+    """Yield the crash before this boot if it left nothing here, with the reason: once a boot."""
     from kdumpy.host import lastcrash
     from kdumpy.host.loadcalls import RUN
 
@@ -128,9 +128,11 @@ def _lost(system: System, configured: Settings) -> Iterator[News]:
     except (KdumpyError, OSError) as error:
         print(printable(f"kdumpy: whether the last boot ended in a crash cannot be seen: {error}"), file=sys.stderr)
         return
-    if found.kind != "lost":
+    if found.kind not in ("lost", "elsewhere"):
         return
-    what = f"{found.cause}, and it left no dump" if found.cause else "the last boot ended without a shutdown or a dump"
+    what = found.cause or "the last boot ended without a shutdown"
+    if found.kind == "lost":
+        what += ", and left no dump"
     text = "".join(f"{printable(line)}\n" for line in (f"{what}: {found.why}", *found.evidence,
                                                        f"What to do: {found.mend}") if line)
     yield News("", f"{what}: {found.why}", "", "", text, asked_for=False)
