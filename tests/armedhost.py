@@ -75,9 +75,9 @@ class Host:
         self.write(loading.RECORD, json.dumps({**asdict(wanted), "at": BOOT + 20.0}))
         self.history(("boot-now", BOOT + 20, "loaded"))
 
-    def history(self, *events: tuple[str | float, ...]) -> Path:
-        """Write what was loaded when: boot, time, event, why and mend of a failure, reserved bytes."""
-        names = ("boot", "at", "event", "why", "mend", "reserved")
+    def history(self, *events: tuple[str | float | list[str], ...]) -> Path:
+        """Write what was loaded when: boot, time, event, why and mend of a failure, reserved bytes, targets."""
+        names = ("boot", "at", "event", "why", "mend", "reserved", "targets")
         known = [dict(zip(names, one, strict=False)) for one in events]
         return self.write("/var/lib/kdumpy/history.json", json.dumps(known))
 

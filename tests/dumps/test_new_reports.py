@@ -78,7 +78,7 @@ def cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     """A host whose last boot was armed and ended in a `kdumpy test`, without a shutdown and without a dump here."""
     host = Host(tmp_path / "host")
     host.wtmp((BEFORE, "boot"), (BOOT + 3, "boot"))
-    host.history(("before", BEFORE + 20, "loaded", "", "", 90 * MIB), ("boot-now", BOOT + 20, "loaded"))
+    host.history(("before", BEFORE + 20, "loaded", "", "", 90 * MIB, []), ("boot-now", BOOT + 20, "loaded"))
     host.write("/var/lib/kdumpy/test.json", json.dumps({"time": BOOT - 90, "release": "x", "boot_id": "before"}))
     monkeypatch.setattr("kdumpy.host.system.System", lambda: host.system)
     return host
@@ -96,7 +96,7 @@ def test_a_crash_that_left_nothing_is_told_once_a_boot(cut_off: Host, capsys: py
 def test_a_crash_whose_dump_went_to_a_server_is_told(cut_off: Host, capsys: pytest.CaptureFixture[str]) -> None:
     cut_off.write("/etc/kdumpy.toml", "[capture]\ntargets = ['nfs://store/crashes']\n")
     assert main(["report", "--new"]) == 0
-    assert "`kdumpy test` crashed it: dumps go to nfs://store/crashes" in capsys.readouterr().out
+    assert "`kdumpy test` crashed it: dumps went to nfs://store/crashes" in capsys.readouterr().out
 
 
 def test_without_new_one_dump_is_wanted(capsys: pytest.CaptureFixture[str]) -> None:

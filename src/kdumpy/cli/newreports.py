@@ -159,14 +159,15 @@ def _report(system: System, crash: Crash, *, html: bool, asked_for: bool) -> New
     from kdumpy.report import text as human
 
     folder = Path(crash.path)
-    text = human.render(diagnosis, full=True)
+    text = human.render(diagnosis, full=True) + (printable(f"\n{missing} ({mend})") + "\n" if missing else "")
     _write(folder / "report.json", machine.render(diagnosis))
     if details is not None:
         from kdumpy.report import html as page
 
         _write(folder / "report.html", page.render(diagnosis, details))
     verdict = diagnosis.verdict
-    return News(crash.path, verdict.title, verdict.cause, str(verdict.confidence), text, asked_for)
+    title = f"{verdict.title}; {missing}" if missing else verdict.title
+    return News(crash.path, title, verdict.cause, str(verdict.confidence), text, asked_for)
 
 
 def _diagnosed(dump: Path, *, html: bool) -> tuple[Diagnosis, Details | None]:

@@ -36,6 +36,8 @@ class Event:
     mend: str = ""
     reserved: int = 0
     """Bytes of reserved memory; 0: not known."""
+    targets: tuple[str, ...] = ()
+    """Where a crash of that boot would have been saved."""
 
 
 def boot_id(system: System) -> str:
@@ -51,8 +53,9 @@ def events(system: System) -> tuple[Event, ...]:
     """
     text = system.read(PATH)
     try:
-        return tuple(Event(**values) for values in json.loads(text or "[]"))
-    except (ValueError, TypeError):
+        return tuple(Event(**{**values, "targets": tuple(values.get("targets", ()))})
+                     for values in json.loads(text or "[]"))
+    except (ValueError, TypeError, AttributeError):
         return ()
 
 
@@ -67,10 +70,12 @@ def last_of_earlier_boots(system: System) -> Event | None:
     return next((event for event in reversed(events(system)) if event.boot != here), None)
 
 
-def note(system: System, event: str, why: str = "", mend: str = "", reserved: int = 0) -> None:
+def note(system: System, event: str, why: str = "", mend: str = "", reserved: int = 0,
+         targets: tuple[str, ...] = ()) -> None:
     """Add an event; that it cannot be written keeps nothing from being loaded."""
     with contextlib.suppress(OSError, HostError):
-        known = [*events(system), Event(boot_id(system), round(time.time(), 1), event, why, mend, reserved)]
+        new = Event(boot_id(system), round(time.time(), 1), event, why, mend, reserved, targets)
+        known = [*events(system), new]
         path = system.path(PATH)
         path.parent.mkdir(0o700, parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.partial")

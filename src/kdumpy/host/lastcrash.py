@@ -77,10 +77,12 @@ def look(system: System, config: CaptureConfig, cause_of: Callable[[str], str] =
     evidence = _evidence(system, end, saved, test)
     cause = cause_of(saved[1]) if saved else "`kdumpy test` crashed it" if test else ""
     at = saved[2] if saved else test.time if test else None
-    remote = [url for url in config.targets if not url.startswith(("/", "file:"))]
+    last = history.last_of_earlier_boots(system)
+    of_then = last.targets if last is not None and last.targets else config.targets
+    remote = [url for url in of_then if not url.startswith(("/", "file:"))]
     if remote and _was_loaded(system, end):
         return LastCrash("elsewhere", at, cause=cause, evidence=evidence,
-                         why=f"dumps go to {remote[0]}, and what lies there is not looked at",
+                         why=f"dumps went to {remote[0]}, and what lies there is not looked at",
                          mend="look there; kexec-dmesg.log beside the dump tells the capture's steps")
     why, mend = _why_lost(system, end, panicked=bool(saved or test))
     return LastCrash("lost", at, cause=cause, why=why, mend=mend, evidence=evidence)

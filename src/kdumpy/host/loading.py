@@ -77,7 +77,7 @@ def load(system: System, settings: Settings, say: Say = lambda line: None, *, bu
         history.note(system, "failed", f"{error.what}: {error.why}" if error.why else error.what, error.mend)
         raise
     if done.changed:
-        history.note(system, "loaded", reserved=done.reserved)
+        history.note(system, "loaded", reserved=done.reserved, targets=settings.capture.targets)
         say(f"loaded {done.release} with {human_bytes(size)} of image into {human_bytes(done.reserved)} of reserved "
             f"memory ({done.call})")
     else:

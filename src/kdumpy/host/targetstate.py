@@ -33,9 +33,11 @@ class TargetState:
     reason: str
     mend: str = ""
     free: int | None = None
-    """Bytes that can be written; None: not known from here."""
+    """Bytes that root, as whom the capture runs, can write; None: not known from here."""
     size: int | None = None
     """Bytes of the whole file system or device."""
+    kept_back: int = 0
+    """Bytes of `free` that the file system keeps for root: programs want them, a dump may take them."""
 
 
 def look(system: System, config: CaptureConfig) -> tuple[TargetState, ...]:
@@ -78,7 +80,8 @@ def _directory(system: System, url: str, path: str) -> TargetState:
 
 def _filesystem(system: System, url: str, path: str, what: str) -> TargetState:
     found = os.statvfs(system.path(path))
-    free, size = found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
+    free, size = found.f_bfree * found.f_frsize, found.f_blocks * found.f_frsize
+    kept_back = free - found.f_bavail * found.f_frsize
     if found.f_flag & os.ST_RDONLY:
         return TargetState(url, False, f"{what} is mounted read-only", "see `dmesg` for errors of the file system, "
                            "then mount it for writing", free, size)
@@ -86,7 +89,7 @@ def _filesystem(system: System, url: str, path: str, what: str) -> TargetState:
         return TargetState(url, False, f"{what} has no inodes left", "remove files", free, size)
     if os.geteuid() != 0 and not os.access(system.path(path), os.W_OK):
         return TargetState(url, None, "whether it can be written to is for root to see", "run it as root", free, size)
-    return TargetState(url, True, what, "", free, size)
+    return TargetState(url, True, what, "", free, size, kept_back)
 
 
 def _disk(system: System, url: str) -> TargetState:

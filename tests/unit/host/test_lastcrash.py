@@ -160,6 +160,14 @@ def test_what_went_to_a_server_is_not_judged(host: Host) -> None:
     assert look(host).kind == "lost"
 
 
+def test_the_targets_of_that_boot_count_and_not_those_of_now(host: Host) -> None:
+    host.history(("before", BEFORE + 20, "loaded", "", "", 0, ["nfs://store/crashes"]))
+    assert "dumps went to nfs://store/crashes" in look(host).why
+    host.write("/etc/kdumpy.toml", "[capture]\ntargets = ['nfs://store/crashes']\n")
+    host.history(("before", BEFORE + 20, "loaded", "", "", 0, ["/var/crash"]))
+    assert look(host).kind == "lost"
+
+
 def test_a_boot_that_wrote_no_record_of_itself(host: Host) -> None:
     host.wtmp((BEFORE - 999, "boot"), (BEFORE - 99, "shutdown"), (BEFORE, "boot"))
     assert bootends.last_end(host.system) == bootends.BootEnd(BEFORE, False, "/var/log/wtmp")

@@ -22,7 +22,8 @@ from kdumpy.host.images import path_of
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     monkeypatch.setattr(images, "stale", lambda system, settings, release: "")
-    plenty = SimpleNamespace(f_bavail=5 << 20, f_frsize=4096, f_blocks=10 << 20, f_flag=0, f_files=9, f_favail=9)
+    plenty = SimpleNamespace(f_bavail=5 << 20, f_bfree=5 << 20, f_frsize=4096, f_blocks=10 << 20, f_flag=0, f_files=9,
+                             f_favail=9)
     monkeypatch.setattr(os, "statvfs", lambda path: plenty)
     return Host(tmp_path)
 
@@ -189,7 +190,8 @@ def test_an_active_watchdog_wants_its_driver_in_the_image(host: Host) -> None:
                                                (900 * MIB, Verdict.OK)])
 def test_the_estimated_dump_has_to_find_room(host: Host, monkeypatch: pytest.MonkeyPatch, free: int,
                                              verdict: Verdict) -> None:
-    room = SimpleNamespace(f_bavail=free // 4096, f_frsize=4096, f_blocks=10 << 20, f_flag=0, f_files=9, f_favail=9)
+    room = SimpleNamespace(f_bavail=free // 4096, f_bfree=free // 4096, f_frsize=4096, f_blocks=10 << 20, f_flag=0,
+                           f_files=9, f_favail=9)
     monkeypatch.setattr(os, "statvfs", lambda path: room)
     found = answer(host, "space")
     assert found.verdict is verdict
@@ -198,10 +200,20 @@ def test_the_estimated_dump_has_to_find_room(host: Host, monkeypatch: pytest.Mon
         assert status.look(host.system).ready is False
 
 
+def test_what_a_file_system_keeps_for_root_takes_a_dump_and_that_is_told(host: Host,
+                                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    room = SimpleNamespace(f_bavail=6 * MIB // 4096, f_bfree=900 * MIB // 4096, f_frsize=4096, f_blocks=10 << 20,
+                           f_flag=0, f_files=9, f_favail=9)
+    monkeypatch.setattr(os, "statvfs", lambda path: room)
+    found = answer(host, "space")
+    assert (found.verdict, "all but 6.0 MiB of it is kept for root" in found.reason) == (Verdict.WARN, True)
+    assert answer(host, "retention").verdict is Verdict.WARN
+
+
 def test_a_target_that_is_mounted_read_only_is_bad_and_the_next_one_takes_its_place(
         host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    stopped = SimpleNamespace(f_bavail=1 << 20, f_frsize=4096, f_blocks=1 << 21, f_flag=os.ST_RDONLY, f_files=9,
-                              f_favail=9)
+    stopped = SimpleNamespace(f_bavail=1 << 20, f_bfree=1 << 20, f_frsize=4096, f_blocks=1 << 21,
+                              f_flag=os.ST_RDONLY, f_files=9, f_favail=9)
     monkeypatch.setattr(os, "statvfs", lambda path: stopped)
     found = answer(host, "target")
     assert (found.verdict, "read-only" in found.reason) == (Verdict.BAD, True)

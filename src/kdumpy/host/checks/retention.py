@@ -23,9 +23,9 @@ def look(facts: Facts) -> Answer:
         return warn(f"{told}; {rules.keep} are to be kept", "run `kdumpy prune`; kdumpy-report.service does at boot",
                     **values)
     tight = [one for one in facts.targets if one.url in places and one.free is not None and one.size
-             and one.free * 100 < one.size * rules.min_free_percent]
+             and (one.free - one.kept_back) * 100 < one.size * rules.min_free_percent]
     if tight and tight[0].free is not None and tight[0].size:
-        part = 100 * tight[0].free / tight[0].size
+        part = max(0, 100 * (tight[0].free - tight[0].kept_back) / tight[0].size)
         return warn(f"{told}; {part:.0f} % of {tight[0].url} is free, {rules.min_free_percent} % is to be",
                     "run `kdumpy prune`, or make room", **values)
     return ok(told, **values)

@@ -32,10 +32,14 @@ def look(facts: Facts) -> Answer:
             return bad(f"{told}, and {first.url} is {human_bytes(first.size)} large", mend, **values)
         return ok(f"{told}; how much is free on {first.url} is not known from here", **values)
     free = f"{human_bytes(first.free)} free on {first.url}"
+    spare = first.free - first.kept_back
     if first.free < needed.bytes:
         if any(one.free is None or one.free >= needed.bytes for one in good[1:]):
             return warn(f"{told}, and {free}: the dump goes to the next target", mend, **values)
         return bad(f"{told}, and only {free}", mend, **values)
+    if spare < needed.bytes:
+        return warn(f"{told}, {free}, and all but {human_bytes(spare)} of it is kept for root: the dump takes of that",
+                    mend, **values)
     if first.free < AMPLE * needed.bytes:
         return warn(f"{told}, {free}: enough only if memory is used then as it is now", mend, **values)
     return ok(f"{told}, {free}", **values)
