@@ -15,6 +15,7 @@ import drgn
 from kdumpy.diagnosis import culprit, memory, operands, silent, tailcalls
 from kdumpy.diagnosis.beginning import closing_of, first_event
 from kdumpy.diagnosis.crashed.freed import FreedObject, freed_object
+from kdumpy.diagnosis.crashed.percpu import per_cpu_addresses
 from kdumpy.diagnosis.crashed.reading import Reader
 from kdumpy.diagnosis.crashed.tickless import Tickless, tickless_cpus
 from kdumpy.diagnosis.evidence import CrashEvidence
@@ -275,6 +276,11 @@ class Crash:
     def pointer_meaning(self) -> Meant | None:
         """What that value is."""
         return memory.meaning(self.pointer) if self.pointer is not None else None
+
+    @cached_property
+    def per_cpu(self) -> tuple[int, ...]:
+        """Where the CPUs have the variable that the pointer is the bare per-CPU pointer of; empty where it is none."""
+        return per_cpu_addresses(self.kernel, self.pointer) if self.kernel and self.pointer else ()
 
     @cached_property
     def access(self) -> str:

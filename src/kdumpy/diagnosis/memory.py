@@ -78,7 +78,8 @@ def meaning(address: int) -> Meant:
         text = raw.decode("ascii", "replace").replace("�", "?")
         return Meant(Meaning.TEXT, f"{address:#x}: it is text, {text!r}; something wrote a string over the pointer")
     if address < 0xFF00000000000000:
-        return Meant(Meaning.NON_CANONICAL, f"{address:#x}: no address at all on this processor (not canonical)")
+        return Meant(Meaning.NON_CANONICAL,
+                     f"{address:#x}: no address at all (not canonical, with four levels of page tables)")
     return Meant(Meaning.KERNEL, f"{address:#x}")
 
 

@@ -23,21 +23,26 @@ class BadAddress(Cause):
         words = Words(crash, crash.own_frame)
         how = {"read": "read from", "write": "wrote to", "execute": "jumped to"}.get(crash.access, "used")
         place = crash.describe(crash.address) if crash.address else ""
-        explained = f" ({meant.words})" if meant and meant.meaning not in (Meaning.KERNEL, Meaning.NULL) else ""
+        told = meant is not None and meant.meaning not in (Meaning.KERNEL, Meaning.NULL) and not crash.per_cpu
+        explained = f" ({meant.words})" if told and meant else ""
         code = crash.event.error_code if crash.event else None
         held = code is not None and not code & 1
         return Finding(
             title=words.titled("Use of a bad address"),
-            confidence=CERTAIN if held and meant and meant.meaning in (Meaning.KERNEL, Meaning.ERROR) else LIKELY,
+            confidence=CERTAIN if held and meant and (
+                meant.meaning in (Meaning.KERNEL, Meaning.ERROR) or crash.per_cpu) else LIKELY,
             explanation=words.paragraph(
                 f"{words.name} {how} the address {crash.address or 0:#x}{explained}, "
                 + ("where no memory is mapped." if held else "which it may not use like that."),
                 f"It lies in {place}." if place else "",
                 "An error code was returned by a function, and was used as a pointer without a check."
                 if error else
+                "It is the pointer to a per-CPU variable, used as it is: the CPU's own offset must be added first "
+                f"(this_cpu_ptr(), per_cpu_ptr()); CPU 0 has that variable at {crash.per_cpu[0]:#x}."
+                if crash.per_cpu else
                 "Such an address comes from an object that was unmapped or freed while it was still used, or from a "
                 "pointer that was overwritten.",
                 words.where, words.blame),
             evidence=[*crash.evidence.log(), *crash.evidence.instruction(), *crash.evidence.stack()],
             culprit=crash.own_frame, decisions=crash.own.decisions,
-            subtype="error-pointer" if error else crash.access)
+            subtype="error-pointer" if error else "per-cpu" if crash.per_cpu else crash.access)

@@ -16,7 +16,7 @@ class UserAccess(Cause):
 
     def match(self, crash: Crash) -> Finding | None:
         """Match a fault on an address of user space."""
-        user = crash.address is not None and LOWEST_USER <= crash.address < USER_END
+        user = crash.address is not None and LOWEST_USER <= crash.address < USER_END and not crash.per_cpu
         told = crash.told(Kind.USER_ACCESS, Kind.USER_EXECUTE)
         if not told and not (user and crash.told(Kind.PAGE_FAULT)):
             return None
