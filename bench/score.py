@@ -109,7 +109,7 @@ class Pairs:
 
 def bug_of(fault: Fault) -> str:
     """Return what makes two dumps the same bug: the same thing is done, whatever notices it."""
-    return f"{fault.commands()} {fault.monitor}".strip()
+    return f"{fault.commands()} {fault.monitor} {fault.boot if fault.before_init else ''}".strip()
 
 
 def judge(wanted: Wanted, report: dict[str, object], seconds: float) -> Row:
