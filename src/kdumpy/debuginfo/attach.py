@@ -16,6 +16,7 @@ from kdumpy.debuginfo.objects import Objects
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.debuginfo.text import Text
 from kdumpy.debuginfo.types import BtfTypes
+from kdumpy.debuginfo.unlisted import Unlisted
 from kdumpy.errors import DamagedDump, KdumpyError, NotInDump
 
 _NAME = "kdumpy"
@@ -76,8 +77,11 @@ def _attach(prog: drgn.Program, info: DebugInfo, saved: orc.SavedRegisters) -> N
         info.missing["symbols"] = str(error)
         return
     prog.register_symbol_finder(_NAME, info.symbols, enable_index=-1)
+    unlisted = _unlisted(prog)
     try:
-        info.types = BtfTypes(prog, _kernel_btf(prog))
+        btf = _kernel_btf(prog, unlisted)
+        _list(prog, info, unlisted, btf)
+        info.types = BtfTypes(prog, btf)
         info.module_symbols = ModuleSymbols(prog, info.missing)
     except KdumpyError as error:
         info.missing["types"] = str(error)
@@ -91,6 +95,27 @@ def _attach(prog: drgn.Program, info: DebugInfo, saved: orc.SavedRegisters) -> N
         info.panic_frame = orc.attach(prog, saved)
     except READ_ERRORS as error:
         info.missing["unwind tables"] = str(error)
+
+
+def _unlisted(prog: drgn.Program) -> Unlisted | None:
+    """Return what can be known of the symbols that kallsyms lacks; None where it lacks none."""
+    if prog.symbols("init_task"):
+        return None
+    try:
+        return Unlisted(prog, prog.symbol("_etext").address)
+    except READ_ERRORS:
+        return None
+
+
+def _list(prog: drgn.Program, info: DebugInfo, unlisted: Unlisted | None, btf: Btf | None) -> None:
+    if unlisted is None:
+        return
+    unlisted.complete(btf)
+    assert info.symbols is not None
+    info.symbols.add(unlisted.index())
+    info.missing["symbols of variables"] = (
+        f"kallsyms lists functions only (no CONFIG_KALLSYMS_ALL); {len(unlisted.addresses)} other symbols were found by "
+        + ", ".join(f"{source} {count}" for source, count in unlisted.sources.items()))
 
 
 def _attach_types(prog: drgn.Program, missing: dict[str, str], types: BtfTypes, objects: Objects) -> None:
@@ -129,7 +154,7 @@ def _attach_types(prog: drgn.Program, missing: dict[str, str], types: BtfTypes, 
     prog.register_type_finder(_NAME, find, enable_index=-1)
 
 
-def _kernel_btf(prog: drgn.Program) -> Btf:
+def _kernel_btf(prog: drgn.Program, unlisted: Unlisted | None) -> Btf:
     """Read and index the kernel's own BTF.
 
     Raises:
@@ -137,7 +162,10 @@ def _kernel_btf(prog: drgn.Program) -> Btf:
         DamagedDump: it breaks its own rules.
     """
     try:
-        start, stop = (prog.symbol(name).address for name in ("__start_BTF", "__stop_BTF"))
+        if unlisted is not None and unlisted.btf is not None:
+            start, stop = unlisted.btf
+        else:
+            start, stop = (prog.symbol(name).address for name in ("__start_BTF", "__stop_BTF"))
         if not 0 < stop - start <= _LARGEST_BTF:
             raise NotInDump("the kernel's types (BTF) have an impossible size", where=f"address {start:#x}",
                             why=f"{stop - start} bytes")

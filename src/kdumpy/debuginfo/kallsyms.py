@@ -11,17 +11,16 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Sequence
-from itertools import pairwise
 
 import drgn
 from drgn.helpers.linux.kallsyms import load_vmlinux_kallsyms
 
+from kdumpy.debuginfo.reading import read_patchy
 from kdumpy.errors import DamagedDump, NotInDump
 
 _MOST_SYMBOLS = 4_000_000
 """A kernel has about 200,000; a count beyond this comes out of a damaged page."""
 _CHUNK = 1 << 20
-_PAGE = 4096
 _MARKERS = 1 << 16
 """Bytes before the tokens in which the markers are; they have 3 KB (6 KB before 4.20)."""
 _FEWEST_MARKERS = 16
@@ -43,14 +42,21 @@ class KernelSymbols:
 
     def __init__(self, index: drgn.SymbolIndex, source: str) -> None:
         self._index = index
+        self._others: drgn.SymbolIndex | None = None
         self.source = source
         """How the tables were found, in words."""
+
+    def add(self, others: drgn.SymbolIndex) -> None:
+        """Add symbols that the tables do not list; asked for names only, and when the tables have none."""
+        self._others = others
 
     def __call__(self, prog: drgn.Program, name: str | None, address: int | None, one: bool) -> Sequence[drgn.Symbol]:
         """Find symbols by name, by address, or all: drgn's protocol of symbol finders."""
         if address is not None and address < _KERNEL_HALF:
             return []
         found: Sequence[drgn.Symbol] = self._index(prog, name, address, one)
+        if not found and self._others is not None:
+            found = self._others(prog, name, address, one)
         return found
 
 
@@ -120,7 +126,7 @@ def find_tables(prog: drgn.Program, stext: int) -> dict[str, int]:
     count = len(markers)
     # names is as long as its last marker says, and at most 256 names longer.
     for num_syms in range((markers[0] - last_marker - 16) & ~7, (markers[0] - last_marker - 256 * 256) & ~7, -8):
-        symbols, high = struct.unpack("<II", _read(prog, num_syms, 8))
+        symbols, high = struct.unpack("<II", read_patchy(prog, num_syms, 8))
         if 256 * (count - 1) < symbols <= 256 * count and high == 0 and _names_match(prog, num_syms + 8, first):
             relative_base = num_syms - 8
             return dict(zip(_TABLES, (num_syms + 8, token_table, token_index, num_syms,
@@ -128,23 +134,11 @@ def find_tables(prog: drgn.Program, stext: int) -> dict[str, int]:
     raise NotInDump("the kernel's symbol table was not found", where=f"before address {token_table:#x}")
 
 
-def _read(prog: drgn.Program, address: int, size: int) -> bytes:
-    """Read memory, with zeros for the pages that are not in the dump."""
-    try:
-        return bytes(prog.read(address, size))
-    except drgn.FaultError:
-        if size <= _PAGE - address % _PAGE:
-            return bytes(size)
-    end = address + size
-    borders = [address, *range((address // _PAGE + 1) * _PAGE, end, _PAGE), end]
-    return b"".join(_read(prog, start, stop - start) for start, stop in pairwise(borders))
-
-
 def _find_tokens(prog: drgn.Program, stext: int) -> tuple[int, int]:
     """Return the addresses of token_table and token_index."""
     before = b""
     for start in range(stext, stext + _LONGEST_IMAGE, _CHUNK):
-        chunk = before + _read(prog, start, _CHUNK)
+        chunk = before + read_patchy(prog, start, _CHUNK)
         for match in re.finditer(re.escape(_DIGITS), chunk):
             digits = start - len(before) + match.start()
             table = _token_start(prog, digits)
@@ -156,8 +150,8 @@ def _find_tokens(prog: drgn.Program, stext: int) -> tuple[int, int]:
 
 def _token_start(prog: drgn.Program, digits: int) -> tuple[int, int] | None:
     """Return (token_table, token_index) if the token of "0" at `digits` lies in a table of 256."""
-    after = _read(prog, digits, 8192)
-    previous = _read(prog, digits - 2048, 2048)
+    after = read_patchy(prog, digits, 8192)
+    previous = read_patchy(prog, digits - 2048, 2048)
     tokens = after.split(b"\0")[: 256 - ord("0")]
     if _LETTERS not in after or len(tokens) < 256 - ord("0"):
         return None
@@ -169,18 +163,18 @@ def _token_start(prog: drgn.Program, digits: int) -> tuple[int, int] | None:
     end = digits + sum(len(token) + 1 for token in tokens)
     offsets = []
     at = table
-    for token in _read(prog, table, end - table).split(b"\0")[:256]:
+    for token in read_patchy(prog, table, end - table).split(b"\0")[:256]:
         offsets.append(at - table)
         at += len(token) + 1
     wanted = struct.pack("<256H", *offsets)
-    found = _read(prog, end, 1024).find(wanted)
+    found = read_patchy(prog, end, 1024).find(wanted)
     if found >= 0:
         return table, end + found
     # Leading tokens may be empty (characters that no name uses), so that the count above starts
     # too early or too late: let the index itself say where the table begins.
     for shift in range(8):
         base = (end + 7 & ~7) + 8 * shift
-        index = struct.unpack("<256H", _read(prog, base, 512))
+        index = struct.unpack("<256H", read_patchy(prog, base, 512))
         if index[0] == 0 and list(index) == sorted(index) and digits - index[ord("0")] <= digits and _read(
                 prog, digits - index[ord("0")] + index[ord("a")], 2) == b"a\0":
             return digits - index[ord("0")], base
@@ -194,7 +188,7 @@ def _find_markers(prog: drgn.Program, token_table: int) -> tuple[list[int], int,
     before (RHEL 8 has 4.18): 80ffbaa5b1bd "kallsyms: reduce size a little on 64-bit".
     """
     base = token_table - _MARKERS
-    data = _read(prog, base, _MARKERS)
+    data = read_patchy(prog, base, _MARKERS)
     for width, code in ((4, "I"), (8, "Q")):            # 64-bit ones are no rising row of 32-bit words
         words = struct.unpack(f"<{len(data) // width}{code}", data)
         first, last = _rising_row(words)
@@ -217,7 +211,7 @@ def _rising_row(words: Sequence[int]) -> tuple[int, int]:
 
 def _names_match(prog: drgn.Program, names: int, first: int) -> bool:
     """Whether 256 names, each a length byte and so many tokens, fill `first` bytes."""
-    data = _read(prog, names, first + 1)
+    data = read_patchy(prog, names, first + 1)
     position = 0
     for _ in range(256):
         if position >= first:

@@ -77,11 +77,19 @@ def attach(prog: drgn.Program, saved: SavedRegisters = lambda prog: None) -> Res
     restart = None
     if prog.platform and prog.platform.arch == Architecture.X86_64:
         restart = _mend_first_frame(prog, saved)
-    start, end = prog.symbol("_stext").address, prog.symbol("_end").address
+    start, end = prog.symbol("_stext").address, _end(prog)
     main.address_ranges = [(start, end)]
     if restart is not None and not _was_mended(prog, restart):
         return None
     return restart
+
+
+def _end(prog: drgn.Program) -> int:
+    """Return where the kernel's image ends; of its text, where variables are not in its symbol table."""
+    try:
+        return int(prog.symbol("_end").address)
+    except LookupError:
+        return int(prog.symbol("_etext").address)
 
 
 def _was_mended(prog: drgn.Program, restart: Restart) -> bool:

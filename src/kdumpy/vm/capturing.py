@@ -18,6 +18,7 @@ from kdumpy.image.stdlib import FILES
 from kdumpy.vm.guest import HOST
 from kdumpy.vm.kernels import Kernel
 from kdumpy.vm.paths import laboratory_home, locked
+from kdumpy.vm.userland import root_of
 
 MODULES = ("virtio_pci", "virtio_blk", "ext4")
 """What the capture kernel needs to reach a disk of the guest."""
@@ -71,7 +72,7 @@ def build_image(kernel: Kernel, text: str, path: Path, *, compression: str = "zs
     """
     contents = Contents(text, modules=MODULES, files=files or {}, programs=programs)
     if not carried:
-        return capture.build(kernel.modules, None, contents, path)
+        return capture.build(kernel.modules, None, contents, path, root=root_of(kernel.architecture))
     made = packed_python(compression)
     return capture.build(kernel.modules, made.tree, contents, path, packed_python=made.data)
 

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from kdumpy.errors import LaboratoryError
 from kdumpy.image.initramfs import Initramfs
+from kdumpy.vm.architectures import AMD64, ARM64
 from kdumpy.vm.kernels import Kernel
 from kdumpy.vm.packages import run
 from kdumpy.vm.toolchain import stripped
+from kdumpy.vm.userland import root_of
 
 INIT = Path(__file__).parent / "guest_files" / "init"
 MODPROBE = INIT.with_name("modprobe")
@@ -24,6 +26,12 @@ OPTIONAL_MODULES = ("qemu_fw_cfg", "virtio_net", "loop", "dm-mod", "dummy", "tun
 CMDLINE = "console=ttyS0 panic=10 no_timer_check"
 """A kernel counts ten ticks of its timer against a busy loop, and panics ("IO-APIC + timer doesn't work!") where an
 emulated CPU was not given its share of a busy machine meanwhile: under KVM it leaves that out by itself."""
+
+
+def cmdline(kernel: Kernel, text: str = CMDLINE) -> str:
+    """Return kernel parameters with the console that this kernel's machine has."""
+    return text.replace(AMD64.console, kernel.architecture.console)
+
 
 HOST = "laboratory"
 """The guest's name, which a crash's directory begins with."""
@@ -40,9 +48,13 @@ def build_initramfs(kernel: Kernel, drivers: Iterable[Path], path: Path, program
         programs: what it carries beside busybox and kexec.
         before_init: put in what arms the guest without a process 1, and a program that no process 1 can be.
     """
-    image = Initramfs()
+    image = Initramfs(root_of(kernel.architecture))
     image.add_program("busybox", at="bin/busybox")
-    image.add_program("kexec", at="bin/kexec")
+    if kernel.architecture is ARM64:
+        image.add_program("kexec", at="sbin/kexec")
+        image.add_file("bin/kexec", INIT.with_name("kexec-arm64"), 0o755)
+    else:
+        image.add_program("kexec", at="bin/kexec")
     for program in programs:
         image.add_program(str(program), at=f"bin/{program.name}")
     image.add_file("init", INIT, 0o755)
@@ -88,15 +100,15 @@ def fetch(disk: Path, name: str, target: Path) -> None:
         raise LaboratoryError("the guest did not leave a file", where=str(disk), why=name)
 
 
-def fetch_dump(disk: Path, target: Path) -> None:
-    """Copy the dump out of the guest's disk; the dead kernel's log and the capture's own log go beside it.
+def fetch_dump(disk: Path, target: Path, with_log: bool = True) -> None:
+    """Copy the dump out of the guest's disk; the capture's own log goes beside it, and `with_log` the dead kernel's.
 
     Raises:
         LaboratoryError: there is no whole dump.
     """
     directory = crash_directory(disk)
     fetch(disk, f"{directory}/vmcore", target)
-    for name, kept in (("vmcore-dmesg.txt", "dmesg"), ("kexec-dmesg.log", "capture.log")):
+    for name, kept in (("vmcore-dmesg.txt", "dmesg"), ("kexec-dmesg.log", "capture.log"))[not with_log:]:
         fetch(disk, f"{directory}/{name}", target.with_name(kept))
 
 

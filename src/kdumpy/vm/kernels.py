@@ -1,4 +1,4 @@
-"""The kernels of the laboratory: Debian's for amd64, mostly of the cloud flavour, taken from their packages."""
+"""The kernels of the laboratory: Debian's, mostly of the cloud flavour, taken from their packages."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from kdumpy.errors import LaboratoryError
 from kdumpy.image.modules import ModuleTree
+from kdumpy.vm.architectures import AMD64, ARCHITECTURES, ARM64, Architecture
 from kdumpy.vm.packages import Suite, run, unpack
 from kdumpy.vm.paths import laboratory_home, locked
 
@@ -28,6 +29,7 @@ class Line:
     suite: str
     release: str
     """Pattern of the release without its flavour: it must not take in a part of a longer flavour (rt-amd64)."""
+    architecture: Architecture = AMD64
 
 
 LINES = {
@@ -35,7 +37,11 @@ LINES = {
     "6.1": Line("bookworm", r"6\.1\.0-\d+"),
     "6.12": Line("bookworm", r"6\.12\.\d+\+deb12"),
     "newest": Line("sid", r"\d+\.\d+[^-]*"),
+    "6.1-arm64": Line("bookworm", r"6\.1\.0-\d+", ARM64),
+    "6.12-arm64": Line("bookworm", r"6\.12\.\d+\+deb12", ARM64),
+    "newest-arm64": Line("sid", r"\d+\.\d+[^-]*", ARM64),
 }
+"""By name; what is not for amd64 says so."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,16 @@ class Kernel:
     suite: str
     packages: tuple[str, ...]
     """The packages that hold the image and its modules."""
+
+    @property
+    def architecture(self) -> Architecture:
+        """The processor that it is for."""
+        return ARCHITECTURES[self.release.rsplit("-", 1)[1]]
+
+    @property
+    def packages_of(self) -> Suite:
+        """Where its packages come from."""
+        return Suite(self.suite, architecture=self.architecture.debian)
 
     @property
     def root(self) -> Path:
@@ -140,10 +156,11 @@ def remembered(name: str, flavour: str = CLOUD) -> Kernel | None:
 def _candidates(name: str, flavour: str, refresh: bool) -> list[Kernel]:
     """Return the kernels of a line that the lists name, newest first."""
     line = LINES[name]
-    suite = Suite(line.suite)
+    suite = Suite(line.suite, architecture=line.architecture.debian)
     with suite.busy():
         suite.refresh(force=refresh)
         versions = suite.versions
+    flavour = flavour.replace(AMD64.debian, line.architecture.debian)
     pattern = re.compile(rf"linux-image-({line.release}-{re.escape(flavour)})(?:-unsigned)?")
     releases = {match[1] for package in versions if (match := pattern.fullmatch(package))}
     # Images, headers and debug symbols reach the archive at different times.
@@ -164,7 +181,7 @@ def _candidates(name: str, flavour: str, refresh: bool) -> list[Kernel]:
 
 
 def _install(kernel: Kernel) -> None:
-    suite = Suite(kernel.suite)
+    suite = kernel.packages_of
     partial = kernel.root.with_name(kernel.root.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     shutil.rmtree(kernel.root, ignore_errors=True)
@@ -212,7 +229,7 @@ def _fetch_debug(kernel: Kernel, root: Path) -> None:
 
     files = kernel.modules.closure(list(MODULES), list(OPTIONAL_MODULES)).files
     stems = {path.name.split(".ko")[0] for path in files}
-    suite = Suite(kernel.suite)
+    suite = kernel.packages_of
 
     def wanted(path: str) -> bool:
         name = path.rsplit("/", 1)[-1]

@@ -16,6 +16,7 @@ from typing import Literal
 
 from kdumpy.errors import LaboratoryError
 from kdumpy.vm import capturing, guest, kernels, toolchain
+from kdumpy.vm.architectures import AMD64
 from kdumpy.vm.faults import FAULTS, Fault
 from kdumpy.vm.kernels import Kernel
 from kdumpy.vm.paths import laboratory_home, locked, room_for_a_guest
@@ -226,6 +227,8 @@ def _keep_console(work: Path, directory: Path) -> str:
 
 
 def _boot(plan: Recipe, drivers: list[Path], work: Path, progress: Progress) -> None:
+    # The Python that is packed is this machine's: elsewhere the shell copies memory as it is, and we filter it here.
+    native = plan.kernel.architecture is AMD64
     with tempfile.TemporaryDirectory(dir=work) as scratch:
         place = Path(scratch)
         initrd, carried, data, out, spare, image = (place / name for name in
@@ -234,7 +237,7 @@ def _boot(plan: Recipe, drivers: list[Path], work: Path, progress: Progress) -> 
         files: dict[str, bytes | Path] = {}
         if plan.fault.method == "kdump":
             text = capturing.config(level=plan.level, compress=plan.compress)
-            capturing.build_image(plan.kernel, text, carried, compression=plan.compress)
+            capturing.build_image(plan.kernel, text, carried, compression=plan.compress, carried=native)
             files = {"vmlinuz": plan.kernel.image, "initrd": carried}
         recipe = guest_recipe(plan).encode()
         guest.make_disk(image, mib=1)          # for the guest to mount through a loop device
@@ -247,7 +250,8 @@ def _boot(plan: Recipe, drivers: list[Path], work: Path, progress: Progress) -> 
         crashkernel = f"crashkernel={plan.crashkernel} " if plan.crashkernel else ""
         hardware = Hardware(
             kernel=plan.kernel.image, initrd=initrd, memory_mib=plan.memory_mib,
-            cmdline=f"{guest.CMDLINE} {crashkernel}{plan.fault.boot}".rstrip(),
+            architecture=plan.kernel.architecture,
+            cmdline=f"{guest.cmdline(plan.kernel)} {crashkernel}{plan.fault.boot}".rstrip(),
             disks=tuple(disks),
             extra=("-device", "vmcoreinfo", "-netdev", "user,id=net,restrict=on",
                    "-device", "virtio-net-pci,netdev=net,romfile="))
@@ -266,8 +270,26 @@ def _boot(plan: Recipe, drivers: list[Path], work: Path, progress: Progress) -> 
             seconds = CAPTURE_SECONDS * max(plan.memory_mib // 640, 1)
             machine.wait_for(r"^kdumpy: poweroff", seconds, failures=(NO_DUMP, "Kernel panic"))
             machine.wait_end(60)
-        guest.fetch_dump(out, work / "vmcore")
+        guest.fetch_dump(out, work / "vmcore", with_log=native)
+        if not native:
+            _filter(plan, work / "vmcore")
     _check_symptom(plan, work / "console.log")
+
+
+def _filter(plan: Recipe, vmcore: Path) -> None:
+    """Put what the recipe's dump level keeps in the place of a whole copy of memory, and the log beside it."""
+    from kdumpy.capture.log import crash_log
+    from kdumpy.capture.pipeline import Options, save
+    from kdumpy.dumpfile import open_dump
+    from kdumpy.dumpfile.sink import FileSink
+
+    filtered = vmcore.with_name("filtered")
+    with open_dump(vmcore) as whole:
+        sink = FileSink(filtered)
+        save(whole, sink, Options(level=plan.level, compression=plan.compress))
+        sink.close()
+        vmcore.with_name("dmesg").write_bytes(crash_log(whole).data)
+    filtered.replace(vmcore)
 
 
 def _dump_live(machine: Machine, fault: Fault, target: Path) -> None:
@@ -289,7 +311,7 @@ def _check_symptom(plan: Recipe, console: Path) -> None:
 def guest_recipe(plan: Recipe) -> str:
     """Return the shell file that the guest's init reads."""
     settings = " ".join(f"{key}={value}" for key, value in plan.fault.sysctls.items())
-    lines = [f"sysctls='{settings}'", f"capture_cmdline='{capturing.CMDLINE}'",
+    lines = [f"sysctls='{settings}'", f"capture_cmdline='{guest.cmdline(plan.kernel, capturing.CMDLINE)}'",
              f"arm={'1' if plan.fault.method == 'kdump' else ''}", f"bare={'1' if plan.bare else ''}",
              f"as_init={'1' if plan.fault.as_init else ''}", f"trigger() {{ {plan.fault.commands()}; }}"]
     return "\n".join(lines) + "\n"

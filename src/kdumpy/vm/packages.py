@@ -26,15 +26,18 @@ LISTS_AGE_S = 7 * 86400
 
 
 class Suite:
-    """One suite of Debian (bookworm, sid …) for amd64."""
+    """One suite of Debian (bookworm, sid …) for one architecture."""
 
-    def __init__(self, name: str, home: Path | None = None) -> None:
+    def __init__(self, name: str, home: Path | None = None, architecture: str = "amd64") -> None:
         self.name = name
-        self.home = (home or laboratory_home()) / "apt" / name
+        self.architecture = architecture
+        """Debian's name of it: amd64, arm64."""
+        self._key = name if architecture == "amd64" else f"{name}-{architecture}"
+        self.home = (home or laboratory_home()) / "apt" / self._key
 
     def busy(self) -> AbstractContextManager[None]:
         """Return a lock to hold from downloading to unpacking: apt runs once at a time, files are shared."""
-        return locked(f"apt-{self.name}")
+        return locked(f"apt-{self._key}")
 
     def refresh(self, force: bool = False) -> None:
         """Fetch the package lists when there are none, or old ones, or `force` is given.
@@ -48,7 +51,7 @@ class Suite:
         for directory in ("state/lists/partial", "cache/archives/partial", "etc"):
             (self.home / directory).mkdir(parents=True, exist_ok=True)
         (self.home / "state/status").touch()
-        (self.home / "etc/sources.list").write_text("\n".join(debian_archive().lines(self.name)) + "\n")
+        (self.home / "etc/sources.list").write_text("\n".join(debian_archive().lines(self.name, self.architecture)) + "\n")
         try:
             self._apt("apt-get", "update", "--error-on=any")
         except LaboratoryError:
@@ -68,6 +71,13 @@ class Suite:
             if name not in found or _newer(version, found[name]):
                 found[name] = version
         return found
+
+    def depends(self, name: str) -> list[str]:
+        """Return the names of the packages that a package's Depends field has, the first of each alternative."""
+        self.refresh()
+        text = self._apt("apt-cache", "show", name)
+        field = re.search(r"^Depends: (.*)$", text, re.M)
+        return [item.split()[0].split(":")[0] for item in field[1].split(",")] if field else []
 
     def download(self, names: Iterable[str]) -> list[Path]:
         """Download packages without what they depend on; return the .deb files.
@@ -108,8 +118,8 @@ class Suite:
 
     def _apt(self, program: str, *arguments: str, cwd: Path | None = None) -> str:
         options = {
-            "APT::Architecture": "amd64",
-            "APT::Architectures": "amd64",
+            "APT::Architecture": self.architecture,
+            "APT::Architectures": self.architecture,
             "APT::Install-Recommends": "false",
             "APT::Sandbox::User": "root",        # _apt may not enter a home directory
             "Acquire::Check-Valid-Until": "false",  # suites that are no longer updated

@@ -15,9 +15,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from kdumpy.errors import LaboratoryError
+from kdumpy.vm.architectures import AMD64, Architecture
 from kdumpy.vm.paths import laboratory_home, locked
 
-PROGRAM = "qemu-system-x86_64"
+PROGRAM = f"qemu-system-{AMD64.machine}"
 ELSEWHERE = "/usr/libexec/qemu-kvm"
 """Where RHEL and its kin have it, under another name."""
 
@@ -63,11 +64,22 @@ def _boots_under_kvm(kernel: Path) -> bool:
     return done.returncode == 0 and b"Kernel panic" in done.stdout
 
 
-def _program() -> str:
-    found = shutil.which(PROGRAM) or shutil.which(ELSEWHERE)
+def _program(architecture: Architecture = AMD64) -> str:
+    name = f"qemu-system-{architecture.machine}"
+    found = shutil.which(name) or (shutil.which(ELSEWHERE) if architecture is AMD64 else None)
     if found is None:
-        raise LaboratoryError("QEMU is not installed", why=PROGRAM, mend="tools/system-packages lab")
+        raise LaboratoryError("QEMU is not installed", why=name, mend="tools/system-packages lab")
     return found
+
+
+def _processor(hardware: Hardware) -> list[str]:
+    """Return the arguments that say what the guest's machine and processor are, and how they come about."""
+    if hardware.architecture.board:
+        return ["-accel", "tcg,thread=multi", *hardware.architecture.board]
+    kind = accelerator(hardware.kernel)
+    return ["-accel", "tcg,thread=multi" if kind == "tcg" else kind,
+            # QEMU 7.2 emulates AVX2 wrongly: numpy's argsort comes out unsorted.
+            "-cpu", "max,avx2=off" if kind == "tcg" else "host"]
 
 
 BUSES: dict[str, tuple[tuple[str, ...], str]] = {
@@ -108,6 +120,7 @@ class Hardware:
     """Further arguments for QEMU."""
     firmware: bool = False
     """Boot as a real machine does, from the first disk by its boot loader; a reboot is one and does not end it."""
+    architecture: Architecture = AMD64
 
 
 class Machine:
@@ -124,12 +137,8 @@ class Machine:
     def command(self) -> list[str]:
         """Return QEMU's command line."""
         hardware = self.hardware
-        kind = accelerator(hardware.kernel)
         # A guest must not outlive us, not even when we are killed.
-        command = ["setpriv", "--pdeathsig", "KILL", _program(),
-                   "-accel", "tcg,thread=multi" if kind == "tcg" else kind,
-                   # QEMU 7.2 emulates AVX2 wrongly: numpy's argsort comes out unsorted.
-                   "-cpu", "max,avx2=off" if kind == "tcg" else "host",
+        command = ["setpriv", "--pdeathsig", "KILL", _program(hardware.architecture), *_processor(hardware),
                    "-m", str(hardware.memory_mib), "-smp", str(hardware.cpus),
                    "-display", "none", "-nodefaults", "-qmp", "stdio",
                    "-chardev", f"file,id=console,path={self.console}", "-serial", "chardev:console"]

@@ -29,10 +29,10 @@ class DebianArchive:
     main: str = DEFAULT_MAIN
     security: str = DEFAULT_SECURITY
 
-    def lines(self, suite: str) -> list[str]:
+    def lines(self, suite: str, architecture: str = "amd64") -> list[str]:
         """Return the one-line sources of a suite (with its security suite, which sid lacks)."""
         keyring = next((path for path in KEYRINGS if Path(path).exists()), None)
-        options = "[arch=amd64" + (f" signed-by={keyring}]" if keyring else "]")
+        options = f"[arch={architecture}" + (f" signed-by={keyring}]" if keyring else "]")
         found = [f"deb {options} {self.main} {suite} main"]
         if suite not in ("sid", "unstable", "experimental"):
             found.append(f"deb {options} {self.security} {suite}-security main")

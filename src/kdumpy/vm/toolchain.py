@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
 from kdumpy.errors import LaboratoryError
+from kdumpy.vm.architectures import AMD64, Architecture
 from kdumpy.vm.kernels import Kernel
 from kdumpy.vm.packages import Suite, run, unpack
 from kdumpy.vm.paths import laboratory_home, locked
@@ -26,6 +28,10 @@ BUILD_PROGRAMS = ("coreutils", "dash", "findutils", "grep", "make", "mawk", "sed
 
 UNWANTED = ("linux-image-", "linux-binary-", "linux-modules-", "initramfs-tools", "dracut", "systemd", "udev")
 """Packages of the closure that no build reads: some headers depend on the kernel's image."""
+
+
+UNDEFINED = {"amd64": b".byte 0xf0, 0x90", "arm64": b"udf #0"}
+"""An instruction that the processor does not have, which the drivers' sources write for amd64."""
 
 
 def driver_source(name: str = "flaky") -> dict[str, bytes]:
@@ -50,7 +56,7 @@ def build_driver(kernel: Kernel, name: str = "flaky") -> Path:
     """
     version = kernel.version.replace(":", "_")
     built = laboratory_home() / "driver" / f"{kernel.release}_{version}" / source_hash(name) / f"{name}.ko"
-    with locked(f"toolchain-{kernel.suite}"):
+    with locked(f"toolchain-{_room(kernel)}"):
         if not built.exists():
             root = _toolchain(kernel)
             _make(kernel, root, name)
@@ -69,7 +75,8 @@ def stripped(driver: Path) -> Path:
 
 def _toolchain(kernel: Kernel) -> Path:
     """Return the suite's root with this kernel's headers in it."""
-    root = laboratory_home() / "toolchains" / kernel.suite
+    architecture = kernel.architecture
+    root = laboratory_home() / "toolchains" / _room(kernel)
     headers = f"linux-headers-{kernel.release}"
     stamp = root / f"{headers}.complete"
     if stamp.exists():
@@ -82,8 +89,18 @@ def _toolchain(kernel: Kernel) -> Path:
     for directory in ("build", "dev", "tmp"):
         (root / directory).mkdir(exist_ok=True)
     suite = Suite(kernel.suite)
+    wanted = [headers, *BUILD_PROGRAMS]
+    if architecture is not AMD64:
+        foreign = kernel.packages_of
+        with foreign.busy():
+            needs = foreign.depends(headers)
+            for package in foreign.download([headers, *(name for name in needs if name.endswith("-common"))]):
+                unpack(package, root)
+            foreign.discard_downloads()
+        # The headers' tools (modpost, fixdep) and a compiler that run here.
+        wanted = [*_cross_tools(needs, architecture), *BUILD_PROGRAMS]
     with suite.busy():
-        for package in suite.download_closure([headers, *BUILD_PROGRAMS]):
+        for package in suite.download_closure(wanted):
             if not package.name.startswith(UNWANTED):
                 unpack(package, root)
         suite.discard_downloads()
@@ -95,22 +112,45 @@ def _toolchain(kernel: Kernel) -> Path:
     return root
 
 
+def _room(kernel: Kernel) -> str:
+    """Return the name of the root in which drivers for a kernel are built."""
+    architecture = kernel.architecture
+    return kernel.suite if architecture is AMD64 else f"{kernel.suite}-{architecture.debian}"
+
+
+def _cross_tools(needs: list[str], architecture: Architecture) -> list[str]:
+    """Return the packages of our own architecture that stand for those which foreign headers depend on."""
+    kbuild = [name for name in needs if name.startswith("linux-kbuild-")]
+    compilers = [f"{match[1]}-{architecture.triplet}" for name in needs
+                 if (match := re.fullmatch(r"(gcc-\d+)(-for-host)?", name))]
+    return [*kbuild, *compilers]
+
+
 def _make(kernel: Kernel, root: Path, name: str) -> None:
     build = root / "build"
     shutil.rmtree(build)
     build.mkdir()
     for file, data in driver_source(name).items():
-        (build / file).write_bytes(data)
+        (build / file).write_bytes(data.replace(UNDEFINED["amd64"], UNDEFINED[kernel.architecture.debian]))
     # The objtool of 7.x looks up its stack, to word an overflow; a file serves as well as procfs.
     maps = root / "proc/self/maps"
     maps.parent.mkdir(parents=True, exist_ok=True)
     maps.write_text("7ffc00000000-7fff00000000 rw-p 00000000 00:00 0 [stack]\n")
     headers = f"/usr/src/linux-headers-{kernel.release}"
+    architecture = kernel.architecture
     make = ["/usr/bin/env", "-i", "PATH=/usr/bin:/usr/sbin", "LC_ALL=C",
-            "make", "-C", headers, "M=/build", "modules"]
+            "make", "-C", headers, "M=/build", *_cross_variables(root, architecture), "modules"]
     run(_inside(root, make), f"building the driver {name} for {kernel.release}")
-    strip = ["/usr/bin/x86_64-linux-gnu-objcopy", "--strip-debug", f"/build/{name}.ko", "/build/stripped.ko"]
+    strip = [f"/usr/bin/{architecture.triplet}-objcopy", "--strip-debug", f"/build/{name}.ko", "/build/stripped.ko"]
     run(_inside(root, strip), "stripping the driver")
+
+
+def _cross_variables(root: Path, architecture: Architecture) -> list[str]:
+    """Return make's variables for a processor that is not ours; the headers name a compiler of that processor."""
+    if architecture is AMD64:
+        return []
+    compiler = max((root / "usr/bin").glob(f"{architecture.triplet}-gcc-[0-9]*"))
+    return [f"ARCH={architecture.kbuild}", f"CROSS_COMPILE={architecture.triplet}-", f"CC={compiler.name}"]
 
 
 def _inside(root: Path, command: list[str]) -> list[str]:
