@@ -26,6 +26,9 @@ WIDE = ("semaphore", "completion", "work-flush", "spin-crossed", "spin-held", "l
         "machine-check", "machine-check-cache", "recovered-error", "no-init")
 """The faults that only the full matrix takes: each dump costs half a minute."""
 
+ARM64_KERNELS = ("6.1-arm64", "6.12-arm64", "newest-arm64")
+ARM64_FAULTS = tuple(fault.name for fault in FAULTS.values() if "6.1-arm64" in fault.kernels)
+
 
 def panics(*wanted: str) -> list[tuple[str, str]]:
     """Return the (kernel, fault) pairs of the matrix, of the wanted faults or of all that panic."""

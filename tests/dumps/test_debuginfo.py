@@ -6,67 +6,22 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 
 import drgn
 import pytest
-from drgn.helpers.linux.cpumask import for_each_online_cpu
-from drgn.helpers.linux.pid import for_each_task
-from drgn.helpers.linux.sched import idle_task
 
 import lab
 from kdumpy.debuginfo import kallsyms
-from kdumpy.debuginfo.attach import DebugInfo, attach
+from kdumpy.debuginfo.attach import attach
 from kdumpy.debuginfo.btf import Kind
 from kdumpy.debuginfo.variables import DECLARATIONS
-from kdumpy.vm import kernels
-
-Opened = tuple[drgn.Program, DebugInfo]
-
-
-@lru_cache(maxsize=len(lab.KERNELS))
-def alone(kernel: str, fault: str) -> Opened:
-    """Open a dump with nothing but the dump."""
-    prog = drgn.Program()
-    prog.set_core_dump(str(lab.dump(kernel, fault).path))
-    return prog, attach(prog)
-
-
-def with_dwarf(kernel: str, fault: str) -> drgn.Program:
-    """Open a dump with the DWARF of its kernel and of our driver, and nothing of ours."""
-    dump = lab.dump(kernel, fault)
-    prog = drgn.Program()
-    prog.set_core_dump(str(dump.path))
-    prog.set_enabled_debug_info_finders([])
-    try:
-        prog.load_debug_info([str(kernels.debug_vmlinux(kernel)), str(dump.driver), *module_files(kernel)])
-    except drgn.MissingDebugInfoError as error:     # the virtual machine's own few modules are all that matter
-        print(error)
-    prog.create_loaded_modules()
-    return prog
-
-
-def module_files(kernel: str) -> list[str]:
-    return [str(path) for path in sorted(Path(kernels.debug_modules(kernel)).rglob("*"))
-            if path.name.endswith((".ko", ".debug")) and path.is_file()][:200]
+from withdwarf import alone, every_task, frames, same_type, with_dwarf
 
 
 @pytest.fixture(autouse=True)
 def _without_the_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DRGN_DISABLE_PLUGINS", "*")
-
-
-def every_task(prog: drgn.Program) -> dict[int, drgn.Object]:
-    idle = [idle_task(prog, cpu) for cpu in for_each_online_cpu(prog)]
-    return {task.value_(): task for task in [*for_each_task(prog), *idle]}
-
-
-def frames(prog: drgn.Program, task: drgn.Object) -> list[int] | str:
-    try:
-        return [frame.pc for frame in prog.stack_trace(task) if not frame.is_inline]
-    except (ValueError, LookupError, drgn.FaultError) as error:
-        return str(error)
 
 
 @pytest.mark.parametrize(("kernel", "fault"), lab.panics())
@@ -126,20 +81,6 @@ def test_every_struct_has_the_layout_that_dwarf_says(kernel: str) -> None:
 
 SHORTER = {"swapper_spaces", "nr_swapper_spaces"}
 """Arrays as long as the kernel's configuration makes them (MAX_SWAPFILES): declared with the least length."""
-
-
-def same_type(ours: drgn.Type, theirs: drgn.Type) -> bool:
-    """Whether two types agree, apart from constness, the names of typedefs, and array lengths where one has none."""
-    ours, theirs = ours.unaliased(), theirs.unaliased()
-    if ours.kind != theirs.kind:
-        return False
-    if ours.kind == drgn.TypeKind.ARRAY and None not in (ours.length, theirs.length) and ours.length != theirs.length:
-        return False
-    if ours.kind in (drgn.TypeKind.POINTER, drgn.TypeKind.ARRAY):
-        return same_type(ours.type, theirs.type)
-    if not ours.is_complete() or not theirs.is_complete() or ours.kind in (drgn.TypeKind.VOID, drgn.TypeKind.FUNCTION):
-        return True
-    return bool(drgn.sizeof(ours) == drgn.sizeof(theirs)) and getattr(ours, "tag", None) == getattr(theirs, "tag", None)
 
 
 @pytest.mark.parametrize("kernel", lab.KERNELS)

@@ -11,6 +11,7 @@ import drgn
 from drgn.helpers.linux.stack import StackKind, kernel_stack_trace
 
 from kdumpy.crash.session import Session
+from kdumpy.kernel.stacks import registers_of
 
 REGISTER_SAVERS = frozenset(("__crash_kexec", "crash_kexec", "crash_setup_regs", "panic", "vpanic"))
 """Where a panic that no exception raised saves the registers; they say nothing of the cause."""
@@ -67,7 +68,7 @@ def frames_of(session: Session, task: drgn.Object) -> tuple[tuple[StackFrame, ..
         registers = {}
         if value.interrupted and not value.inline:
             with contextlib.suppress(LookupError, ValueError):
-                registers = frame.registers()
+                registers = registers_of(frame)
         # x86-64 pushes the return address; arm64 has no place for it that the stack pointer tells.
         slot = sp - 8 if sp and x86 and not value.interrupted else sp
         found.append(StackFrame(value.pc, sp, value.symbol, value.offset, value.module, value.source, value.inline,
@@ -91,6 +92,10 @@ def _stack_pointer(frame: drgn.StackFrame) -> int:
     try:
         return int(frame.sp)
     except LookupError:
+        pass
+    try:
+        return int(frame.register("x29"))       # AArch64's chain of frames tells the frame pointer alone
+    except (LookupError, ValueError):
         return 0
 
 

@@ -114,8 +114,7 @@ def _list(prog: drgn.Program, info: DebugInfo, unlisted: Unlisted | None, btf: B
     assert info.symbols is not None
     info.symbols.add(unlisted.index())
     info.missing["symbols of variables"] = (
-        f"kallsyms lists functions only (no CONFIG_KALLSYMS_ALL); {len(unlisted.addresses)} other symbols were found by "
-        + ", ".join(f"{source} {count}" for source, count in unlisted.sources.items()))
+        f"kallsyms lists functions only (no CONFIG_KALLSYMS_ALL); of the variables are known: {unlisted.told()}")
 
 
 def _attach_types(prog: drgn.Program, missing: dict[str, str], types: BtfTypes, objects: Objects) -> None:

@@ -32,6 +32,9 @@ _LETTERS = b"".join(b"%c\0" % c for c in b"abcdefghijklmnopqrstuvwxyz")
 _TABLES = ("kallsyms_names", "kallsyms_token_table", "kallsyms_token_index", "kallsyms_num_syms",
            "kallsyms_offsets", "kallsyms_relative_base")
 
+_BOUNDARY = re.compile(r"__\w+_text_(start|end)$")
+"""Marks of the linker (include/asm-generic/vmlinux.lds.h), at the address of the first function behind them."""
+
 
 class KernelSymbols:
     """A drgn symbol finder over the kernel's kallsyms.
@@ -42,6 +45,7 @@ class KernelSymbols:
 
     def __init__(self, index: drgn.SymbolIndex, source: str) -> None:
         self._index = index
+        self._marked: dict[str, list[drgn.Symbol]] = {}
         self._others: drgn.SymbolIndex | None = None
         self.source = source
         """How the tables were found, in words."""
@@ -50,14 +54,33 @@ class KernelSymbols:
         """Add symbols that the tables do not list; asked for names only, and when the tables have none."""
         self._others = others
 
+    def others(self, prog: drgn.Program) -> Sequence[drgn.Symbol]:
+        """Return the symbols that were added."""
+        if self._others is None:
+            return []
+        found: Sequence[drgn.Symbol] = self._others(prog, None, None, False)
+        return found
+
     def __call__(self, prog: drgn.Program, name: str | None, address: int | None, one: bool) -> Sequence[drgn.Symbol]:
         """Find symbols by name, by address, or all: drgn's protocol of symbol finders."""
         if address is not None and address < _KERNEL_HALF:
             return []
         found: Sequence[drgn.Symbol] = self._index(prog, name, address, one)
+        if address is not None and one and found and _BOUNDARY.match(found[0].name):
+            found = self._function_at(prog, found[0]) or found
         if not found and self._others is not None:
             found = self._others(prog, name, address, one)
         return found
+
+
+    def _function_at(self, prog: drgn.Program, mark: drgn.Symbol) -> list[drgn.Symbol]:
+        """Return the function that begins where the linker's mark of a section lies; drgn knows the first name only."""
+        if mark.name not in self._marked:
+            self._marked[mark.name] = [
+                drgn.Symbol(symbol.name, mark.address, mark.size, symbol.binding, symbol.kind)
+                for symbol in self._index(prog, None, None, False)
+                if symbol.address == mark.address and not _BOUNDARY.match(symbol.name)][:1]
+        return self._marked[mark.name]
 
 
 def load(prog: drgn.Program) -> KernelSymbols:
@@ -175,7 +198,7 @@ def _token_start(prog: drgn.Program, digits: int) -> tuple[int, int] | None:
     for shift in range(8):
         base = (end + 7 & ~7) + 8 * shift
         index = struct.unpack("<256H", read_patchy(prog, base, 512))
-        if index[0] == 0 and list(index) == sorted(index) and digits - index[ord("0")] <= digits and _read(
+        if index[0] == 0 and list(index) == sorted(index) and digits - index[ord("0")] <= digits and read_patchy(
                 prog, digits - index[ord("0")] + index[ord("a")], 2) == b"a\0":
             return digits - index[ord("0")], base
     return None

@@ -6,6 +6,7 @@ with BTF or not; modules built with BTF are on the list `btf_modules` (kernel/bp
 
 from __future__ import annotations
 
+import re
 import struct
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -30,6 +31,10 @@ _BINDINGS = {0: SymbolBinding.LOCAL, 1: SymbolBinding.GLOBAL, 2: SymbolBinding.W
 _TYPES = {1: SymbolKind.OBJECT, 2: SymbolKind.FUNC}
 _BOUNDS = ("__start_", "__stop_")
 """The linker's bounds of a section lie at the address of its first variable, or of the next section's: left out."""
+
+_MAPPING = re.compile(r"\$[adtx](\.|$)")
+"""What AArch64's and Arm's assemblers mark code and data by; none is a name. Source: ELF for the Arm 64-bit
+Architecture, "Mapping symbols"; is_mapping_symbol() in include/linux/module_symbol.h."""
 
 
 class ModuleRange(NamedTuple):
@@ -119,7 +124,7 @@ def symbols_of(module: drgn.Object) -> list[Symbol]:
             continue
         end = strings.find(b"\0", name_at)
         name = strings[name_at : end if end >= 0 else len(strings)].decode("ascii", "replace")
-        if name and value and not name.startswith(_BOUNDS):
+        if name and value and not name.startswith(_BOUNDS) and not _MAPPING.match(name):
             found.append(Symbol(name, value, size, _BINDINGS.get(info >> 4, SymbolBinding.UNKNOWN),
                                 _TYPES.get(info & 0xF, SymbolKind.UNKNOWN)))
     return _sized(found, ranges_of(module))

@@ -3,9 +3,9 @@
 Without CONFIG_KALLSYMS_ALL (Debian's arm64 kernels up to 6.1) kallsyms holds functions only. Variables are then
 known from four places, each asked for what those before it lack:
 
-1. VMCOREINFO's SYMBOL() lines;
-2. the tables of exported symbols, which modules are linked by (`__ksymtab`, kernel/module/main.c), found by their
-   shape: entries of three 32-bit offsets, the second of which leads to the beginning of a name;
+1. the tables of exported symbols, which modules are linked by (`__ksymtab`, kernel/module/main.c), found by their
+   shape: entries of three 32-bit offsets, the second of which leads to a name;
+2. VMCOREINFO's SYMBOL() lines;
 3. BTF, for per-CPU variables: it has their places within the per-CPU section, which one exported variable pins down;
 4. the code: a variable is where all of the functions that are known to use it refer to (`references`).
 """
@@ -29,7 +29,7 @@ _CHUNK = 1 << 20
 _LONGEST_IMAGE = 96 << 20
 """Bytes after the kernel's text that are searched; read-only data of a distribution's kernel are 10 MB."""
 _BTF_HEADER = struct.Struct("<HBBIIIII")
-"""struct btf_header: magic, version, flags, hdr_len, type_off, type_len, str_off, str_len (include/uapi/linux/btf.h)."""
+"""struct btf_header (uapi/linux/btf.h): magic, version, flags, hdr_len, type_off, type_len, str_off, str_len."""
 _BTF_START = struct.pack("<HBBII", 0xEB9F, 1, 0, _BTF_HEADER.size, 0)
 _LARGEST_BTF = 256 << 20
 _MOST_EXPORTED = 200_000
@@ -49,6 +49,8 @@ _VAR_SECINFO = struct.Struct("<III")
 """struct btf_var_secinfo: type id of a VAR, its place in the section, its size; all in bytes."""
 _LAST_RECORDS = 64
 """The sections come last in BTF."""
+_FIRST_STRINGS = {"task_state_array": b"R (running)"}
+"""Arrays of strings: what the first one is."""
 _PERCPU = ".data..percpu"
 
 
@@ -61,19 +63,19 @@ class Unlisted:
         self.addresses: dict[str, int] = {}
         self.btf = find_btf(prog, start)
         """Where the kernel's BTF lies, or None."""
-        self.sources: dict[str, int] = {}
-        """How many variables each of the four places gave."""
-        text = prog["VMCOREINFO"].string_().decode("ascii", "replace")
-        self._take("VMCOREINFO", {name: int(value, 16) for name, value in
-                                  re.findall(r"^SYMBOL\((\w+)\)=([0-9a-fA-F]+)$", text, re.M)})
+        self._sources: dict[str, int] = {}
         self._take("exported", exported(prog, start))
+        # After the exported ones: SYMBOL(mem_section) is where that pointer leads to.
+        text = prog["VMCOREINFO"].string_().decode("ascii", "replace")
+        self._take("in VMCOREINFO", {name: int(value, 16) for name, value in
+                                  re.findall(r"^SYMBOL\((\w+)\)=([0-9a-fA-F]+)$", text, re.M)})
 
     def complete(self, btf: Btf | None) -> None:
         """Add what BTF and the code tell, and make the finder's index."""
         if btf is not None:
             self._take("per-CPU", percpu_addresses(btf, self.addresses))
         if self.prog.platform is not None and self.prog.platform.arch == Architecture.AARCH64:
-            self._take("code", referred(self.prog, self.addresses))
+            self._take("by the code that uses them", referred(self.prog, self.addresses))
 
     def index(self) -> SymbolIndex:
         """Return a finder of what is not a function: functions are kallsyms'."""
@@ -81,10 +83,14 @@ class Unlisted:
                   for name, address in self.addresses.items() if not self.prog.symbols(name)]
         return SymbolIndex(listed)
 
+    def told(self) -> str:
+        """Say how many variables each of the four places gave."""
+        return ", ".join(f"{count} {source}" for source, count in self._sources.items())
+
     def _take(self, source: str, found: Mapping[str, int]) -> None:
         new = {name: address for name, address in found.items() if name not in self.addresses}
         self.addresses.update(new)
-        self.sources[source] = len(new)
+        self._sources[source] = len(new)
 
 
 def percpu_addresses(btf: Btf, known: Mapping[str, int]) -> dict[str, int]:
@@ -127,6 +133,8 @@ def referred(prog: drgn.Program, known: Mapping[str, int]) -> dict[str, int]:
         left = set.intersection(*using).difference(excluded, *others)
         if DECLARATIONS.get(name) == ("struct list_head",):
             left = {address for address in left if _is_list(prog, address)}
+        elif name in _FIRST_STRINGS:
+            left = {address for address in left if _leads_to(prog, address, _FIRST_STRINGS[name])}
         if len(left) == 1:
             found[name] = left.pop()
     return found
@@ -137,6 +145,14 @@ def _is_list(prog: drgn.Program, address: int) -> bool:
     try:
         after, before = prog.read_u64(address), prog.read_u64(address + 8)
         return bool(prog.read_u64(after + 8) == address and prog.read_u64(before) == address)
+    except READ_ERRORS:
+        return False
+
+
+def _leads_to(prog: drgn.Program, address: int, text: bytes) -> bool:
+    """Whether the pointer at an address leads to a string."""
+    try:
+        return bool(prog.read(prog.read_u64(address), len(text) + 1) == text + b"\0")
     except READ_ERRORS:
         return False
 

@@ -11,7 +11,7 @@ from drgn.helpers.linux.sched import cpu_curr
 
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.kernel.registers import crashing_cpu, saved_registers
-from kdumpy.kernel.stacks import Stacks
+from kdumpy.kernel.stacks import Stacks, registers_of
 from kdumpy.kernel.tasks import task_value
 from kdumpy.kernel.values import Frame, Panic, Stack
 
@@ -68,10 +68,10 @@ def _panic(stacks: Stacks, trace: drgn.StackTrace, cpu: int) -> Panic:
     fault = _fault(stack)
     registers: dict[str, int] = {}
     with contextlib.suppress(*READ_ERRORS):
-        registers = trace[0].registers()
+        registers = registers_of(trace[0])
         if fault is not None:
             # Walked past a jump to nowhere, the fault may lie in a part of the stack that `trace` does not have.
-            registers = next((frame.registers() for frame in trace
+            registers = next((registers_of(frame) for frame in trace
                               if frame.interrupted and not frame.is_inline and frame.pc == fault.pc), registers)
     interrupted = fault or next((frame for frame in stack.frames[1:] if frame.interrupted and not frame.user), None)
     return Panic(cpu, None, stack, registers, fault, interrupted)

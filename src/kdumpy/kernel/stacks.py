@@ -9,6 +9,7 @@ import drgn
 
 from kdumpy.debuginfo.attach import DebugInfo
 from kdumpy.debuginfo.reading import READ_ERRORS
+from kdumpy.kernel.leaves import unrecorded_caller, without_pac
 from kdumpy.kernel.values import Frame, Stack
 
 _KERNEL_HALF = 1 << 63
@@ -16,6 +17,10 @@ _MOST_FRAMES = 1000
 _X86_REGISTERS = ("r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8", "rax", "rcx", "rdx",
                   "rsi", "rdi", "orig_rax", "rip", "cs", "rflags", "rsp", "ss")
 """The registers of struct pt_regs, in its order (arch/x86/include/asm/ptrace.h); drgn's names."""
+_ARM64_REGISTERS = (*(f"x{number}" for number in range(31)), "sp", "pc", "pstate")
+"""The registers of struct user_pt_regs (arch/arm64/include/uapi/asm/ptrace.h), with which struct pt_regs begins."""
+_MOST_RESTARTS = 8
+"""Callers that are put in: one for each interrupt that a stack holds."""
 _OTHER_NAMES = {"rflags": "eflags"}
 """As a core file's notes (struct user_regs_struct) spell them."""
 
@@ -43,6 +48,15 @@ def _believed(frames: list[Frame]) -> Stack:
     return Stack(tuple(frames), f"cut after {_MOST_FRAMES} frames" if len(frames) >= _MOST_FRAMES else "")
 
 
+def registers_of(frame: drgn.StackFrame) -> dict[str, int]:
+    """Return a frame's registers by drgn's names, each once; on AArch64 drgn keeps pc apart, and has x29 as fp too."""
+    found: dict[str, int] = frame.registers()
+    if "x30" in found:
+        found = {name: value for name, value in found.items() if name not in ("fp", "lr")}
+        found["pc"] = frame.pc
+    return found
+
+
 class Stacks:
     """Unwinds the tasks of one program."""
 
@@ -62,19 +76,45 @@ class Stacks:
         return self.prog.stack_trace(task)
 
     def walk(self, trace: drgn.StackTrace) -> list[drgn.StackFrame]:
-        """Return drgn's frames of a trace. After a jump to an address without code, go on with the caller."""
-        frames = list(trace)[:_MOST_FRAMES]
-        if frames and not self.has_code(frames[0].pc):
+        """Return drgn's frames of a trace, with the callers that it cannot know of.
+
+        After a jump to an address without code it goes on with the caller; on AArch64 a function that was interrupted
+        without a frame of its own is followed by its caller too.
+        """
+        return self._walk(trace)[0]
+
+    def _walk(self, trace: drgn.StackTrace) -> tuple[list[drgn.StackFrame], list[int]]:
+        """Return the frames, and the places of those at which drgn was started anew."""
+        frames, restarts = list(trace)[:_MOST_FRAMES], list[int]()
+        for _ in range(_MOST_RESTARTS):
+            found = self._unknown_caller(frames, restarts[-1] if restarts else -1)
+            if found is None:
+                break
+            place, caller = found
+            frames[place:] = list(caller)[: _MOST_FRAMES - place]
+            restarts.append(place)
+        return frames, restarts
+
+    def _unknown_caller(self, frames: list[drgn.StackFrame], after: int) -> tuple[int, drgn.StackTrace] | None:
+        """Return the place of the first frame that has to be put in, and the trace from there on."""
+        if after < 0 and frames and not self.has_code(frames[0].pc):
             caller = self._caller_of_nowhere(frames[0])
-            if caller is not None:
-                return [frames[0], *list(caller)[:_MOST_FRAMES]]
-        return frames
+            return (1, caller) if caller is not None else None
+        if not self._is_arm64:
+            return None
+        for place, frame in enumerate(frames):
+            if place > after and frame.interrupted and not frame.is_inline and frame.pc >= _KERNEL_HALF:
+                caller = self._caller_of_leaf(frame, next((each.pc for each in frames[place + 1:]), 0))
+                if caller is not None:
+                    return place + 1, caller
+        return None
 
     def frames(self, trace: drgn.StackTrace) -> Stack:
         """Turn a trace into values, as `walk` follows it."""
-        frames = [self.frame(frame) for frame in self.walk(trace)]
-        if len(frames) > 1 and not self.has_code(frames[0].pc):
-            frames[1:] = _returning(frames[1:])
+        walked, restarts = self._walk(trace)
+        frames = [self.frame(frame) for frame in walked]
+        for place in restarts:
+            frames[place:] = _returning(frames[place:])
         return _believed(frames)
 
     def has_code(self, pc: int) -> bool:
@@ -89,7 +129,9 @@ class Stacks:
     def _caller_of_nowhere(self, frame: drgn.StackFrame) -> drgn.StackTrace | None:
         """A call pushed its return address and found no code: unwind from there."""
         try:
-            registers = frame.registers()
+            registers = registers_of(frame)
+            if self._is_arm64:
+                return self._returned_to(registers, without_pac(registers["x30"]))
             sp = registers["rsp"]
             return_address = self.prog.read_u64(sp)
             if not self.has_code(return_address):
@@ -98,13 +140,31 @@ class Stacks:
         except READ_ERRORS:
             return None
 
+    def _caller_of_leaf(self, frame: drgn.StackFrame, beyond: int) -> drgn.StackTrace | None:
+        """An interrupted function without a frame of its own: its caller's frame is the next in the chain."""
+        try:
+            registers = registers_of(frame)
+            caller = unrecorded_caller(self.prog, registers, beyond)
+            return None if caller is None else self._returned_to(registers, caller)
+        except READ_ERRORS:
+            return None
+
+    def _returned_to(self, registers: Mapping[str, int], address: int) -> drgn.StackTrace | None:
+        """Unwind from where X30 leads to; one byte before it, as the call and not its return is meant."""
+        return self.from_registers({**registers, "pc": address - 1}) if self.has_code(address) else None
+
+    @property
+    def _is_arm64(self) -> bool:
+        return self.prog.platform is not None and self.prog.platform.arch == drgn.Architecture.AARCH64
+
     def from_registers(self, registers: Mapping[str, int]) -> drgn.StackTrace:
-        """Unwind from a set of x86-64 registers, with drgn's names; needs no types."""
-        words = [registers.get(name, registers.get(_OTHER_NAMES.get(name, ""), 0)) for name in _X86_REGISTERS]
+        """Unwind from a set of registers, with drgn's names; needs no types."""
+        names = _ARM64_REGISTERS if self._is_arm64 else _X86_REGISTERS
+        words = [registers.get(name, registers.get(_OTHER_NAMES.get(name, ""), 0)) for name in names]
         data = b"".join(word.to_bytes(8, "little") for word in words)
         number = self.prog.int_type("unsigned long", 8, False)
         made = self.prog.struct_type("pt_regs", len(data), [
-            drgn.TypeMember(number, name, 64 * place) for place, name in enumerate(_X86_REGISTERS)])
+            drgn.TypeMember(number, name, 64 * place) for place, name in enumerate(names)])
         return self.prog.stack_trace(drgn.Object.from_bytes_(self.prog, made, data))
 
     def frame(self, frame: drgn.StackFrame) -> Frame:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from kdumpy.vm import capturing, guest, kernels, toolchain
 from kdumpy.vm.architectures import AMD64
 from kdumpy.vm.faults import FAULTS, Fault
 from kdumpy.vm.kernels import Kernel
+from kdumpy.vm.packages import run
 from kdumpy.vm.paths import laboratory_home, locked, room_for_a_guest
 from kdumpy.vm.qemu import Disk, Hardware, Machine
 from kdumpy.vm.scoring import SCORING
@@ -249,8 +251,7 @@ def _boot(plan: Recipe, drivers: list[Path], work: Path, progress: Progress) -> 
             disks.append(Disk(spare, "spare"))
         crashkernel = f"crashkernel={plan.crashkernel} " if plan.crashkernel else ""
         hardware = Hardware(
-            kernel=plan.kernel.image, initrd=initrd, memory_mib=plan.memory_mib,
-            architecture=plan.kernel.architecture,
+            kernel=plan.kernel.image, initrd=initrd, memory_mib=plan.memory_mib, architecture=plan.kernel.architecture,
             cmdline=f"{guest.cmdline(plan.kernel)} {crashkernel}{plan.fault.boot}".rstrip(),
             disks=tuple(disks),
             extra=("-device", "vmcoreinfo", "-netdev", "user,id=net,restrict=on",
@@ -278,18 +279,12 @@ def _boot(plan: Recipe, drivers: list[Path], work: Path, progress: Progress) -> 
 
 def _filter(plan: Recipe, vmcore: Path) -> None:
     """Put what the recipe's dump level keeps in the place of a whole copy of memory, and the log beside it."""
-    from kdumpy.capture.log import crash_log
-    from kdumpy.capture.pipeline import Options, save
-    from kdumpy.dumpfile import open_dump
-    from kdumpy.dumpfile.sink import FileSink
-
     filtered = vmcore.with_name("filtered")
-    with open_dump(vmcore) as whole:
-        sink = FileSink(filtered)
-        save(whole, sink, Options(level=plan.level, compression=plan.compress))
-        sink.close()
-        vmcore.with_name("dmesg").write_bytes(crash_log(whole).data)
+    kdumpy = [sys.executable, "-m", "kdumpy"]
+    run([*kdumpy, "capture", str(vmcore), str(filtered), "--level", str(plan.level), "--compress", plan.compress],
+        "filtering the dump")
     filtered.replace(vmcore)
+    vmcore.with_name("dmesg").write_text(run([*kdumpy, "log", str(vmcore)], "reading the log"))
 
 
 def _dump_live(machine: Machine, fault: Fault, target: Path) -> None:

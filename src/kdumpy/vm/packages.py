@@ -51,7 +51,8 @@ class Suite:
         for directory in ("state/lists/partial", "cache/archives/partial", "etc"):
             (self.home / directory).mkdir(parents=True, exist_ok=True)
         (self.home / "state/status").touch()
-        (self.home / "etc/sources.list").write_text("\n".join(debian_archive().lines(self.name, self.architecture)) + "\n")
+        sources = debian_archive().lines(self.name, self.architecture)
+        (self.home / "etc/sources.list").write_text("\n".join(sources) + "\n")
         try:
             self._apt("apt-get", "update", "--error-on=any")
         except LaboratoryError:

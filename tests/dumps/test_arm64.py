@@ -1,0 +1,197 @@
+"""Dumps of arm64 kernels on this machine, whatever its own processor: frames, log, tasks, modules, verdict.
+
+The default run takes one dump, of the kernel that is hardest to read: Debian's 6.1, whose kallsyms lists functions
+only. What it says is held against what the guest itself printed: its list of processes and modules before the crash,
+its oops. With KDUMPY_MATRIX=full every fault on every arm64 kernel of the laboratory is held against DWARF.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from functools import cache
+
+import pytest
+
+import kdumpy
+import lab
+from console import Console
+from kdumpy.debuginfo.variables import DECLARATIONS
+from kdumpy.diagnosis import diagnose
+from kdumpy.kernel import Kernel
+from kdumpy.vm import laboratory
+from kdumpy.vm.laboratory import LabDump, Recipe
+from withdwarf import alone, every_task, frames, same_type, with_dwarf
+
+KERNEL = "6.1-arm64"
+FULL = pytest.mark.skipif(not lab.FULL, reason="the full matrix: KDUMPY_MATRIX=full")
+
+
+@pytest.fixture
+def _without_the_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DRGN_DISABLE_PLUGINS", "*")
+
+
+def _telling(recipe: Recipe) -> Recipe:
+    """The guest says what it runs before it crashes."""
+    said = "echo LAB listing; ps; lsmod; echo LAB listed; sleep 1; "
+    return replace(recipe, fault=replace(recipe.fault, trigger=said + recipe.fault.commands()))
+
+
+@cache
+def made() -> LabDump:
+    return laboratory.dump(KERNEL, "null-workqueue", progress=print, recipe=_telling)
+
+
+@cache
+def opened() -> Kernel:
+    return kdumpy.open(made().path)
+
+
+@cache
+def listing() -> str:
+    return made().console.read_text().replace("\r", "").split("LAB listing\n")[1].split("LAB listed\n")[0]
+
+
+def test_the_verdict_is_right() -> None:
+    verdict = diagnose(opened()).verdict
+    assert (verdict.cause, verdict.confidence) == ("null-dereference", "certain")
+    assert verdict.culprit is not None
+    assert (verdict.culprit.function, verdict.culprit.module) == ("flaky_poll_channel", "flaky")
+
+
+def test_the_frames_are_those_of_the_kernels_own_trace_and_the_caller_that_it_leaves_out() -> None:
+    panic = opened().panic
+    assert panic is not None
+    found = [f"{frame.function}+{frame.offset:#x}" for frame in panic.stack.frames]
+    log = made().dmesg.read_text()
+    trace = log.split("Call trace:")[1].split("Code:")[0]
+    printed = re.findall(r"\] +(\S+\+0x[0-9a-f]+)/", trace)
+    assert len(printed) > 4
+    assert [name for name in found if name not in printed] == re.findall(r"lr : (\S+\+0x[0-9a-f]+)/", log)
+    assert [name for name in found if name in printed] == printed
+    assert found[0].startswith("flaky_poll_channel+")
+    assert found[1].startswith("flaky_poll_work+")
+
+
+def test_the_registers_are_those_that_the_kernel_printed() -> None:
+    panic = opened().panic
+    assert panic is not None
+    printed = dict(re.findall(r"\b(x\d+|sp|pstate) ?: ([0-9a-f]{8,16})\b", made().dmesg.read_text()))
+    assert len(printed) == 32
+    assert {name: panic.registers[name] for name in printed} == {name: int(text, 16) for name, text in printed.items()}
+
+
+def test_the_log_is_what_the_console_showed() -> None:
+    lines = [line.split("] ", 1)[1] for line in made().console.read_text().replace("\r", "").splitlines()
+             if re.match(r"\[ +\d+\.\d+\] ", line)]
+    crash = next(number for number, line in enumerate(lines) if "Starting crashdump kernel" in line)
+    found = [line.split("] ", 1)[1] for record in opened().log for line in record.lines()]
+    shown = iter(found)         # debug lines are in the log and not on the console: the rest is, in the same order
+    assert crash > 200
+    assert [line for line in lines[: crash + 1] if line not in shown] == []
+
+
+def test_the_tasks_are_those_that_the_guest_listed() -> None:
+    printed = {int(pid): comm for pid, comm in re.findall(r"^ *(\d+) \w+ +(.+)$", listing(), re.M)}
+    found = {task.pid: task.comm for task in opened().tasks()}
+    assert len(printed) > 40
+    # The shell that lists has ended since, and a worker of the kernel may have.
+    assert [comm for pid, comm in printed.items() if pid not in found
+            and "trigger" not in comm and "kworker" not in comm and comm != "sleep 1"] == []
+    threads = {pid: comm.strip("[]") for pid, comm in printed.items() if comm.startswith("[") and "kworker" not in comm}
+    assert {pid: found[pid][:15] for pid in threads} == {pid: comm[:15] for pid, comm in threads.items()}
+
+
+def test_the_modules_are_those_that_the_guest_listed() -> None:
+    printed = dict(re.findall(r"^(\w+) +(\d+) +\d", listing(), re.M))
+    assert len(printed) > 10
+    assert {module.name for module in opened().modules} == printed.keys()
+
+
+def test_what_kallsyms_does_not_list_is_known_and_said() -> None:
+    info = opened().debuginfo
+    assert set(info.missing) == {"symbols of variables"}
+    assert "no CONFIG_KALLSYMS_ALL" in info.missing["symbols of variables"]
+    prog = opened().prog
+    assert prog["init_task"].comm.string_() == b"swapper/0"
+    assert prog["modules"].next.next.prev.value_() == prog["modules"].next.value_()
+
+
+@pytest.mark.parametrize("line", ["bt -a", "ps", "log", "mod", "sys", "p jiffies", "struct task_struct.pid",
+                                  "dis flaky_poll_work", "kmem -i", "runq", "foreach bt", "files 1", "mount", "vm 1",
+                                  "sym flaky_poll_work", "rd init_task 4", "mach", "irq", "timer", "net", "kmem -s"])
+def test_the_shell_answers(line: str) -> None:
+    assert Console(opened())(line)
+
+
+ARM64 = [(kernel, fault) for kernel in lab.ARM64_KERNELS for fault in lab.ARM64_FAULTS]
+
+
+@FULL
+@pytest.mark.usefixtures("_without_the_plugin")
+@pytest.mark.parametrize(("kernel", "fault"), ARM64)
+def test_all_frames_of_all_tasks_equal_those_with_dwarf(kernel: str, fault: str) -> None:
+    ours = kdumpy.open(lab.dump(kernel, fault).path)
+    theirs = with_dwarf(kernel, fault)
+    tasks, reference = every_task(ours.prog), every_task(theirs)
+    assert len(reference) > 40
+    assert tasks.keys() == reference.keys()
+    wrong = {}
+    for address, task in reference.items():
+        found = [frame.pc for frame in ours.stacks.of(tasks[address]).frames if not frame.inline]
+        if found != (expected := frames(theirs, task)):
+            wrong[task.comm.string_().decode()] = (found, expected)
+    assert wrong == {}
+
+
+@FULL
+@pytest.mark.usefixtures("_without_the_plugin")
+@pytest.mark.parametrize(("kernel", "fault"), ARM64)
+def test_every_verdict_is_right(kernel: str, fault: str) -> None:
+    dump = lab.dump(kernel, fault)
+    verdict = diagnose(kdumpy.open(dump.path)).verdict
+    assert verdict.cause == dump.fault.cause
+    if dump.fault.culprits:
+        assert verdict.culprit is not None
+        assert verdict.culprit.function in dump.fault.culprits
+        assert verdict.culprit.module == dump.fault.module
+
+
+@FULL
+@pytest.mark.usefixtures("_without_the_plugin")
+@pytest.mark.parametrize("kernel", lab.ARM64_KERNELS)
+def test_every_variable_has_the_address_and_type_that_dwarf_says(kernel: str) -> None:
+    ours, _ = alone(kernel, "sysrq")
+    theirs = with_dwarf(kernel, "sysrq")
+    wrong, equal = {}, 0
+    for name in DECLARATIONS:
+        try:
+            expected, found = theirs.variable(name), ours.variable(name)
+        except LookupError:
+            continue        # what is not known of a kernel without CONFIG_KALLSYMS_ALL is not there, and never wrong
+        if found.address_ == expected.address_ and (same_type(found.type_, expected.type_) or name in OTHER_LENGTH):
+            equal += 1
+        else:
+            wrong[name] = f"{found.type_.type_name()}; DWARF: {expected.type_.type_name()}"
+    assert wrong == {}
+    assert equal > 90
+
+
+OTHER_LENGTH = {"cpu_bit_bitmap", "swapper_spaces", "nr_swapper_spaces"}
+"""Arrays as long as the kernel's configuration makes them; without the symbol's size the length is not known."""
+
+
+@FULL
+@pytest.mark.usefixtures("_without_the_plugin")
+def test_every_symbol_that_kallsyms_lacks_is_where_the_debug_package_says() -> None:
+    ours, info = alone(KERNEL, "sysrq")
+    theirs = with_dwarf(KERNEL, "sysrq")
+    assert info.symbols is not None
+    others = info.symbols.others(ours)
+    assert len(others) > 900
+    wrong = {symbol.name: hex(symbol.address) for symbol in others
+             if symbol.address not in {known.address for known in theirs.symbols(symbol.name)}}
+    assert wrong == {}
+
+
