@@ -44,6 +44,15 @@ def test_memory_of_the_modules_start_is_gone() -> None:
     assert found.culprit.function == "ferry_rebuild"
 
 
+def test_a_disk_that_does_not_answer_is_its_drivers() -> None:
+    """No code of the driver is on any stack: the page that is waited for leads to the disk, and that to the module."""
+    found = verdict("lost-request")
+    assert found.cause == "hung-task"
+    assert found.culprit is not None
+    assert (found.culprit.variable, found.culprit.module) == ("ferry_disk_ops", "ferry")
+    assert "ferry0" in found.explanation
+
+
 def test_what_the_machine_check_banks_say() -> None:
     """The status of the bank in words, and the memory that it is about: the same from the log and from the stack."""
     import kdumpy

@@ -5,6 +5,7 @@ from __future__ import annotations
 from kdumpy.diagnosis import culprit
 from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Unjudged, Words
 from kdumpy.diagnosis.crash import Crash
+from kdumpy.diagnosis.crashed.diskdriver import DiskDriver, disk_of_page
 from kdumpy.diagnosis.locks import BlockedTask, LockWait
 from kdumpy.diagnosis.model import Evidence
 from kdumpy.diagnosis.oops import Kind
@@ -39,6 +40,11 @@ class HungTask(Cause):
         holder = culprit.choose(held_by) if held_by else None
         # The owner is to blame, not the one who waits, unless the owner's stack says nothing.
         chosen = holder if holder and holder.frame else waiting
+        nobody = chosen is waiting and (waiting.frame is None or waiting.frame.module is None)
+        disk = self._disk(crash, lock) if nobody else None
+        if disk is not None:
+            chosen = culprit.Choice(disk.frame, (*waiting.decisions, f"chosen: the module {disk.frame.module}, which "
+                                                 f"drives the disk {disk.disk}: what is waited for is its answer"))
         words = Words(crash, chosen.frame)
         waiter = Words(crash, waiting.frame)
         seconds = crash.event.seconds_stuck
@@ -51,6 +57,9 @@ class HungTask(Cause):
             back = "give it back" if lock.kind in _OWNED else "come to its end"
             told.append(f"It waits for the {_kind(lock)} {lock.name}, which {owner.comm} (pid {owner.pid}) {held}"
                         + (f"; that task is in {words.name} and does not {back}." if holder else "."))
+        elif disk is not None:
+            told.append(f"It waits until the disk {disk.disk} has written or read a page; its driver, the module "
+                        f"{disk.frame.module}, or the disk itself has not answered.")
         elif lock:
             told.append(f"It waits for the {_kind(lock)} {lock.name}".rstrip()
                         + ("; who holds it cannot be told." if lock.kind in _OWNED else
@@ -60,6 +69,7 @@ class HungTask(Cause):
         told.append("The kernel would have gone on, but it is set to panic then (kernel.hung_task_panic).")
         return Finding(
             title=(f"A task hung: {words.short} holds its lock and does not give it back" if holder and holder.frame
+                   else f"A task hung: the disk {disk.disk} does not answer [{disk.frame.module}]" if disk
                    else words.titled("A task hung")),
             confidence=CERTAIN if lock and owner and lock.certain and holder else LIKELY,
             explanation=" ".join(told),
@@ -69,7 +79,14 @@ class HungTask(Cause):
                   "kernel.hung_task_timeout_secs; the waiting tasks below show what they wait for."],
             culprit=chosen.frame, decisions=chosen.decisions, trace=held_by or frames,
             trace_task=owner if held_by else blocked.task if blocked else None,
-            key=self._key(held_by, owner, waiting.frame), subtype=self._family(frames))
+            key=disk.frame if disk else self._key(held_by, owner, waiting.frame), subtype=self._family(frames))
+
+    @staticmethod
+    def _disk(crash: Crash, lock: LockWait | None) -> DiskDriver | None:
+        """Return the disk whose answer is waited for, where a page of it is."""
+        if crash.kernel is None or lock is None or lock.kind != "page lock" or lock.owner or not lock.address:
+            return None
+        return disk_of_page(crash.kernel, lock.address)
 
     @staticmethod
     def _key(held_by: tuple[Frame, ...], owner: Task | None, waiting: Frame | None) -> Frame | None:
