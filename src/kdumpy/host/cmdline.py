@@ -49,7 +49,7 @@ REMOVED = frozenset({
     # another system: the image is the whole of it
     "root", "rootfstype", "rootflags", "rootdelay", "rootwait", "ro", "rw", "init", "rdinit", "resume",
     "resume_offset", "netroot", "nfsroot", "rd.lvm.lv", "rd.luks.uuid", "rd.luks.name", "rd.dm.uuid", "rd.md.uuid",
-    "fcoe", "rd.iscsi.initiator", "iscsi_initiator", "rd.break", "break", "systemd.unit", "single", "emergency",
+    "boot", "fcoe", "rd.iscsi.initiator", "iscsi_initiator", "rd.break", "break", "systemd.unit", "single", "emergency",
     "rescue", "s", "S", "1", "2", "3", "4", "5", "ignition.firstboot", "zfcp.allow_lun_scan",
     # what is seen on the console while it captures
     "quiet", "splash", "rhgb", "plymouth.enable",

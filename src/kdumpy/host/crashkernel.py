@@ -174,7 +174,7 @@ def _taken(text: str) -> bool:
 
 
 def advise(machine: Machine, settings: Settings, measured: int | None = None, *, next_cmdline: str | None = None,
-           ours: bool = False) -> Advice:
+           ours: bool = False, image: int = 0) -> Advice:
     """Say what `crashkernel=` should be on a machine.
 
     Args:
@@ -184,6 +184,7 @@ def advise(machine: Machine, settings: Settings, measured: int | None = None, *,
         next_cmdline: what the next boot gets (`BootLoader.next_cmdline`); None: the running kernel's command line.
         ours: the `crashkernel=` there was set by kdumpy, so that `auto` may change it; else it is the administrator's
             (or the distribution's) and is kept where it does.
+        image: bytes that a capture kernel with this host's image takes (`images.need`): the table knows small ones.
 
     Raises:
         UsageError: the configured value is none that the kernel takes.
@@ -193,7 +194,7 @@ def advise(machine: Machine, settings: Settings, measured: int | None = None, *,
         configured = parse(settings.crashkernel)
         return Advice(settings.crashkernel, "the configuration says so",
                       warnings=_of_a_hand(configured, machine, measured))
-    wanted, why = _wanted(machine, measured)
+    wanted, why = _wanted(machine, measured, image)
     there = tuple(text for text in given(machine.cmdline if next_cmdline is None else next_cmdline) if _taken(text))
     if there:
         size, leading = effective(" ".join(f"crashkernel={text}" for text in there), memory), _leading(there)
@@ -204,7 +205,7 @@ def advise(machine: Machine, settings: Settings, measured: int | None = None, *,
     return Advice(f"{wanted // MIB}M", why, warnings=_warnings(Reservation("", wanted), machine, measured))
 
 
-def _wanted(machine: Machine, measured: int | None) -> tuple[int, str]:
+def _wanted(machine: Machine, measured: int | None, image: int = 0) -> tuple[int, str]:
     """Return the bytes for a machine and where they come from."""
     table = parse(TABLE.get(machine.architecture, OTHERS))
     size = table.size_for(machine.memory_bytes) or table.ranges[0].size
@@ -212,6 +213,9 @@ def _wanted(machine: Machine, measured: int | None) -> tuple[int, str]:
     if machine.architecture == "aarch64" and "64k" in machine.release:      # RHEL's and Debian's name of that kernel
         size += PAGES_64K
         why += " and pages of 64 KiB"
+    if image > size and not measured:
+        size = -(-image // STEP) * STEP
+        why = f"the capture image and what opens the target take about {human_bytes(image)}, more than {why}"
     if measured and measured > size:
         size = -(-measured // STEP) * STEP
         why = f"a rehearsal needed {human_bytes(measured)}, more than {why}"

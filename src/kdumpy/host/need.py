@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kdumpy.host import rehearsed
+from kdumpy.host.images import memory
+from kdumpy.host.images.memory import KERNEL
 from kdumpy.host.images.result import BuiltImage
 from kdumpy.host.system import System
 
-KERNEL = 40 << 20
-"""Bytes that the capture kernel itself takes of a small reservation, seen on Debian's 6.1: 192 MiB leave 152."""
-
-CAPTURE = 80 << 20
-"""Bytes of the capture program at most, and what it needs of the page cache beside."""
+__all__ = ["GROW", "KERNEL", "Need", "look"]
 
 GROW = "set a larger crashkernel in /etc/kdumpy.toml (or `auto`), run `kdumpy setup`, reboot"
 """What mends a reservation that is too small."""
@@ -48,6 +46,6 @@ def look(system: System, release: str, image: BuiltImage | None) -> Need | None:
         return Need(measured, measured, measured=True)
     if image is None:
         return None
-    # While it is unpacked it is there twice; and a kernel gives its files half of the memory at most.
-    return Need(KERNEL + max(image.bytes + image.unpacked, image.unpacked + CAPTURE), KERNEL + 2 * image.unpacked,
-                measured=False)
+    # A kernel gives an image's files half of its memory at most; without what its key takes the target stays closed.
+    return Need(memory.needed(image.bytes, image.unpacked, image.unlock),
+                KERNEL + image.unpacked + max(image.unpacked, image.unlock), measured=False)

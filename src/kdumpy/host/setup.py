@@ -84,10 +84,11 @@ def make(system: System, wishes: Wishes, program: str = "") -> Setup:
     program = program or own_program(system)
     wanted, notes = wish.settings_for(system, wishes, active)
     lacking = packages.missing(system, _programs(machine, wanted))
-    found = _targets(packages.Equipped(system, lacking), wanted, lacking)
+    found, image = _targets(packages.Equipped(system, lacking), wanted, lacking, machine)
     loader = _loader(system)
     advice = crashkernel.advise(machine, wanted, rehearsed.need(system, machine.release),
-                                next_cmdline=loader.next_cmdline(system), ours=applying.was_set_up(system))
+                                next_cmdline=loader.next_cmdline(system), ours=applying.was_set_up(system),
+                                image=image)
     install = packages.command(system, lacking)
     steps = [Step("Packages", (Command(install, f"missing: {', '.join(lacking)}", seconds=900),) if install else ()),
              Step("Configuration", _configuration(system, wanted)),
@@ -157,19 +158,25 @@ def _not_packaged(lacking: tuple[str, ...], install: tuple[str, ...]) -> list[st
             f"it before `kdumpy image`"]
 
 
-def _targets(system: System, wanted: Settings, lacking: tuple[str, ...]) -> list[str]:
-    """Find out now, before anything is changed, whether an image can reach the targets; return how, in words."""
+def _targets(system: System, wanted: Settings, lacking: tuple[str, ...], machine: Machine) -> tuple[list[str], int]:
+    """Find out now, before anything is changed, whether an image can reach the targets.
+
+    Returns how, in words, and the bytes of memory that a capture kernel with such an image takes; 0: not known yet.
+    """
     if not system.live:
-        return []
+        return [], 0
     blind = [name for name in ("ip", "ssh-keygen") if name in lacking]
     if blind:
-        return [f"whether the image can reach the targets is seen when {' and '.join(blind)} is installed"]
+        return [f"whether the image can reach the targets is seen when {' and '.join(blind)} is installed"], 0
     # What setup makes of a directory that is not there yet is on the file system above it.
     needs = look_at_needs(system, wanted)
     name, why = images.choose(system, wanted, needs)
-    return [f"capture image by {name}: {why}",
+    told = [f"capture image by {name}: {why}",
             *(f"target {told}: the capture kernel finds it as {found}"
-              for told, found in zip(wanted.capture.targets, needs.config.targets, strict=True) if told != found)]
+              for told, found in zip(wanted.capture.targets, needs.config.targets, strict=True) if told != found),
+            *(f"{lock.name} is encrypted: the capture image carries its key ({lock.key}), readable by root alone; "
+              f"whoever gets at /var/lib/kdumpy or at the reserved memory has the key" for lock in needs.locks)]
+    return told, images.need(system, wanted, wanted.image.kernel or machine.release, needs)
 
 
 def _loader(system: System) -> bootloaders.BootLoader:

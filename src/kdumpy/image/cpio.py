@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -96,13 +96,12 @@ class Archive:
         self._entries[entry.name] = entry
 
 
-def read(data: bytes) -> Iterator[Entry]:
-    """Yield the entries of a newc archive, without the trailer.
+def read(data: bytes, at: int = 0) -> Generator[Entry, None, int]:
+    """Yield the entries of a newc archive that begins at an offset, without the trailer; return where it ends.
 
     Raises:
         HostError: the archive is cut short or not newc.
     """
-    at = 0
     while True:
         header = data[at:at + HEADER_BYTES]
         if len(header) < HEADER_BYTES or header[:6] != MAGIC:
@@ -113,7 +112,7 @@ def read(data: bytes) -> Iterator[Entry]:
         name_end = at + HEADER_BYTES + name_bytes
         name = data[at + HEADER_BYTES:name_end - 1].decode()
         if name == TRAILER:
-            return
+            return _align4(name_end)
         start = _align4(name_end)
         if start + size > len(data):
             raise HostError("cpio archive is cut short", where=f"offset {at}", why=f"{name}: {size} bytes")

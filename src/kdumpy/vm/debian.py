@@ -74,36 +74,39 @@ class Base:
         return to
 
 
-def base() -> Base:
+def base(further: tuple[str, ...] = ()) -> Base:
     """Return the disk, made when it is not there: about two minutes under emulation.
+
+    Args:
+        further: packages that are installed beside PACKAGES.
 
     Raises:
         LaboratoryError: the archive does not answer, or the system does not come up.
     """
-    home = laboratory_home() / "debian" / f"{SUITE}-{_recipe()}"
+    home = laboratory_home() / "debian" / f"{SUITE}-{_recipe(PACKAGES + further)}"
     with locked("debian"):
         if not (home / "disk.img").exists():
             partial = home.with_name(home.name + ".partial")
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
-            _make(partial)
+            _make(partial, PACKAGES + further)
             partial.replace(home)
     return Base(home / "disk.img", home / "vmlinuz")
 
 
-def _recipe() -> str:
-    digest = hashlib.sha256(repr((PACKAGES, ROOT_UUID, DISK_BYTES, _GRUB, _NETWORK)).encode())
+def _recipe(packages: tuple[str, ...]) -> str:
+    digest = hashlib.sha256(repr((packages, ROOT_UUID, DISK_BYTES, _GRUB, _NETWORK)).encode())
     for file in sorted(_FILES.iterdir()):
         if file.is_file():
             digest.update(file.read_bytes())
     return digest.hexdigest()[:12]
 
 
-def _make(home: Path) -> None:
+def _make(home: Path, packages: tuple[str, ...]) -> None:
     root = home / "root"
     sources = home / "sources.list"
     sources.write_text("\n".join(debian_archive().lines(SUITE)) + "\n")
-    _run("mmdebstrap", "--mode=root", "--variant=minbase", f"--include={','.join(PACKAGES)}", "--quiet",
+    _run("mmdebstrap", "--mode=root", "--variant=minbase", f"--include={','.join(packages)}", "--quiet",
          # _apt may not enter a home directory.
          "--aptopt=APT::Sandbox::User \"root\"", SUITE, str(root), str(sources), seconds=1200)
     _configure(root)

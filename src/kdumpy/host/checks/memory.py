@@ -23,6 +23,10 @@ def look(facts: Facts) -> Answer:
         if wanted.bytes > reserved:
             return bad(f"{there}, and a rehearsal needed {human_bytes(wanted.bytes)}", need.GROW, **values)
         return ok(f"{there}; a rehearsal found {human_bytes(wanted.bytes)} to be safe", **values)
+    if wanted.least > reserved and facts.image is not None and facts.image.unlock > facts.image.unpacked:
+        return bad(f"{there}, and opening the encrypted target takes {human_bytes(facts.image.unlock)} alone: about "
+                   f"{human_bytes(wanted.bytes)} are needed", f"give it a key that takes none: cryptsetup luksAddKey "
+                   f"--pbkdf pbkdf2 DEVICE KEYFILE (docs/capture-image.md); or {need.GROW}", **values)
     if wanted.least > reserved and facts.image is not None:
         return bad(f"{there}: the kernel takes about {human_bytes(need.KERNEL)} of it and gives half of the rest to "
                    f"the image, which unpacks to {human_bytes(facts.image.unpacked)}", need.GROW, **values)

@@ -18,7 +18,8 @@ from typing import cast
 
 from kdumpy.capture.config import render
 from kdumpy.errors import HostError, KdumpyError
-from kdumpy.host.images import networkscript, result
+from kdumpy.host import distribution
+from kdumpy.host.images import layers, luks, memory, networkscript, result
 from kdumpy.host.images.base import Builder, Made, Say, Task
 from kdumpy.host.images.needs import Needs, look
 from kdumpy.host.images.result import STATE, BuiltImage, load, path_of, record_of
@@ -32,7 +33,7 @@ from kdumpy.image.stdlib import FILES
 
 __all__ = ["STATE", "BuiltImage", "build", "load", "path_of", "stale"]
 
-BUILDERS = {"builtin": "builtin"}
+BUILDERS = {"builtin": "builtin", "initramfs-tools": "initramfs_tools", "dracut": "dracut", "mkinitcpio": "mkinitcpio"}
 """Name in the configuration → the module of this package; `auto` takes the first that does not refuse."""
 
 
@@ -74,6 +75,9 @@ def build(system: System, settings: Settings, release: str, say: Say = lambda li
     needs = look(system, settings)
     name, why = choose(system, settings, needs)
     say(f"builder: {name} ({why})")
+    unlock = max((luks.prove(system, lock) for lock in needs.locks), default=0)
+    for lock in needs.locks:
+        say(f"the image carries the key of {lock.name} ({lock.key}): root alone may read it")
     state = system.path(STATE)
     state.mkdir(0o700, parents=True, exist_ok=True)
     with _locked(state), _workplace() as work:
@@ -89,7 +93,7 @@ def build(system: System, settings: Settings, release: str, say: Say = lambda li
             path=str(output or path_of(release)), release=release, bytes=made.bytes, unpacked=made.unpacked,
             builder=name, why_builder=why, modules=made.modules, targets=needs.config.targets,
             seconds=round(time.monotonic() - started, 1), made_at=round(time.time(), 1),
-            ingredients=_ingredients(system, settings, release, needs, builder=name))
+            ingredients=_ingredients(system, settings, release, needs, builder=name), unlock=unlock)
         if output is None:
             # No record is better than one of another image.
             system.path(record_of(release)).unlink(missing_ok=True)
@@ -113,13 +117,31 @@ def choose(system: System, settings: Settings, needs: Needs) -> tuple[str, str]:
                             mend="set builder = \"auto\" in [image] of /etc/kdumpy.toml")
         return wanted, "as configured"
     refusals: list[str] = []
-    for name in BUILDERS:
+    own = distribution.of(system).generator
+    # kdumpy's own image is the smallest; else the distribution's generator, before others that happen to be there.
+    for name in sorted(BUILDERS, key=lambda name: (name != "builtin", name != own)):
         refused = builder(name).refuses(system, needs)
         if not refused:
             return name, "; ".join(refusals) or "it reaches the targets and is the smallest"
         refusals.append(f"not {name}: {refused}")
     raise HostError("nothing here can build a capture image for the targets", why="; ".join(refusals),
                     mend="install what is missing, or name a target on a plain disk or a server in /etc/kdumpy.toml")
+
+
+def need(system: System, settings: Settings, release: str, needs: Needs) -> int:
+    """Return the bytes of memory that a capture kernel with an image for these needs takes.
+
+    As measured of the image that is there, if it is for the same targets; else by what such images unpack to.
+
+    Raises:
+        HostError: no builder can; a key does not open its device.
+    """
+    image = load(system, release)
+    if image is not None and image.targets == needs.config.targets:
+        return memory.needed(image.bytes, image.unpacked, image.unlock)
+    unlock = max((luks.prove(system, lock) for lock in needs.locks), default=0)
+    room = builder(choose(system, settings, needs)[0]).ROOM
+    return memory.needed(room // 3, room, unlock)
 
 
 def builder(name: str) -> Builder:
@@ -142,10 +164,16 @@ def _ingredients(system: System, settings: Settings, release: str, needs: Needs,
     network = needs.network
     told = networkscript.script(network, wait=True) if network else ""
     hosts = [[name, list(addresses)] for name, addresses in network.hosts] if network else []
-    programs = [system.which(name) or name for name in ("busybox", *needs.programs)]
-    storage = [*needs.config.targets, *needs.layers, *needs.drivers.modules]
-    return {**result.ingredients(system, settings, release, [*programs, *needs.files.values()], storage, told),
-            "hosts": hosts, "builder": builder}
+    stacked = [layers.PROGRAMS[kind] for kind in needs.layers if kind in layers.PROGRAMS]
+    programs = [system.which(name) or name for name in ("busybox", *needs.programs, *stacked)]
+    configuration = [path for kind in needs.layers for path in layers.FILES.get(kind, ())]
+    files = [*programs, *needs.files.values(), *configuration, *_of_builder(builder, system)]
+    storage = [*needs.config.targets, *needs.layers, *needs.drivers.modules, layers.script(needs, wait=True)]
+    return {**result.ingredients(system, settings, release, files, storage, told), "hosts": hosts, "builder": builder}
+
+
+def _of_builder(name: str, system: System) -> tuple[str, ...]:
+    return builder(name).ingredients(system) if name in BUILDERS else ()
 
 
 def _compression(system: System, release: str) -> Compression:

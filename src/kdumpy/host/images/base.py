@@ -57,8 +57,14 @@ class Builder(Protocol):
 
     NAME: str
 
+    ROOM: int
+    """Bytes that such an image unpacks to, about, before one was made."""
+
     def refuses(self, system: System, needs: Needs) -> str:
         """Return why this builder cannot make such an image here; empty: it can."""
+
+    def ingredients(self, system: System) -> tuple[str, ...]:
+        """Return files of the host that make such an image another one when they change."""
 
     def build(self, task: Task) -> Made:
         """Write the image at `task.output`; HostError when it cannot be."""

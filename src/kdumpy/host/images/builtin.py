@@ -16,6 +16,9 @@ from kdumpy.image.capture import Contents
 
 NAME = "builtin"
 
+ROOM = 32 << 20
+"""Bytes that such an image unpacks to, about, before one was made."""
+
 RESOLVING = ("libnss_files.so.2", "libnss_dns.so.2", "libresolv.so.2")
 """Opened by an older libc (before 2.34) to find a server by its name."""
 
@@ -29,6 +32,11 @@ def refuses(system: System, needs: Needs) -> str:
     if needs.only_udev_knows:
         return f"only udev knows {needs.only_udev_knows[0]}"
     return ""
+
+
+def ingredients(system: System) -> tuple[str, ...]:
+    """Return nothing: kdumpy's own files are counted in any case."""
+    return ()
 
 
 def missing(system: System, needs: Needs) -> tuple[str, ...]:

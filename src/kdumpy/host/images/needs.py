@@ -15,6 +15,8 @@ from kdumpy.capture.targets import devices, programs
 from kdumpy.errors import HostError
 from kdumpy.host.carried import carried_for
 from kdumpy.host.drivers import Drivers
+from kdumpy.host.images import luks
+from kdumpy.host.images.luks import Lock
 from kdumpy.host.network import Network, network_for
 from kdumpy.host.settings import Settings
 from kdumpy.host.storage import Device, Place, device_of, find_device, place_of, quoted
@@ -52,6 +54,8 @@ class Needs:
     programs: tuple[str, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
     """Path in the image → file of this host: keys, certificates."""
+    locks: tuple[Lock, ...] = ()
+    """LUKS devices that targets lie on, with the keys that `files` has."""
     only_udev_knows: tuple[str, ...] = ()
     """Names of devices that udev makes and the kernel does not know."""
 
@@ -87,6 +91,7 @@ def look(system: System, settings: Settings, known: Mapping[str, tuple[str, ...]
                 needs = replace(needs, modules=(*needs.modules, "nfs"),
                                 optional=(*needs.optional, "nfsv4", "nfsv3"))
     _check_layers(needs)
+    needs = _with_keys(system, needs)
     needs = replace(needs, config=replace(needs.config, targets=tuple(targets)))
     return _with_network(system, needs, servers, known) if servers else needs
 
@@ -132,6 +137,12 @@ def _check_layers(needs: Needs) -> None:
                 raise HostError("a capture image cannot bring this device up", where=device.node,
                                 why=f"{layer.name} is {layer.kind}" + (f" ({layer.detail})" if layer.detail else ""),
                                 mend="name a target on a local disk, or a server: ssh://, nfs://, https://")
+
+
+def _with_keys(system: System, needs: Needs) -> Needs:
+    """Add the keys of encrypted devices; HostError where one cannot be opened without somebody at the keyboard."""
+    found = luks.locks(system, needs.devices)
+    return replace(needs, locks=found, files={**needs.files, **{lock.inside: lock.key for lock in found}})
 
 
 def _with_network(system: System, needs: Needs, servers: list[str],

@@ -47,6 +47,8 @@ class BuiltImage:
     """Seconds since 1970."""
     ingredients: Mapping[str, Any]
     """What it was made of; see `ingredients`."""
+    unlock: int = 0
+    """Bytes of memory that opening the targets' encrypted devices takes (Argon2), before the capture begins."""
 
 
 def path_of(release: str) -> str:
