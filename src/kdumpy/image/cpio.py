@@ -37,6 +37,8 @@ class Entry:
     """Contents, the target of a symbolic link, or the file on this machine to copy."""
     device: tuple[int, int] = (0, 0)
     """Major and minor number of a device node."""
+    inode: int = 0
+    """As read: files of one archive with the same are one, and only the last of them has the contents."""
 
     def size(self) -> int:
         """Return the length of the contents in bytes."""
@@ -116,7 +118,7 @@ def read(data: bytes, at: int = 0) -> Generator[Entry, None, int]:
         start = _align4(name_end)
         if start + size > len(data):
             raise HostError("cpio archive is cut short", where=f"offset {at}", why=f"{name}: {size} bytes")
-        yield Entry(name, mode, data[start:start + size], (major, minor))
+        yield Entry(name, mode, data[start:start + size], (major, minor), fields[0])
         at = _align4(start + size)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,7 +17,6 @@ from kdumpy.image import unpacking
 from kdumpy.image.cpio import Entry
 from kdumpy.image.modules import module_name
 from kdumpy.image.python import PREFIX, RELEASE, START
-from kdumpy.image.stdlib import interpreter
 
 SECONDS = 600
 """A generator takes 5 s on a server, and a minute under emulation."""
@@ -47,7 +47,7 @@ def write(path: Path, name: str, values: Mapping[str, str], mode: int = 0o644) -
 
 def values(task: Task, made: Stage) -> dict[str, str]:
     """Return what the templates hold of this image."""
-    return {"PYTHON": shlex.quote(str(interpreter())), "STAGE": shlex.quote(str(made.root)),
+    return {"PYTHON": shlex.quote(sys.executable), "STAGE": shlex.quote(str(made.root)),
             "COMPRESSION": task.compression, "MODULES": " ".join(made.modules)}
 
 

@@ -120,13 +120,14 @@ def modules(system: System, tree: ModuleTree, needs: Needs) -> tuple[str, ...]:
     wanted += [_LEVELS[layer.detail] for layer in _layers(needs) if layer.kind == "raid" and layer.detail in _LEVELS]
     if "luks" in needs.layers:
         wanted += _UNLOCKING
-    folders = [name for kind, name in (("luks", "/crypto/"), ("lvm", "/drivers/md/"), ("raid", "/drivers/md/"),
-                                       ("multipath", "/drivers/md/"), ("multipath", "/device_handler/"))
-               if kind in needs.layers]
-    for line in (system.value("/proc/modules") or "").splitlines():
-        path = tree.path(module_name(line.split(" ", 1)[0]))
-        if path is not None and any(folder in str(path) for folder in folders):
-            wanted.append(module_name(path.name))
+    loaded = [module_name(line.split(" ", 1)[0]) for line in (system.value("/proc/modules") or "").splitlines()]
+    for name in loaded:
+        path = str(tree.path(name) or "")
+        # What dm-raid stacks on are the array drivers, which a plain volume does not need though all are loaded.
+        if any(folder in path for folder in ("/crypto/", "/device_handler/")):
+            wanted += [name] if {"luks", "multipath"} & set(needs.layers) else []
+        elif "/drivers/md/" in path and (name.startswith("dm_") or ("dm_raid" in loaded and name.startswith("raid"))):
+            wanted += [name] if name != "dm_crypt" else []
     return tuple(dict.fromkeys(wanted))
 
 

@@ -177,7 +177,7 @@ def header(device: Path) -> dict[str, Any]:
         HostError: it is no LUKS device, or damaged.
     """
     with device.open("rb") as file:
-        magic, version, size = _HEADER.unpack(file.read(_HEADER.size))
+        magic, version, size = _HEADER.unpack(file.read(_HEADER.size).ljust(_HEADER.size, b"\0"))
         if magic != _MAGIC:
             raise HostError("not a LUKS device", where=str(device), why=f"it begins with {magic!r}")
         if version == 1:

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import shutil
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from kdumpy.errors import HostError
 from kdumpy.host.images import layers, networkscript
 from kdumpy.host.images.base import Task
 from kdumpy.host.images.modules import wanted
+from kdumpy.host.images.takein import merge
 from kdumpy.image import capture, firmware, libraries
 from kdumpy.image.cpio import Archive
 from kdumpy.image.initramfs import Initramfs
@@ -76,7 +76,7 @@ def make(task: Task) -> Stage:
     for name, file in firmware.files(closure.files, task.release, task.system.root):
         image.add_file(name, file)
     lay_out(image.archive, root / "add")
-    shutil.copytree(task.python.root, root / "add", symlinks=True, dirs_exist_ok=True)
+    merge(task.python.root, root / "add", replace=False)
     over = Archive()
     for name in ("ladder", "final-action"):
         over.add_file(f"{PREFIX}/{name}", FILES / name, 0o755)

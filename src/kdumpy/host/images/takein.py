@@ -44,8 +44,8 @@ def take_in(stage: Path, image: Path) -> None:
     for module in list(_modules(image)):
         if module_name(module.name) not in keep:
             module.unlink()
-    _copy(stage / "add", image, replace=False)
-    _copy(stage / "over", image, replace=True)
+    merge(stage / "add", image, replace=False)
+    merge(stage / "over", image, replace=True)
     _one_busybox(image)
 
 
@@ -62,7 +62,8 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _copy(source: Path, image: Path, *, replace: bool) -> None:
+def merge(source: Path, image: Path, *, replace: bool) -> None:
+    """Copy a tree over another one; what is there stays, or is replaced."""
     for path in sorted(source.rglob("*")):
         place = image / path.relative_to(source)
         if path.is_dir() and not path.is_symlink():
