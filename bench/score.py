@@ -186,6 +186,28 @@ def report_of(vmcore: Path) -> tuple[dict[str, object], float]:
     return answer, seconds
 
 
+def report_without_log(vmcore: Path) -> tuple[dict[str, object], float]:
+    """Return what matters of the report of a dump whose log is taken away first, and how long it took."""
+    from kdumpy.debuginfo.dwarf import Dwarf
+    from kdumpy.diagnosis.crash import Crash
+    from kdumpy.diagnosis.signature import sign
+    from kdumpy.diagnosis.verdict import judge as judge_crash
+    from kdumpy.kernel import open_kernel
+
+    started = time.perf_counter()
+    with open_kernel(vmcore, dwarf=Dwarf.NO) as kernel:
+        crash = Crash(kernel.path, kernel, ())
+        found = judge_crash(crash)
+        if found is None:
+            return {"verdict": {"cause": "none", "confidence": "possible"},
+                    "signature": {"id": "", "parts": []}}, time.perf_counter() - started
+        frame = found.finding.culprit
+        culprit = {"function": frame.symbol if frame.data else frame.function, "module": frame.module} if frame else {}
+        signature = sign(found.cause, found.finding, ())
+    return {"verdict": {"cause": found.cause, "confidence": found.finding.confidence.value, "culprit": culprit},
+            "signature": {"id": signature.id, "parts": signature.parts}}, time.perf_counter() - started
+
+
 def table(rows: Iterable[Row]) -> Iterator[str]:
     """Lay the rows out as text, a line each."""
     yield f"{'KERNEL':8}{'FAULT':22}{'CAUSE':22}{'CULPRIT':40}{'CONFIDENCE':12}{'S':>5}"
@@ -229,9 +251,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--full", action="store_true", help="every fault on every kernel it is known to work on")
     parser.add_argument("--boots", type=int, default=1, help="dumps of each fault and kernel (default: %(default)s)")
     parser.add_argument("--made", action="store_true", help="only the dumps that the laboratory has; make none")
+    parser.add_argument("--without-log", action="store_true", help="take each dump's log away first")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows to a file")
     options = parser.parse_args(arguments)
     rows, failed = [], 0
+    report = report_without_log if options.without_log else report_of
     for want in wanted(options.set or SETS, options.kernel, full=options.full, boots=options.boots):
         def recipe(plan: Recipe, number: int = want.boot) -> Recipe:
             return another_boot(number, plan)
@@ -245,7 +269,7 @@ def main(arguments: list[str] | None = None) -> int:
             _say(f"{want.kernel} {want.fault.name}: {error}")
             continue
         _say(f"{want.kernel} {want.fault.name}", end="\r")
-        rows.append(judge(want, *report_of(dump.path)))
+        rows.append(judge(want, *report(dump.path)))
     print(*table(rows), "", *split(rows), *summary(rows), sep="\n")
     print(f"{os.cpu_count()} CPUs, Python {platform.python_version()}")
     if options.json:

@@ -75,4 +75,4 @@ def test_a_recovered_error_is_found_though_an_operator_ended_it() -> None:
     answer = diagnosed("newest", "recovered-error")
     assert answer.verdict.cause == "sysrq"
     (found,) = [item for item in answer.findings if item.check == "recovered hardware errors"]
-    assert "CPU: 1" in found.detail
+    assert ": 1, the last 5" in found.detail

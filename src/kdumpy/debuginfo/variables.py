@@ -54,7 +54,7 @@ DECLARATIONS: dict[str, tuple[str, ...]] = {
     "timekeeper_data": ("struct tk_data []",),
     "poll_spurious_irq_timer": ("struct timer_list",),
     "boot_cpu_data": ("struct cpuinfo_x86",),
-    "hwerr_data": ("struct hwerr_info []",),
+    "hwerr_data": ("struct hwerr_info [HWERR_RECOV_MAX]",),
     # Interrupts
     "nr_irqs": ("int",),
     "total_nr_irqs": ("unsigned int",),
