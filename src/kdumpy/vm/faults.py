@@ -195,7 +195,7 @@ _ALL = (
     Fault("machine-check-cache", "machine-check", "A cache of one processor reports an error; the others hear nothing.",
           trigger="sleep 1000", monitor="mce 0 1 0xb600000000000151 0x4 0x5000 0x0", flavour=PLAIN,
           symptoms=("Fatal machine check", "Fatal local machine check", "Not all CPUs entered")),
-    Fault("recovered-error", "sysrq", "Seconds before an operator's crash, a deferred error of the memory was survived.",
+    Fault("recovered-error", "sysrq", "Seconds before an operator's crash, an error of the memory was survived.",
           trigger="sleep 5; echo c >/proc/sysrq-trigger", monitor="mce 0 4 0xbc00100000010091 0x5 0x1234a680 0x8c",
           flavour=PLAIN, kernels=("newest",), symptoms=("sysrq triggered crash",)),
     Fault("no-root", "no-root", "root= names a disk that is not there.", before_init=True, trigger="touch /go",
