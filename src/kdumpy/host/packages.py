@@ -17,7 +17,7 @@ PACKAGES: dict[str, dict[str, str]] = {
     "gpg": {"apt": "gpg", "dnf": "gnupg2", "zypper": "gpg2", "pacman": "gnupg"},
     "ip": {"apt": "iproute2", "dnf": "iproute", "zypper": "iproute2", "pacman": "iproute2"},
     "kexec": dict.fromkeys(INSTALL, "kexec-tools"),
-    "sendmail": {"apt": "default-mta", "dnf": "postfix", "zypper": "postfix", "pacman": "postfix"},
+    "sendmail": dict.fromkeys(INSTALL, "postfix"),
     "ssh": {"apt": "openssh-client", "dnf": "openssh-clients", "zypper": "openssh-clients", "pacman": "openssh"},
     "ssh-keygen": {"apt": "openssh-client", "dnf": "openssh", "zypper": "openssh-common", "pacman": "openssh"},
 }
