@@ -23,7 +23,8 @@ ELSEWHERE = ("sysrq", "null-workqueue")
 """The faults that are taken on the other kernels too."""
 LIVE = ("live", "live-kdump")
 WIDE = ("semaphore", "completion", "work-flush", "spin-crossed", "spin-held", "leak-pages", "cgroup-oom",
-        "machine-check", "machine-check-cache", "recovered-error", "no-init")
+        "machine-check", "machine-check-cache", "recovered-error", "no-init",
+        "memory-leak-tracked", "unanswered-call")
 """The faults that only the full matrix takes: each dump costs half a minute."""
 
 ARM64_KERNELS = ("6.1-arm64", "6.12-arm64", "newest-arm64")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -58,6 +59,12 @@ class Fault:
     """The kernels on which it is known to work."""
     flavour: str = CLOUD
     """The flavour of the kernels that it needs."""
+    modules: tuple[str, ...] = ()
+    """Further modules of the kernel that the guest loads."""
+    programs: tuple[str, ...] = ()
+    """Programs of this machine that the guest has."""
+    hardware: tuple[str, ...] = ()
+    """Further arguments for QEMU."""
     symptoms: tuple[str, ...] = ()
     """Regular expressions of which the console or the kernel's log holds one when the fault has come."""
 
@@ -81,6 +88,10 @@ _HANG: Mapping[str, Any] = {
 _LOCKUP: Mapping[str, Any] = {
     "seconds": 90, "sysctls": {"kernel.softlockup_panic": "1", "kernel.watchdog_thresh": "3"},
     "symptoms": ("softlockup: hung tasks",)}
+
+_TWO_NODES = ("-object", "memory-backend-ram,id=node0,size=448M", "-object", "memory-backend-ram,id=node1,size=192M",
+              "-numa", "node,nodeid=0,cpus=0,memdev=node0", "-numa", "node,nodeid=1,cpus=1,memdev=node1")
+"""The laboratory's 640 MiB as two nodes."""
 
 _ALL = (
     Fault("sysrq", "sysrq", "An operator asks for a crash by the SysRq key.",
@@ -127,6 +138,10 @@ _ALL = (
     _driver("memory-leak", "memory-leak", "The collector takes samples and forgets them until memory ends.",
             "flaky_take_sample", "flaky_hoard_samples", sysctls={"vm.panic_on_oom": "1"}, seconds=120,
             symptoms=("panic_on_oom is enabled",)),
+    _driver("memory-leak-tracked", "memory-leak", "The same, on a kernel that remembers who allocated each object.",
+            "flaky_take_sample", "flaky_hoard_samples", trigger="echo memory-leak >/proc/flaky",
+            boot="slub_debug=U,flaky_sample", sysctls={"vm.panic_on_oom": "1"}, seconds=120,
+            symptoms=("panic_on_oom is enabled",)),
     _driver("bug", "bug", "An assertion (BUG_ON) does not hold.", "flaky_commit_batch", symptoms=("kernel BUG at",)),
     _driver("warn", "warn", "A warning, on a system that is set to panic on warnings.",
             "flaky_check_rate", sysctls={"kernel.panic_on_warn": "1"}, symptoms=("panic_on_warn set",)),
@@ -150,6 +165,11 @@ _ALL = (
             symptoms=("softlockup: hung tasks",)),
     _driver("rcu-stall", "rcu-stall", "A thread spins with interrupts off; the other processor notices.",
             "flaky_spin_irqs_off", trigger="echo spin-irqs-off >/proc/flaky", seconds=90,
+            sysctls={"kernel.panic_on_rcu_stall": "1", "kernel.soft_watchdog": "0"},
+            boot="rcupdate.rcu_cpu_stall_timeout=5", symptoms=("RCU Stall",)),
+    _driver("unanswered-call", "rcu-stall", "A CPU with its interrupts off is asked by another one to patch code.",
+            "flaky_spin_irqs_off", seconds=90,
+            trigger="echo spin-irqs-off >/proc/flaky; sleep 1; sysctl -w kernel.sched_schedstats=1",
             sysctls={"kernel.panic_on_rcu_stall": "1", "kernel.soft_watchdog": "0"},
             boot="rcupdate.rcu_cpu_stall_timeout=5", symptoms=("RCU Stall",)),
     _tardy("semaphore", "hung-task", "A semaphore's only place is kept by a thread that waits for ever.",
@@ -203,6 +223,12 @@ _ALL = (
     Fault("no-init", "no-root", "The first program is of another machine, and init= names one that is gone.",
           before_init=True, trigger="touch /go", boot="rdinit=/init-elsewhere init=/sbin/gone",
           symptoms=("Requested init .* failed", "No working init found")),
+    Fault("troubled", "sysrq", "Disks that do not answer, sockets that nobody reads, a node without memory, and more: "
+          "what a diagnosis must find beside the cause.", driver="clog",
+          trigger=(Path(__file__).parent / "guest_files" / "troubled").read_text().rstrip(), seconds=150,
+          modules=("dm-multipath", "dm-round-robin", "raid1", "nfsv4", "scsi_debug", "sd_mod"), programs=("dmsetup",),
+          hardware=(*_TWO_NODES, "-blockdev", "driver=null-co,node-name=empty,size=1048576,read-zeroes=on",
+                    "-device", "nvme,drive=empty,serial=empty"), symptoms=("sysrq triggered crash",)),
     Fault("live", "none", "A healthy guest; QEMU writes its memory as ELF.", method="live-elf", trigger="sleep 1000"),
     Fault("live-kdump", "none", "A healthy guest; QEMU writes its memory as kdump-compressed, flattened.",
           method="live-kdump", trigger="sleep 1000"),

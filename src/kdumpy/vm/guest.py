@@ -38,15 +38,16 @@ HOST = "laboratory"
 
 
 def build_initramfs(kernel: Kernel, drivers: Iterable[Path], path: Path, programs: Iterable[Path] = (),
-                    before_init: bool = False) -> None:
+                    before_init: bool = False, more_modules: Iterable[str] = ()) -> None:
     """Write the image that the guest's first kernel boots from; the capture kernel has its own.
 
     Args:
         kernel: whose modules it carries.
         drivers: the faulty drivers.
         path: where it is written.
-        programs: what it carries beside busybox and kexec.
+        programs: what it carries beside busybox and kexec: paths, or names on PATH.
         before_init: put in what arms the guest without a process 1, and a program that no process 1 can be.
+        more_modules: of the kernel, beside those that every guest has.
     """
     image = Initramfs(root_of(kernel.architecture))
     image.add_program("busybox", at="bin/busybox")
@@ -60,7 +61,7 @@ def build_initramfs(kernel: Kernel, drivers: Iterable[Path], path: Path, program
     image.add_file("init", INIT, 0o755)
     image.add_file("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/tmp:/bin/sh\n")
     image.add_file("etc/group", "root:x:0:\nuser:x:1000:\n")
-    image.add_modules(kernel.modules, list(MODULES), list(OPTIONAL_MODULES))
+    image.add_modules(kernel.modules, list(MODULES), [*OPTIONAL_MODULES, *more_modules])
     for driver in drivers:
         image.add_file(f"lib/modules/{driver.name}", stripped(driver))
     if before_init:

@@ -86,11 +86,12 @@ class Recipe:
             more = {}
         if fault.monitor_after:
             more["monitor_after"] = fault.monitor_after
+        of_fault = {name: value for name in ("modules", "programs", "hardware") if (value := getattr(fault, name))}
         return {"kernel": asdict(self.kernel), "memory_mib": self.memory_mib, "crashkernel": self.crashkernel,
                 "level": self.level, "compress": self.compress, "bare": self.bare,
                 "fault": {"name": fault.name, "trigger": fault.commands(), "sysctls": dict(fault.sysctls),
                           "boot": fault.boot, "monitor": fault.monitor, "as_init": fault.as_init,
-                          "method": fault.method, **more}}
+                          "method": fault.method, **of_fault, **more}}
 
 
 @dataclass(frozen=True)
@@ -235,7 +236,8 @@ def _boot(plan: Recipe, drivers: list[Path], work: Path, progress: Progress) -> 
         place = Path(scratch)
         initrd, carried, data, out, spare, image = (place / name for name in
                                                     ("initrd", "capture", "data.img", "out.img", "spare.img", "image"))
-        guest.build_initramfs(plan.kernel, drivers, initrd, plan.programs, before_init=plan.fault.before_init)
+        guest.build_initramfs(plan.kernel, drivers, initrd, (*plan.programs, *map(Path, plan.fault.programs)),
+                              plan.fault.before_init, plan.fault.modules)
         files: dict[str, bytes | Path] = {}
         if plan.fault.method == "kdump":
             text = capturing.config(level=plan.level, compress=plan.compress)
@@ -255,7 +257,7 @@ def _boot(plan: Recipe, drivers: list[Path], work: Path, progress: Progress) -> 
             cmdline=f"{guest.cmdline(plan.kernel)} {crashkernel}{plan.fault.boot}".rstrip(),
             disks=tuple(disks),
             extra=("-device", "vmcoreinfo", "-netdev", "user,id=net,restrict=on",
-                   "-device", "virtio-net-pci,netdev=net,romfile="))
+                   "-device", "virtio-net-pci,netdev=net,romfile=", *plan.fault.hardware))
         progress(f"booting {plan.kernel.release}…")
         with Machine(hardware, work / "console.log") as machine:
             machine.wait_for(r"LAB ready", BOOT_SECONDS, failures=("LAB failed", "Kernel panic"))

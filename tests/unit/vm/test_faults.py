@@ -54,7 +54,7 @@ def test_the_driver_knows_the_word_and_the_culprit(fault: Fault) -> None:
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_every_word_of_a_driver_is_used_by_a_fault(driver: str) -> None:
     words = set(re.findall(rf'\{{ "([a-z-]+)", {driver}_', SOURCES[driver]))
-    assert words
+    assert words or driver == "clog", "which does its harm by being loaded"
     assert words == {word for fault in KNOWN.values() if fault.driver == driver for word in words_of(fault)} - {"c"}
 
 

@@ -55,7 +55,7 @@ def test_only_what_is_missing_is_installed(system: System) -> None:
     assert done.returncode == 0
     assert system.log.read_text().splitlines() == [
         "install --yes --no-install-recommends -qq -o Dpkg::Use-Pty=0 "
-        "qemu-system-x86 qemu-system-arm busybox-static kexec-tools debian-archive-keyring mmdebstrap crash "
+        "qemu-system-x86 qemu-system-arm busybox-static kexec-tools debian-archive-keyring mmdebstrap dmsetup crash "
         "gcc libc6-dev"]
     assert "installing qemu-system-x86" in done.stderr
 
