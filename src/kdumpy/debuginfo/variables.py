@@ -181,6 +181,9 @@ DECLARATIONS: dict[str, tuple[str, ...]] = {
     "kernel_cpustat": ("struct kernel_cpustat",),
     "cpu_worker_pools": ("struct worker_pool [2]",),
     "rcu_data": ("struct rcu_data",),
+    "call_single_queue": ("struct llist_head",),
+    "nr_dentry": ("long",),
+    "nr_dentry_negative": ("long",),
     "cpu_info": ("struct cpuinfo_x86",),
     # Work queues, RCU
     "workqueues": ("struct list_head",),

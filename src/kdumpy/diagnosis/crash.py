@@ -352,14 +352,17 @@ class Crash:
     @cached_property
     def waits(self) -> Waits | None:
         """The blocked tasks, or None when the dump cannot be read."""
-        if self.kernel is None:
-            return None
-        return Waits(self.kernel, int(self.now * 1e9) if self.now is not None else None)
+        return Waits(self.kernel, self.now_ns) if self.kernel else None
 
     @cached_property
     def now(self) -> float | None:
         """Seconds on the log's clock when it ended; None where the log has no times."""
         return max((second for second in self.seconds if second is not None), default=None)
+
+    @property
+    def now_ns(self) -> int | None:
+        """The same in ns."""
+        return int(self.now * 1e9) if self.now is not None else None
 
     @cached_property
     def tickless(self) -> tuple[Tickless, ...]:

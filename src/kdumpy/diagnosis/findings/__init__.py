@@ -8,10 +8,11 @@ from __future__ import annotations
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.facts.findings import MachineFinding, Severity, Unchecked
 from kdumpy.diagnosis.facts.memory import MemoryAccount
-from kdumpy.diagnosis.findings import hardware, log, machine, memory
+from kdumpy.diagnosis.findings import devices, files, hardware, log, machine, memory, network, storage, work
 from kdumpy.diagnosis.findings.base import Check, Machine
 
-CHECKS: tuple[Check, ...] = (*memory.CHECKS, *machine.CHECKS, *hardware.CHECKS, *log.CHECKS)
+CHECKS: tuple[Check, ...] = (*memory.CHECKS, *machine.CHECKS, *work.CHECKS, *hardware.CHECKS, *devices.CHECKS,
+                              *storage.CHECKS, *files.CHECKS, *network.CHECKS, *log.CHECKS)
 _MOST_OF_ONE = 8
 _ORDER = {Severity.CRITICAL: 0, Severity.WARNING: 1, Severity.INFO: 2}
 
@@ -24,6 +25,14 @@ def look_around(crash: Crash,
     unchecked: list[Unchecked] = []
     for check in CHECKS:
         try:
+            if check.unless and any(item.check == check.unless for item in found):
+                continue
+            if check.only_if is not None and crash.kernel is not None and not check.only_if(looked_at):
+                continue
+            lacking = next((why for need in check.needs if (why := looked_at.lacks(need))), "")
+            if lacking:
+                unchecked.append(Unchecked(check.name, lacking))
+                continue
             for number, item in enumerate(check.look(looked_at)):
                 if number >= _MOST_OF_ONE:
                     break

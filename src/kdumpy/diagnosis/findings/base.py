@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
+from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.facts.findings import Severity
 from kdumpy.diagnosis.facts.memory import MemoryAccount
-from kdumpy.errors import NotInDump
+from kdumpy.errors import DamagedDump, NotInDump
 from kdumpy.kernel import Kernel
+
+if TYPE_CHECKING:
+    from kdumpy.diagnosis.disks import Disk
+    from kdumpy.diagnosis.sockets import Socket
 
 CRITICAL, WARNING, INFO = Severity.CRITICAL, Severity.WARNING, Severity.INFO
 
@@ -59,9 +66,80 @@ class Machine:
         """CPUs online; at least one."""
         return max(1, self.kernel.system.cpus or 1)
 
+    @cached_property
+    def disks(self) -> tuple[Disk, ...]:
+        """The disks, whatever is behind them, with their requests in flight.
+
+        Raises:
+            READ_ERRORS: they cannot be read.
+        """
+        return self.crash.waits.disks.all if self.crash.waits else ()
+
+    @cached_property
+    def sockets(self) -> tuple[Socket, ...]:
+        """The sockets of TCP and UDP that are open.
+
+        Raises:
+            READ_ERRORS: they cannot be read.
+        """
+        from kdumpy.diagnosis.sockets import sockets
+
+        return tuple(sockets(self.kernel))
+
+    @cached_property
+    def jiffies(self) -> int:
+        """Ticks since boot, as the kernel counts them."""
+        return int(self.kernel.prog["jiffies_64"].value_())
+
+    @cached_property
+    def ticks(self) -> int:
+        """Ticks a second (CONFIG_HZ).
+
+        Raises:
+            DamagedDump: ticks and uptime do not fit together.
+        """
+        from kdumpy.diagnosis.crashed.tracking import ticks_per_second
+
+        found = ticks_per_second(self.kernel)
+        if found is None:
+            raise DamagedDump("how long a tick of the kernel's clock lasts cannot be told")
+        return found
+
+    def seconds_since(self, jiffies: int) -> float:
+        """Return the seconds since a count of ticks."""
+        return ((self.jiffies - jiffies) % (1 << 64)) / self.ticks
+
     def share(self, name: str) -> int:
         """Return the bytes of a use of memory."""
         return sum(share.size for share in self.account.shares if share.name == name)
+
+    def has(self, symbol: str) -> bool:
+        """Whether the kernel or a loaded module has a symbol: whether a part of it is there at all."""
+        with contextlib.suppress(LookupError):
+            return bool(self.kernel.prog.symbol(symbol).address)
+        return False
+
+    def lacks(self, need: str) -> str:
+        """Return why a need is not met, empty where it is; see `Check.needs`."""
+        kind, _, name = need.partition(" ")
+        if self.crash.kernel is None:
+            return "" if need == "the log" else "only the log could be read"
+        if need == "the log":
+            return self.crash.kernel.problems.get("log", "")
+        if need == "the account of memory":
+            return "" if self._account else "the counters of memory are not in the dump"
+        try:
+            if kind == "variable":
+                self.crash.kernel.prog[name]
+            elif kind == "symbol":
+                self.crash.kernel.prog.symbol(name)
+            else:
+                self.crash.kernel.prog.type(need)
+        except READ_ERRORS:
+            # 36e68442d1af "bpf: Load and verify kernel module BTFs" (5.11)
+            return f"{need} is described nowhere in this dump" + (
+                "; kernels before 5.11 have no types of their modules" if kind in ("struct", "enum") else "")
+        return ""
 
 
 @dataclass(frozen=True)
@@ -70,3 +148,14 @@ class Check:
 
     name: str
     look: Callable[[Machine], Iterable[Found]]
+    needs: tuple[str, ...] = ()
+    """What the dump has to hold: `the log`, `the account of memory`, `variable NAME`, `symbol NAME`, or a type."""
+    only_if: Callable[[Machine], bool] | None = None
+    """Whether that part of the kernel is there at all: where it is not, there is nothing to judge."""
+    unless: str = ""
+    """Another check, made before: where that found something, this one would only say it again."""
+
+
+def with_symbol(symbol: str) -> Callable[[Machine], bool]:
+    """Return whether the kernel or one of its modules has a symbol."""
+    return lambda machine: machine.has(symbol)

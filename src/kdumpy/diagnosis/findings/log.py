@@ -28,6 +28,8 @@ _WORDS: tuple[tuple[str, Severity, str, str], ...] = (
      r"(?:sd|scsi|nvme)\S* .*(?:timed out|timing out|timeout, (?:aborting|reset)|Abort command)|task abort"),
     ("multipath", WARNING, "Paths to a disk failed", r"device-mapper: multipath: .*Failing path"),
     ("RAID", CRITICAL, "A disk of a RAID array failed", r"md/raid\S*: .*Disk failure"),
+    ("spurious interrupts", WARNING, "An interrupt came that no driver wanted, and was turned off",
+     r"^irq \d+: nobody cared"),
     ("link down", INFO, "A network link went down", r"[Ll]ink is [Dd]own|NIC Link is Down"),
     ("network timeouts", WARNING, "A network card stopped to send", r"NETDEV WATCHDOG: "),
     ("throttling", INFO, "CPUs were throttled", r"(?:cpu clock throttled|temperature above threshold)"),
@@ -53,4 +55,8 @@ def _looker(severity: Severity, title: str, pattern: str) -> Callable[[Machine],
     return look
 
 
-CHECKS = tuple(Check(name, _looker(severity, title, pattern)) for name, severity, title, pattern in _WORDS)
+# The kernel's structures say it better than its log does.
+_UNLESS = {"multipath": "failed paths", "RAID": "RAID arrays", "NFS servers": "RPC calls",
+           "work queue lockups": "worker pools"}
+CHECKS = tuple(Check(name, _looker(severity, title, pattern), ("the log",), unless=_UNLESS.get(name, ""))
+               for name, severity, title, pattern in _WORDS)

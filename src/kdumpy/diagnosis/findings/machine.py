@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 
@@ -15,14 +16,13 @@ from kdumpy.kernel.tasks import task_objects
 from kdumpy.units import human_seconds
 
 _MOST_TASKS = 4096
-_MOST_FILE_SYSTEMS = 4096
 _LONG_WAIT = 120.0
 """Seconds; the kernel's own default for a hung task."""
 _STACK_END_MAGIC = 0x57AC6E9D
 """include/uapi/linux/magic.h: the last word of a stack, which nobody may reach."""
 _LONG_CHAIN = 20
-_FROZEN = {1: "against writes", 2: "against page faults", 3: "against its own threads", 4: "whole"}
-"""SB_FREEZE_*, include/linux/fs.h."""
+_CROWD = 8
+"""Tasks that wait for the same thing."""
 _RT_PRIO = 100
 """MAX_RT_PRIO: lower priorities are real-time ones."""
 
@@ -37,6 +37,22 @@ def hung(machine: Machine) -> Iterator[Found]:
         yield Found(CRITICAL if len(long) > 1 else WARNING,
                     f"{len(long)} task{'s' if len(long) > 1 else ''} waited for more than {_LONG_WAIT:.0f} s",
                     f"the longest: {oldest}", "foreach UN bt")
+
+
+def crowds(machine: Machine) -> Iterator[Found]:
+    """Many tasks wait for one thing."""
+    waits, waiting = machine.crash.waits, Counter[int]()
+    known = {}
+    for item in waits.blocked if waits else ():
+        if item.waits_for and item.waits_for.address:
+            known[item.waits_for.address] = item.waits_for
+            waiting[item.waits_for.address] += 1
+    for address, count in waiting.most_common():
+        if count < _CROWD:
+            return
+        wait = known[address]
+        yield Found(WARNING, f"{count} tasks wait for the {wait.kind} {wait.name}",
+                    f"held by {wait.owner.comm} (pid {wait.owner.pid})" if wait.owner else "", "foreach UN bt")
 
 
 def load(machine: Machine) -> Iterator[Found]:
@@ -107,25 +123,6 @@ def chains(machine: Machine) -> Iterator[Found]:
                     f"the last is pid {pid}", f"ps -p {pid}")
 
 
-def frozen(machine: Machine) -> Iterator[Found]:
-    """A file system is frozen: who writes to it waits."""
-    prog = machine.kernel.prog
-    offset = drgn.offsetof(prog.type("struct super_block"), "s_list")
-    head = prog["super_blocks"]
-    entry, end = head.next.value_(), head.address_
-    for _ in range(_MOST_FILE_SYSTEMS):
-        if entry == end:
-            return
-        block = drgn.Object(prog, "struct super_block", address=entry - offset)
-        level = int(block.s_writers.frozen.value_())
-        if level:
-            name = block.s_id.string_().decode("utf-8", "replace")
-            words = f"The file system on {name} is frozen {_FROZEN.get(level, '')}".rstrip()
-            yield Found(WARNING, words, command="mount")
-        entry = block.s_list.next.value_()
-    raise DamagedDump("the list of file systems runs in a circle")
-
-
 def taint(machine: Machine) -> Iterator[Found]:
     """What taints the kernel, beside what the crash itself set."""
     severities = {"M": CRITICAL, "B": CRITICAL, "S": WARNING, "F": WARNING, "R": WARNING, "L": WARNING, "C": INFO,
@@ -159,9 +156,12 @@ def foreign_modules(machine: Machine) -> Iterator[Found]:
             yield Found(INFO, f"{len(names)} module{many} built outside of the kernel", ", ".join(names[:12]), "mod -t")
 
 
+_TASKS = ("struct task_struct", "variable init_task")
 CHECKS = (
-    Check("hung tasks", hung), Check("load", load), Check("real-time tasks", real_time),
-    Check("run queues", run_queues), Check("stack ends", stacks), Check("process chains", chains),
-    Check("frozen file systems", frozen), Check("taint", taint), Check("earlier oops", died_before),
-    Check("offline CPUs", offline), Check("foreign modules", foreign_modules),
+    Check("hung tasks", hung, _TASKS), Check("contended locks", crowds, _TASKS),
+    Check("load", load, ("variable avenrun",)), Check("real-time tasks", real_time, _TASKS),
+    Check("run queues", run_queues, ("variable runqueues",)), Check("stack ends", stacks, _TASKS),
+    Check("process chains", chains, _TASKS), Check("taint", taint, ("variable tainted_mask",)),
+    Check("earlier oops", died_before), Check("offline CPUs", offline, ("variable __cpu_present_mask",)),
+    Check("foreign modules", foreign_modules, ("variable modules",)),
 )

@@ -13,6 +13,9 @@ from kdumpy.units import human_bytes
 _LARGE_ORDER = 3
 """PAGE_ALLOC_COSTLY_ORDER: blocks of up to 32 KiB the kernel takes for granted."""
 
+_NODE_EMPTY, _NODE_FREE = 0.05, 0.25
+"""Free shares of a node that has next to nothing, and of one that has plenty."""
+
 
 def _percent(part: int, whole: int) -> int:
     return round(100 * part / max(1, whole))
@@ -33,6 +36,21 @@ def fragmentation(machine: Machine) -> Iterator[Found]:
         if zone.free > 2 * zone.low and zone.free > 4 << 20 and not large:
             yield Found(WARNING, f"Free memory of zone {zone.name} is fragmented",
                         f"{human_bytes(zone.free)} are free, but no block of 32 KiB", "kmem -f")
+
+
+def imbalance(machine: Machine) -> Iterator[Found]:
+    """A node of memory is used up, while another one has plenty."""
+    nodes: dict[int, tuple[int, int]] = {}
+    for zone in machine.account.zones:
+        free, managed = nodes.get(zone.node, (0, 0))
+        nodes[zone.node] = free + zone.free, managed + zone.managed
+    share = {node: free / managed for node, (free, managed) in nodes.items() if managed}
+    for node, part in share.items():
+        best = max(share, key=lambda other: share[other])
+        if part < _NODE_EMPTY and share[best] > _NODE_FREE:
+            yield Found(WARNING, f"The memory of NUMA node {node} is used up",
+                        f"{human_bytes(nodes[node][0])} of {human_bytes(nodes[node][1])} are free; "
+                        f"node {best} has {human_bytes(nodes[best][0])}", "kmem -n")
 
 
 def commitment(machine: Machine) -> Iterator[Found]:
@@ -110,9 +128,13 @@ def killed(machine: Machine) -> Iterator[Found]:
                     ", ".join(f"{kill.comm} (pid {kill.pid})" for kill in kills[-5:]), "log")
 
 
+_ACCOUNT = ("the account of memory",)
 CHECKS = (
-    Check("free memory", watermarks), Check("fragmentation", fragmentation), Check("commit limit", commitment),
-    Check("swap", swap), Check("large process", large_process), Check("slab", slab),
-    Check("unaccounted memory", unaccounted), Check("writeback", writeback), Check("cgroup limits", cgroups),
-    Check("oom kills", killed),
+    Check("free memory", watermarks, _ACCOUNT), Check("fragmentation", fragmentation, _ACCOUNT),
+    Check("NUMA nodes", imbalance, _ACCOUNT),
+    Check("commit limit", commitment, ("variable vm_committed_as", "variable sysctl_overcommit_memory")),
+    Check("swap", swap, ("variable total_swap_pages", "variable nr_swap_pages")),
+    Check("large process", large_process, _ACCOUNT), Check("slab", slab, _ACCOUNT),
+    Check("unaccounted memory", unaccounted, _ACCOUNT), Check("writeback", writeback, _ACCOUNT),
+    Check("cgroup limits", cgroups, _ACCOUNT), Check("oom kills", killed, _ACCOUNT),
 )
