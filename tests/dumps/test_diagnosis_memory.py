@@ -12,7 +12,9 @@ import pytest
 
 import kdumpy
 import lab
+from diagnosed import diagnosed
 from kdumpy.diagnosis.account import memory_account, oom_kills
+from kdumpy.diagnosis.allocsites import allocation_sites
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.facts.memory import MemoryAccount
 
@@ -142,3 +144,31 @@ def test_what_the_killer_did() -> None:
     assert (one.pid, one.comm, one.constraint, one.cgroup) == (811, "stress", "memcg", "/a.slice/b.service")
     assert (one.anonymous, one.seconds) == (101036 << 10, 1.5)
     assert (other.pid, other.comm, other.constraint, other.cgroup) == (90, "dd", "none", "")
+
+
+@pytest.mark.parametrize("kernel", [name for name, _ in lab.panics("memory-leak-tracked")])
+def test_a_leak_is_told_by_who_allocates(kernel: str) -> None:
+    with kdumpy.open(lab.dump(kernel, "memory-leak-tracked").path) as opened:
+        first = allocation_sites(opened, "flaky_sample")[0]
+        assert first.part > 0.9
+        assert first.frames[0].function == "flaky_take_sample"
+        verdict = diagnosed(kernel, "memory-leak-tracked").verdict
+        assert verdict.culprit is not None
+        assert (verdict.cause, verdict.culprit.module, verdict.confidence) == ("memory-leak", "flaky", "likely")
+        assert any("100 % by flaky_take_sample" in item.detail for item in verdict.evidence)
+        assert "slub_debug=U" in verdict.explanation
+
+
+def test_who_allocates_the_objects_of_a_cache() -> None:
+    """slub_debug=U for all caches, in a guest that used another object after it was freed."""
+    with kdumpy.open(lab.dump("6.1", "use-after-free").path) as opened:
+        sites = allocation_sites(opened, "task_struct")
+        assert sites[0].frame.function == "dup_task_struct" or "copy_process" in str(sites[0].frames)
+        assert 0.99 < sum(site.part for site in sites) < 1.01
+
+
+def test_without_tracking_nobody_is_named() -> None:
+    with kdumpy.open(lab.dump("6.1", "memory-leak").path) as opened:
+        assert allocation_sites(opened, "flaky_sample") == []
+        assert allocation_sites(opened, "no such cache") == []
+        assert any("slub_debug=U,flaky_sample" in words for words in diagnosed("6.1", "memory-leak").verdict.next)

@@ -34,10 +34,11 @@ def vmalloc_callers(kernel: Kernel) -> list[tuple[Frame, int]]:
                 held[int(area.vm.caller.value_())] += int(area.vm.nr_pages.value_())
     except READ_ERRORS as error:
         kernel.problems["vmalloc areas"] = str(error)
-    return [(_frame(kernel, pc), pages * page) for pc, pages in held.most_common() if pages]
+    return [(frame_at(kernel, pc), pages * page) for pc, pages in held.most_common() if pages]
 
 
-def _frame(kernel: Kernel, pc: int) -> Frame:
+def frame_at(kernel: Kernel, pc: int) -> Frame:
+    """Return the code at an address as a frame."""
     name, _, offset = memory.symbol_at(kernel.prog, pc).partition("+")
     symbols = kernel.debuginfo.module_symbols
     return Frame(pc, name or None, int(offset or "0", 0) if name else None, symbols.module_at(pc) if symbols else None)

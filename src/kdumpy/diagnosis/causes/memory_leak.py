@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from kdumpy.diagnosis import culprit
 from kdumpy.diagnosis.account import memory_account
+from kdumpy.diagnosis.allocsites import allocation_sites
 from kdumpy.diagnosis.causes.base import LIKELY, POSSIBLE, Cause, Finding, Unjudged, Words
 from kdumpy.diagnosis.causes.out_of_memory import memory_evidence
 from kdumpy.diagnosis.crash import Crash
@@ -18,6 +20,8 @@ from kdumpy.units import human_bytes
 
 _SHARE = 0.4
 """Of all memory: as much in kernel memory that cannot be given back is a leak, or close to it."""
+_MOST_OF_THEM = 0.5
+"""Of the objects that were looked at: who allocated as many is to blame."""
 _USES = {"slab unreclaimable": "objects", "vmalloc": "vmalloc areas", "other": "pages that it counts nowhere",
          "per-cpu": "per-CPU memory"}
 """Uses of memory by the kernel that only grow, and how they are named."""
@@ -34,6 +38,9 @@ class Taker:
     """A sentence."""
     task: Task | None = None
     """The task that is asking for more, where it is not the one that panicked."""
+    frames: tuple[Frame, ...] = ()
+    """The stack that allocated most of the objects, where the kernel remembers that."""
+    evidence: tuple[Evidence, ...] = ()
 
 
 class MemoryLeak(Cause):
@@ -57,22 +64,40 @@ class MemoryLeak(Cause):
             return None
         caches = (self._told_slabs(crash) or largest_slabs(crash.kernel)) if use == "slab unreclaimable" else []
         name = caches[0][0] if caches else ""
-        taker = self._taker(crash, use)
+        taker = self._allocator(crash, name) or self._taker(crash, use)
         words = Words(crash, taker.frame)
         what = f"objects of {name}" if name else _USES[use]
         return Finding(
             title=f"Memory leak in the kernel: {what}" + (f", taken by {words.short}" if taker.frame else ""),
-            confidence=LIKELY if taker.frame and taker.frame.module else POSSIBLE,
+            confidence=LIKELY if taker.frame and (taker.frame.module or taker.frames) else POSSIBLE,
             explanation=words.paragraph(
                 f"Memory ran out because the kernel's own {_USES[use]} took {round(100 * size / usage.total)} % of it"
                 + (f"; {human_bytes(caches[0][1])} are of the kind {name}." if caches else "."),
-                taker.why, words.where if taker.frame and not taker.task and use != "vmalloc" else ""),
-            evidence=[*crash.evidence.log(crash.closing), *self._largest(crash, use, caches), *memory_evidence(crash),
-                      *self._asking(crash, taker), *crash.evidence.stack()],
-            next=["Watch it on a running machine (slabtop, /proc/vmallocinfo, /proc/meminfo): does it only ever grow?"],
+                taker.why, words.where if taker.frame and not taker.task and not taker.frames and use != "vmalloc"
+                else ""),
+            evidence=[*crash.evidence.log(crash.closing), *self._largest(crash, use, caches), *taker.evidence,
+                      *memory_evidence(crash), *self._asking(crash, taker), *crash.evidence.stack()],
+            next=["Watch it on a running machine (slabtop, /proc/vmallocinfo, /proc/meminfo): does it only ever grow?",
+                  *([f"To know who allocates: boot with slub_debug=U,{name}; the next dump's report names the code."]
+                    if name and not taker.frames else [])],
             culprit=taker.frame, decisions=(*crash.own.decisions, *([taker.why] if taker.why else [])),
             tokens=name or use, subtype="" if name else use,
-            trace=crash.kernel.stack(taker.task).frames if taker.task else (), trace_task=taker.task)
+            trace=taker.frames or (crash.kernel.stack(taker.task).frames if taker.task else ()),
+            trace_task=taker.task)
+
+    @staticmethod
+    def _allocator(crash: Crash, cache: str) -> Taker | None:
+        """Return who allocated most objects of the cache; None where the kernel does not remember (slub_debug=U)."""
+        assert crash.kernel is not None
+        sites = allocation_sites(crash.kernel, cache) if cache else []
+        if not sites or sites[0].part < _MOST_OF_THEM:
+            return None
+        frame = culprit.choose(sites[0].frames).frame or sites[0].frame
+        listed = ", ".join(f"{round(100 * site.part)} % by {site.frame}" for site in sites[:3])
+        shown = Evidence(f"who allocated {cache}, by a sample", listed,
+                         crash.evidence.command(f"kmem -s {cache}"))
+        return Taker(frame, f"{round(100 * sites[0].part)} % of them were allocated by {Words(crash, frame).name}: the "
+                            "kernel was told to remember (slub_debug=U).", frames=sites[0].frames, evidence=(shown,))
 
     @staticmethod
     def _taker(crash: Crash, use: str) -> Taker:

@@ -26,7 +26,7 @@ _EVENTS = ("allocated", "freed")
 def tracks(kernel: Kernel, cache: drgn.Object, address: int) -> tuple[Track, ...]:
     """Return what the kernel remembers of an object; empty where it does not."""
     try:
-        if not int(cache.flags.value_()) & _store_user(kernel.prog):
+        if not remembers(cache):
             return ()
         made = kernel.prog.type("struct track")
         first = address + _info_end(cache)
@@ -35,6 +35,21 @@ def tracks(kernel: Kernel, cache: drgn.Object, address: int) -> tuple[Track, ...
     except READ_ERRORS:
         return ()
     return tuple(item for item in found if item is not None)
+
+
+def remembers(cache: drgn.Object) -> bool:
+    """Whether the kernel keeps for each object of a cache who allocated it."""
+    return bool(int(cache.flags.value_()) & _store_user(cache.prog_))
+
+
+def allocated_by(cache: drgn.Object, address: int) -> int:
+    """Return the return address of who allocated an object; 0 where that was not kept.
+
+    Raises:
+        drgn.FaultError: the object is not in the dump.
+    """
+    made = cache.prog_.type("struct track")
+    return int(cache.prog_.read_u64(address + _info_end(cache) + drgn.offsetof(made, "addr")))
 
 
 def _store_user(prog: drgn.Program) -> int:
@@ -85,7 +100,22 @@ def ticks_per_second(kernel: Kernel) -> int | None:
     return best if off[best] < max(3.0, uptime / 20) else None
 
 
+def allocation_stack(cache: drgn.Object, address: int) -> list[int]:
+    """Return the return addresses of the stack that allocated an object, innermost first; empty where not kept.
+
+    Raises:
+        READ_ERRORS: the object, or the store of stacks, is not in the dump.
+    """
+    made = cache.prog_.type("struct track")
+    return _pcs(drgn.Object(cache.prog_, made, address=address + _info_end(cache)))
+
+
 def _trace(kernel: Kernel, track: drgn.Object) -> tuple[str, ...]:
+    names = [memory.symbol_at(kernel.prog, pc) for pc in _pcs(track)]
+    return tuple(name.split("+")[0].split(".")[0] for name in names if name)
+
+
+def _pcs(track: drgn.Object) -> list[int]:
     made = track.type_
     # 5cf909c553e9 "mm/slub: use stackdepot to save stack trace in objects" (5.19)
     if made.has_member("handle"):
@@ -97,5 +127,4 @@ def _trace(kernel: Kernel, track: drgn.Object) -> tuple[str, ...]:
         pcs = [int(item.value_()) for item in track.addrs]
     else:
         pcs = []
-    names = [memory.symbol_at(kernel.prog, pc) for pc in pcs[:_MOST_FRAMES] if pc]
-    return tuple(name.split("+")[0].split(".")[0] for name in names if name)
+    return [pc for pc in pcs[:_MOST_FRAMES] if pc]
