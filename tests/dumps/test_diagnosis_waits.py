@@ -6,6 +6,7 @@ real dump: the kernel's own types, a real task's stack, and a list as the kernel
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 
@@ -17,6 +18,7 @@ import lab
 from kdumpy.diagnosis import diagnose
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.locks import Waits
+from kdumpy.diagnosis.things import Things
 from kdumpy.diagnosis.waiting import Waited, Waiters, kind_of
 from kdumpy.kernel import Kernel, Stack, Task
 from kdumpy.kernel.values import Frame
@@ -130,7 +132,7 @@ def test_a_bit(kernel: Kernel, kind: str, structure: str, member: str, wake: str
 def test_the_worker_that_a_flush_waits_for(kernel: Kernel) -> None:
     stage = Stage(kernel)
     waiters = Waiters(kernel)
-    worker = next(iter(waiters._workers()))
+    worker = next(iter(waiters.workers()))
     made = kernel.prog.type("struct wq_barrier")
     head = worker.scheduled.address_of_().value_()
     mine = stage.base + 0x100
@@ -158,7 +160,7 @@ def test_the_cpu_that_holds_a_grace_period_up() -> None:
         spinning = [cpu.number for cpu in kernel.cpus if any(frame.function == "flaky_spin_irqs_off"
                                                              for frame in cpu.stack.frames)]
         assert spinning
-        late = set(Waiters(kernel)._late_cpus())
+        late = set(Waiters(kernel).late_cpus())
         # Or the spinning CPU starves the grace period's own thread, when all CPUs have been through.
         starved = any("All QSes seen" in record.text for record in kernel.log)
         assert late == (set() if starved else set(spinning))
@@ -228,6 +230,48 @@ def test_both_lock_orders_are_evidence() -> None:
         detail = next(item.detail for item in diagnose(kernel).verdict.evidence if "order" in item.what)
         assert "flaky_update_totals() holds flaky+0x10 [flaky] and wants flaky+0x30 [flaky]" in detail
         assert "flaky_publish_stats() holds flaky+0x30 [flaky] and wants flaky+0x10 [flaky]" in detail
+
+
+@pytest.mark.parametrize("kernel_name", [name for name, _ in lab.panics("troubled")])
+def test_who_waits_for_disks_and_servers(kernel_name: str) -> None:
+    """A request is told from the page or the stack, its disk's worker from the work, a frozen file system by name."""
+    for kernel in opened(kernel_name, "troubled"):
+        graph = diagnose(kernel).blocked.graph
+        assert graph is not None
+        edges = {edge.name: edge for edge in graph.edges}
+        modules = kernel_name != "5.10"                 # whose modules' types are in no dump
+        for name in ("read of 4096 bytes at sector 0 of sda", "read of 4096 bytes at sector 64 of sda",
+                     "write of 131072 bytes at sector 0 of loop5"):
+            assert edges[name].kind == "I/O"
+            assert edges[name].comm == "dd"
+            assert edges[name].note.startswith("in flight for ")
+        written = edges["write of 131072 bytes at sector 0 of loop5"]
+        frozen = edges["s_writers (writes) of the file system on loop0, which is frozen"]
+        assert frozen.kind == "percpu rwsem"
+        assert (written.owner_pid, written.owner_comm) == (frozen.pid, frozen.comm)
+        root = next(root for root in graph.roots if root.pid == frozen.pid)
+        assert root.waiters == (written.pid,)
+        assert "which is frozen, and nobody is known to hold that" in root.doing
+        (held,) = (edge for edge in graph.edges if edge.kind == "page lock")
+        assert re.fullmatch(r"a page of the block device dm-\d", held.name)
+        if modules:
+            assert re.fullmatch(r"dm-\d is suspended", held.note)
+            assert edges["answer of the server 127.0.0.1 (nfs)"].comm == "mount"
+
+
+def test_locks_are_named_by_what_they_belong_to() -> None:
+    for kernel in opened("6.1", "sysrq"):
+        things = Things(kernel)
+        task = kernel.task_object(sleeper(kernel, "init").address)
+        pid = int(task.pid.value_())
+        assert things.of_lock("rwsem", task.mm.mmap_lock.address_of_().value_()) == f"mmap_lock of init (pid {pid})"
+        root = task.fs.root.dentry.d_inode
+        named = {member: things.of_lock("rwsem", lock.address_of_().value_()) for member, lock in (
+            ("i_rwsem", root.i_rwsem), ("s_umount", root.i_sb.s_umount))}
+        assert named["i_rwsem"].startswith("i_rwsem of the directory / on ")
+        assert named["s_umount"].startswith("s_umount of the file system on ")
+        assert things.of_lock("rwsem", kernel.prog.symbol("tasklist_lock").address) == ""
+        assert things.of_lock("mutex", task.mm.mmap_lock.address_of_().value_()) == ""
 
 
 def test_a_reader_is_no_certain_owner() -> None:

@@ -288,7 +288,7 @@ def _blocked(crash: Crash) -> Blocked:
 
 def _blocked_task(item: BlockedTask) -> BlockedFacts:
     lock = item.waits_for
-    wait = Wait(lock.name, lock.address, lock.kind, _task(lock.owner)) if lock else None
+    wait = Wait(lock.name, lock.address, lock.kind, _task(lock.owner), lock.note) if lock else None
     seconds = round(item.seconds, 1) if item.seconds is not None else None
     return BlockedFacts(TaskFacts(item.task.pid, item.task.comm, item.task.address), seconds, wait, _words(item.stack))
 

@@ -21,7 +21,9 @@ from drgn.helpers.linux.locking import mutex_owner, rwsem_owner
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.diagnosis import memory
 from kdumpy.diagnosis.crashed.held import RWSEM, SEMAPHORE, Family
+from kdumpy.diagnosis.disks import Disks
 from kdumpy.diagnosis.holders import Holders
+from kdumpy.diagnosis.iowaits import IoWaits
 from kdumpy.diagnosis.spinning import Spins
 from kdumpy.diagnosis.waiterlists import THREAD_SIZE, list_head, ring
 from kdumpy.diagnosis.waiting import Waiters, kind_of
@@ -146,6 +148,16 @@ class Waits:
         return Spins(self.kernel, self.holders, self._name)
 
     @cached_property
+    def disks(self) -> Disks:
+        """The disks, and what they have not answered."""
+        return Disks(self.kernel, self.now_ns)
+
+    @cached_property
+    def io_waits(self) -> IoWaits:
+        """Finds which request of which disk a task waits for."""
+        return IoWaits(self.kernel, self.disks)
+
+    @cached_property
     def holders(self) -> Holders:
         """Finds holders that no lock's word names."""
         return Holders(self.kernel)
@@ -214,7 +226,12 @@ class Waits:
             return None
         if found is None:
             return None
-        name = self._name(found.address) if found.address else _NAMELESS.get(found.kind, "that the dump does not show")
+        of_disk = self.io_waits.of(task, found, self._stack_words(task), frames)
+        if of_disk is not None:
+            found, name = of_disk
+            return LockWait(found.kind, found.address, name, found.owner, certain=found.certain, note=found.note)
+        name = self._name(found.address, found.kind) if found.address else \
+            _NAMELESS.get(found.kind, "that the dump does not show")
         if found.kind == "semaphore" and found.address:
             taker = self._taker(found.address, SEMAPHORE, frames)
             if taker is not None:
@@ -260,12 +277,12 @@ class Waits:
                 holder = rwsem_owner(lock)
                 count, note = self._readers(lock)
                 if count:
-                    return self._reader(LockWait(kind, address, self._name(address), task_value(holder)
+                    return self._reader(LockWait(kind, address, self._name(address, kind), task_value(holder)
                                                  if holder.value_() else None, mode, False, note), count, frames)
             owner = task_value(holder) if holder.value_() else None
         except READ_ERRORS:
             pass
-        return LockWait(kind, address, self._name(address), owner, mode, owner is not None, note)
+        return LockWait(kind, address, self._name(address, kind), owner, mode, owner is not None, note)
 
     def _reader(self, wait: LockWait, count: int, frames: Sequence[Frame]) -> LockWait:
         """Name a reader that holds a rwsem: the lock names the last that came, who may be gone while others stay."""
@@ -283,7 +300,10 @@ class Waits:
         count = int(lock.count.counter.value_()) >> _READER_SHIFT
         return count, f"held by {count} reader{'s' if count != 1 else ''}; the one named came last"
 
-    def _name(self, address: int) -> str:
+    def _name(self, address: int, kind: str = "") -> str:
+        known = self.io_waits.things.of_lock(kind, address)
+        if known:
+            return known
         symbol = memory.symbol_at(self.prog, address)
         name = symbol.split("+")[0]
         if symbol and self.kernel.debuginfo.dwarf:

@@ -253,9 +253,12 @@ class Wait:
     lock_address: int = field(metadata=HEX)
     """Where the lock lies."""
     kind: str
-    """mutex, rwsem, semaphore, completion, wait queue, page lock, buffer lock, bit lock, RCU, work, or I/O."""
+    """mutex, rwsem, percpu rwsem, semaphore, completion, wait queue, page lock, buffer lock, bit lock, RCU, work, or
+    I/O."""
     owner: TaskFacts | None
     """Task that holds it; null where that cannot be told."""
+    note: str = ""
+    """What else is known: how many hold it, since when a disk has not answered; may be empty."""
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ _LEAF_BITS = 64
 _SEMAPHORE = frozenset({"__down", "__down_common", "___down_common", "down", "down_killable", "down_interruptible",
                         "down_timeout", "__down_killable", "__down_interruptible", "__down_timeout"})
 _KINDS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("percpu rwsem", ("percpu_rwsem_wait", "__percpu_down_read", "percpu_down_read", "percpu_down_write")),
     ("rwsem", ("rwsem_", "down_read", "down_write")),
     ("mutex", ("__mutex_lock", "mutex_lock", "__ww_mutex_lock")),
     ("page lock", ("folio_wait_bit", "__folio_lock", "folio_lock", "__lock_page", "wait_on_page_bit",
@@ -97,7 +98,8 @@ class Waiters:
         """
         finders: dict[str | None, _Finder] = {
             "semaphore": self._semaphore, "completion": self._completion, "page lock": self._page,
-            "buffer lock": self._bit, "bit lock": self._bit, "work": self._work, "RCU": self._rcu, None: self._queue,
+            "buffer lock": self._bit, "bit lock": self._bit, "work": self._work, "RCU": self._rcu,
+            "percpu rwsem": self._queue, None: self._queue,
         }
         found: Waited | None = None
         with contextlib.suppress(*READ_ERRORS):
@@ -181,7 +183,7 @@ class Waiters:
             nodes = set(ring(self.prog, link))
             if not nodes:
                 continue
-            for worker in self._workers():
+            for worker in self.workers():
                 scheduled = worker.scheduled.address_of_().value_()
                 if scheduled in nodes:
                     running = int(worker.current_func.value_())
@@ -190,7 +192,8 @@ class Waiters:
                                   f"the worker runs {name}()" if name else "")
         return None
 
-    def _workers(self) -> Iterator[drgn.Object]:
+    def workers(self) -> Iterator[drgn.Object]:
+        """Yield the struct worker * of every thread that runs works."""
         from drgn.helpers.linux.kthread import kthread_data
 
         made = self.prog.type("struct worker *")
@@ -209,7 +212,7 @@ class Waiters:
 
     def _rcu(self, task: drgn.Object, words: tuple[int, Sequence[int]]) -> Waited | None:
         """Name the CPUs that the grace period still waits for, and what runs on the first of them."""
-        cpus = sorted(set(self._late_cpus()))
+        cpus = self.late_cpus()
         if not cpus:
             return Waited("RCU", 0, note="no CPU is known to hold the grace period up")
         running = next((cpu.task for cpu in self.kernel.cpus if cpu.number == cpus[0]), None)
@@ -217,7 +220,15 @@ class Waiters:
         return Waited("RCU", self.prog["rcu_state"].address_ or 0, running, len(cpus) == 1,
                       f"the grace period waits for CPU{'s' if len(cpus) > 1 else ''} {listed}")
 
-    def _late_cpus(self) -> Iterator[int]:
+    def late_cpus(self) -> list[int]:
+        """Return the CPUs that the grace period waits for; none where none goes on.
+
+        Raises:
+            READ_ERRORS: they cannot be read.
+        """
+        return sorted(set(self._late()))
+
+    def _late(self) -> Iterator[int]:
         state = self.prog["rcu_state"]
         if not int(state.gp_seq.value_()) & 3 and not int(state.expedited_sequence.value_()) & 1:
             return                          # no grace period goes on

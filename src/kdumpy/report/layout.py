@@ -34,6 +34,11 @@ class Page:
         self.colour = colour
         self._lines: list[str] = []
 
+    @property
+    def height(self) -> int:
+        """How many lines there are."""
+        return len(self._lines)
+
     def __str__(self) -> str:
         return "\n".join(self._lines) + "\n"
 

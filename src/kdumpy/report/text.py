@@ -6,9 +6,10 @@ import shlex
 from itertools import groupby
 
 from kdumpy.diagnosis.facts.findings import Severity
-from kdumpy.diagnosis.model import BlockedFacts, Confidence, Diagnosis, Health, TaskFacts
+from kdumpy.diagnosis.model import BlockedFacts, Confidence, Diagnosis, Health
 from kdumpy.report.explain import explain
 from kdumpy.report.layout import Page, Style
+from kdumpy.report.words import task_words, wait_words
 from kdumpy.units import human_bytes, human_seconds, human_time
 
 _CONFIDENCE = {
@@ -22,23 +23,38 @@ _NO_SYMBOL = "could not find "
 """What drgn says of a name that it does not know."""
 _CPUS, _BLOCKED, _FRAMES, _WAIT_FRAMES, _LOG = 16, 8, 30, 12, 45
 """How many of each are shown in full; the JSON has all."""
-_BEST, _NEAREST = 3, 8
-"""Pieces of evidence and findings, and rows of the stack, on the one screen."""
+_BEST = 3
+"""Pieces of evidence on the one screen."""
+_SCREEN = 45
+"""Lines of the one screen."""
+_FITS = ((8, 3), (8, 2), (6, 2), (6, 1), (4, 1))
+"""Rows of the stack and findings on the one screen: the first of these with which it is one, else the last."""
 _SEVERITY = {Severity.CRITICAL: Style.BAD, Severity.WARNING: Style.DOUBTFUL, Severity.INFO: Style.PLAIN}
 
 
 def render(diagnosis: Diagnosis, *, width: int = 100, colour: bool = False, full: bool = False,
            explained: bool = False) -> str:
     """Return the report as text, on one screen or in `full`; `width` in columns; `explained`: with every decision."""
-    page = Page(width, colour)
+    if full:
+        return str(_page(Page(width, colour), diagnosis, _FRAMES, None, explained))
+    for rows, findings in _FITS:
+        page = _page(Page(width, colour), diagnosis, rows, findings, explained)
+        if page.height <= _SCREEN:
+            break
+    return str(page)
+
+
+def _page(page: Page, diagnosis: Diagnosis, rows: int, findings: int | None, explained: bool) -> Page:
+    """Fill a page; `rows` of the stack, so many `findings` (None: all, and all the rest of what is known)."""
+    full = findings is None
     _verdict(page, diagnosis)
     _trust(page, diagnosis)
-    _trace(page, diagnosis, _FRAMES if full else _NEAREST)
+    _trace(page, diagnosis, rows)
     _evidence(page, diagnosis, len(diagnosis.verdict.evidence) if full else _BEST)
     _next(page, diagnosis)
     if explained:
         explain(page, diagnosis)
-    _findings(page, diagnosis, full)
+    _findings(page, diagnosis, findings)
     if full:
         _blocked(page, diagnosis)
         _cpus(page, diagnosis)
@@ -46,7 +62,7 @@ def render(diagnosis: Diagnosis, *, width: int = 100, colour: bool = False, full
         _log(page, diagnosis)
     else:
         _more(page, diagnosis)
-    return str(page)
+    return page
 
 
 def _verdict(page: Page, diagnosis: Diagnosis) -> None:
@@ -82,12 +98,13 @@ def _trust(page: Page, diagnosis: Diagnosis) -> None:
     if dump.health != Health.COMPLETE:
         page.paragraph(f"The dump is {dump.health}: " + ("; ".join(dump.health_details) or "no reason is known"),
                        Style.DOUBTFUL, indent=2, hanging=2, mark="-")
-    nameless = [what for what, why in missing.items() if "symbols" in missing and _NO_SYMBOL in why]
+    lost = next((what for what in ("symbols", "types") if what in missing), "")
+    nameless = [what for what, why in missing.items() if lost and what != lost and _NO_SYMBOL in why]
     for what, why in missing.items():
         if what not in nameless:
             page.paragraph(f"{what}: {why}", indent=2, hanging=2, mark="-")
     if nameless:
-        page.paragraph("without symbols these cannot be found: " + ", ".join(nameless), indent=2, hanging=2, mark="-")
+        page.paragraph(f"without {lost} these cannot be found: " + ", ".join(nameless), indent=2, hanging=2, mark="-")
     for item in verdict.not_judged:
         page.paragraph(f"not judged, whether it is {item.cause}: {item.why}", indent=2, hanging=2, mark="-")
 
@@ -137,10 +154,11 @@ def _next(page: Page, diagnosis: Diagnosis) -> None:
             page.paragraph(advice, indent=2, hanging=3, mark=f"{number}.")
 
 
-def _findings(page: Page, diagnosis: Diagnosis, full: bool) -> None:
-    """Say what else is wrong with the machine; what is only good to know in full."""
+def _findings(page: Page, diagnosis: Diagnosis, most: int | None) -> None:
+    """Say what else is wrong with the machine; what is only good to know where all is said (`most` is None)."""
+    full = most is None
     found = [item for item in diagnosis.findings if full or item.severity != Severity.INFO]
-    shown = found if full else found[:_BEST]
+    shown = found[:most]
     if not shown and not (full and diagnosis.unchecked):
         return
     page.heading("Also found on this machine")
@@ -158,7 +176,7 @@ def _trace(page: Page, diagnosis: Diagnosis, most: int) -> None:
     if not diagnosis.trace:
         return
     task = diagnosis.trace_task
-    whose = f" of {_task(task) if task.pid else 'the idle task'}" if task else ""
+    whose = f" of {task_words(task)}" if task else ""
     page.heading(f"Stack{whose}, innermost first" + (" (from the log)" if diagnosis.trace_source == "log" else ""))
     runs = [list(run) for _, run in groupby(diagnosis.trace, lambda frame: (frame.pc, frame.symbol, frame.offset))]
     # Of a long stack, the part around the culprit.
@@ -199,11 +217,10 @@ def _blocked(page: Page, diagnosis: Diagnosis) -> None:
 
 def _blocked_task(page: Page, item: BlockedFacts) -> None:
     since = f", for {human_seconds(item.seconds)}" if item.seconds is not None else ""
-    page.pieces((_task(item.task), Style.TITLE), (since, Style.PLAIN), indent=2)
+    page.pieces((task_words(item.task), Style.TITLE), (since, Style.PLAIN), indent=2)
     wait = item.waits_for
     if wait:
-        owner = f"held by {_task(wait.owner)}" if wait.owner else "its holder is not known"
-        page.paragraph(f"waits for the {wait.kind} {wait.lock}, {owner}", indent=4, hanging=2)
+        page.paragraph(f"waits for the {wait_words(wait)}", indent=4, hanging=2)
     page.paragraph(" ← ".join(item.trace[:_WAIT_FRAMES]), Style.QUIET, indent=4, hanging=2)
 
 
@@ -212,7 +229,7 @@ def _cpus(page: Page, diagnosis: Diagnosis) -> None:
         return
     page.heading("CPUs")
     for cpu in diagnosis.cpus[:_CPUS]:
-        task = f"  {_task(cpu.task)}" if cpu.task and cpu.task.pid else ""
+        task = f"  {task_words(cpu.task)}" if cpu.task and cpu.task.pid else ""
         if cpu.panicked and cpu.task and not cpu.task.pid:
             task = "  the idle task, interrupted"
         page.pieces((f"CPU {cpu.number}".ljust(8), Style.QUIET),
@@ -263,7 +280,3 @@ def _log(page: Page, diagnosis: Diagnosis) -> None:
         telling = None if tells else telling
     if len(diagnosis.log_tail) > _LOG:
         page.line(f"… all of it: kdumpy log {diagnosis.dump.path}", Style.QUIET, indent=2)
-
-
-def _task(task: TaskFacts) -> str:
-    return f"{task.comm} (pid {task.pid})"

@@ -180,7 +180,7 @@ def test_a_circle_is_drawn_as_a_ring_and_nothing_overlaps() -> None:
         assert 0 <= one.y <= graph.height - one.height
         for other in graph.boxes[:number]:
             assert abs(one.x - other.x) >= one.width or abs(one.y - other.y) >= one.height, (one, other)
-    assert "t1 (1) waits for lock 0x10, held by t2 (2)" in graph.words
+    assert "t1 (pid 1) waits for the mutex lock 0x10, held by t2 (pid 2)" in graph.words
 
 
 def test_many_waiters_are_cut_and_counted() -> None:

@@ -117,7 +117,8 @@ _KINDS = {"rwsem": "read-write semaphore", "RCU": "end of an RCU grace period", 
           "I/O": "end of I/O"}
 _OWNED = ("mutex", "rwsem", "semaphore")
 _STRUCTURES = {"mutex": "mutex", "rwsem": "rw_semaphore", "semaphore": "semaphore", "completion": "completion",
-               "wait queue": "wait_queue_head", "page lock": "page"}
+               "wait queue": "wait_queue_head", "page lock": "page",
+               "I/O": "request"}
 """Kinds of wait, and the structure that is waited for."""
 
 
@@ -133,7 +134,7 @@ def wait_evidence(crash: Crash, blocked: BlockedTask | None) -> list[Evidence]:
     found = [Evidence(f"where {blocked.task.comm} waits", names, crash.evidence.command(f"bt {blocked.task.pid}"))]
     lock = blocked.waits_for
     if lock:
-        by = "run by" if lock.kind == "work" else "held by"
+        by = {"work": "run by", "I/O": "carried out by"}.get(lock.kind, "held by")
         owner = f"{by} {lock.owner.comm} (pid {lock.owner.pid})" if lock.owner else "its holder is not known"
         made = _STRUCTURES.get(lock.kind)
         what = f"{_kind(lock)} {lock.name}".rstrip()

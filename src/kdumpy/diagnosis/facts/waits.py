@@ -16,8 +16,8 @@ class WaitEdge:
     comm: str
     """Its name."""
     kind: str
-    """mutex, rwsem, semaphore, completion, wait queue, page lock, buffer lock, bit lock, RCU, work, or I/O; spinlock or
-    rwlock, of a CPU that spins."""
+    """mutex, rwsem, percpu rwsem, semaphore, completion, wait queue, page lock, buffer lock, bit lock, RCU, work,
+    or I/O (a request that a disk or a server has not answered); spinlock or rwlock, of a CPU that spins."""
     mode: str
     """read or write, where the kind tells them apart; empty otherwise."""
     name: str

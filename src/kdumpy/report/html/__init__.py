@@ -30,13 +30,14 @@ def render(diagnosis: Diagnosis, details: Details, *, made: float | None = None)
 
     from kdumpy.report.html import page
     from kdumpy.report.html.safe import data_block, digest
+    from kdumpy.report.words import wait_words
 
     style, script = _asset("style.css"), "\n".join(map(_asset, SCRIPTS))
     day = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(time.time() if made is None else made))
     return template.render(
         page.context(diagnosis, details), style=Markup(style), script=Markup(script), made=day, version=__version__,
         policy=_policy(digest(style), digest(script)), data=data_block("data", page.data(diagnosis, details)),
-        raw=data_block("diagnosis", page.raw(diagnosis)), task_words=page.task_words)
+        raw=data_block("diagnosis", page.raw(diagnosis)), task_words=page.task_words, wait_words=wait_words)
 
 
 def _policy(style: str, script: str) -> str:

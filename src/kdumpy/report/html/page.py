@@ -13,7 +13,7 @@ from kdumpy.diagnosis.culprit import contexts, name_list
 from kdumpy.diagnosis.details import Details
 from kdumpy.diagnosis.details.code import whole_register
 from kdumpy.diagnosis.model import Confidence, CpuFacts, Diagnosis, FrameFacts, Health, TaskFacts, as_json
-from kdumpy.report import bugreport
+from kdumpy.report import bugreport, words
 from kdumpy.report.html import timeline, waits
 from kdumpy.units import human_bytes, human_seconds, human_time
 
@@ -102,10 +102,8 @@ def uptime(diagnosis: Diagnosis) -> str:
 
 
 def task_words(task: TaskFacts | None) -> str:
-    """Return a task as name and number."""
-    if task is None:
-        return ""
-    return f"{task.comm} (pid {task.pid})" if task.pid else "the idle task"
+    """Return a task as name and number; empty where there is none."""
+    return words.task_words(task) if task else ""
 
 
 def _glance(diagnosis: Diagnosis, details: Details) -> Iterator[tuple[str, str, str]]:
@@ -140,12 +138,13 @@ def _trust(diagnosis: Diagnosis) -> Iterator[str]:
     dump = diagnosis.dump
     if dump.health != Health.COMPLETE:
         yield f"The dump is {dump.health}: " + ("; ".join(dump.health_details) or "no reason is known")
-    nameless = [what for what, why in dump.missing.items() if "symbols" in dump.missing and "could not find " in why]
+    lost = next((what for what in ("symbols", "types") if what in dump.missing), "")
+    nameless = [what for what, why in dump.missing.items() if lost and what != lost and "could not find " in why]
     for what, why in dump.missing.items():
         if what != "engine" and what not in nameless and not (diagnosis.verdict.cause == "none" and what == "panic"):
             yield f"{what}: {why}"
     if nameless:
-        yield "Without symbols these cannot be found: " + ", ".join(nameless)
+        yield f"Without {lost} these cannot be found: " + ", ".join(nameless)
     for item in diagnosis.verdict.not_judged:
         yield f"Not judged, whether it is {item.cause}: {item.why}"
 
@@ -188,8 +187,8 @@ def _plain(frame: FrameFacts) -> str:
 
 
 def _trace_of(diagnosis: Diagnosis) -> str:
-    words = f"of {task_words(diagnosis.trace_task)}" if diagnosis.trace_task else ""
-    return words + (", as the log has it" if diagnosis.trace_source == "log" else "")
+    whose = f"of {task_words(diagnosis.trace_task)}" if diagnosis.trace_task else ""
+    return whose + (", as the log has it" if diagnosis.trace_source == "log" else "")
 
 
 def _registers_tell(diagnosis: Diagnosis) -> bool:
@@ -258,9 +257,9 @@ def _cpus(cpus: Sequence[CpuFacts]) -> dict[str, Any]:
 def _cpu_kind(cpu: CpuFacts) -> str:
     if cpu.panicked:
         return "panicked"
-    for words in ("idle", "user", "kernel"):
-        if words in cpu.doing.split(":")[0]:
-            return words
+    for kind in ("idle", "user", "kernel"):
+        if kind in cpu.doing.split(":")[0]:
+            return kind
     return "unknown"
 
 

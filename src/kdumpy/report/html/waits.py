@@ -9,12 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from kdumpy.diagnosis.model import Blocked, BlockedFacts, TaskFacts
+from kdumpy.diagnosis.model import Blocked, BlockedFacts, TaskFacts, Wait
+from kdumpy.report.words import task_words, wait_words
 
 MOST_TASKS = 24
 """Tasks that are drawn; the list beside the picture has all."""
 _WIDTH, _HEIGHT, _COLUMN, _ROW, _MARGIN = 196, 50, 262, 78, 14
 """Pixels: a box, from column to column, from row to row, around all."""
+
+_SMALL = 30
+"""Characters of the small line that a box has room for."""
 
 
 @dataclass
@@ -105,9 +109,7 @@ def draw(blocked: Blocked) -> Graph | None:
 def _told(waiting: list[BlockedFacts]) -> Iterator[str]:
     for item in waiting:
         if item.waits_for:
-            owner = item.waits_for.owner
-            yield (f"{item.task.comm} ({item.task.pid}) waits for {item.waits_for.lock}"
-                   + (f", held by {owner.comm} ({owner.pid})" if owner else ""))
+            yield f"{task_words(item.task)} waits for the {wait_words(item.waits_for)}"
 
 
 def _add(item: BlockedFacts, boxes: dict[str, Box], following: dict[str, str], circling: set[int],
@@ -117,7 +119,7 @@ def _add(item: BlockedFacts, boxes: dict[str, Box], following: dict[str, str], c
         return
     task, lock = f"task {item.task.pid}", f"lock {wait.lock_address}"
     boxes[task] = _task_box(task, item.task, item.seconds, circling)
-    boxes.setdefault(lock, Box(lock, wait.lock, wait.kind, "lock"))
+    boxes.setdefault(lock, Box(lock, *_lock_words(wait), "lock"))
     following[task] = lock
     if wait.owner is None:
         return
@@ -128,6 +130,18 @@ def _add(item: BlockedFacts, boxes: dict[str, Box], following: dict[str, str], c
     following[lock] = owner
     if item.task.pid in circling and wait.owner.pid in circling:
         boxes[lock].circle = True
+
+
+def _lock_words(wait: Wait) -> tuple[str, str]:
+    """Return a lock's name in two short lines: of what belongs to something, its own name and whose it is."""
+    begin, found, end = wait.lock.partition(" of the ") if wait.kind != "I/O" else wait.lock.rpartition(" of ")
+    if not found:
+        return wait.lock, wait.kind
+    if wait.kind == "I/O":
+        title, words = end.removeprefix("the "), f"I/O: {begin.partition(' at sector ')[0]}"
+    else:
+        title, words = begin, f"of the {end}"
+    return title, words if len(words) <= _SMALL else words[:_SMALL - 1] + "…"
 
 
 def _task_box(key: str, task: TaskFacts, seconds: float | None, circling: set[int]) -> Box:
