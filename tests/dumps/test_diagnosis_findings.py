@@ -47,8 +47,8 @@ KNOWN = {
         "NUMA nodes", "work queues", "block requests", "suspended devices", "failed paths", "RAID arrays",
         "frozen file systems", "unread sockets", "unaccepted connections", "RPC calls", "NFS from itself"), "warning"),
 }
-MAY_BE = {"memory-leak": {"free memory"}, "troubled": {"load"}, "rcu-stall": {"function calls"}}
-"""A zone at the end of its memory is below its mark or just above; seven tasks that wait are a load in the end."""
+MAY_BE = {"memory-leak": {"free memory"}, "troubled": {"load", "swap"}, "rcu-stall": {"function calls"}}
+"""A zone at the end of its memory is below its mark or just above; the one in trouble swaps, or not."""
 OF_MODULES = {"virtio queues", "suspended devices", "failed paths", "RAID arrays", "SCSI", "journals", "RPC calls",
               "NFS from itself"}
 """Checks that need types of modules, which no dump of 5.10 has."""
@@ -150,12 +150,13 @@ def told(kernel: str, fault: str, check: str) -> list[str]:
     return [f"{item.title}: {item.detail}" for item in diagnosed(kernel, fault).findings if item.check == check]
 
 
+# Which of them a dump is made of is chance: the fuller node may be swapped out, seven tasks that wait are a load.
 TROUBLED = [kernel for kernel, _ in lab.panics("troubled")]
 
 
 @pytest.mark.parametrize(("check", "wanted"), [
-    ("block requests", (r"loop5 did not answer a request for \d+\.\d s: 1 request in flight; the oldest is a write of "
-                        r"131072 bytes at sector 0 of loop5",
+    ("block requests", (r"loop5 did not answer a request for \d+\.\d s: \d+ requests? in flight; the oldest is a write of "
+                        r"\d+ bytes at sector \d+ of loop5",
                         r"sda did not answer a request for \d+\.\d s: 2 requests in flight; the oldest is a read of "
                         r"4096 bytes at sector (0|64) of sda")),
     ("suspended devices", (r"The mapped device dm-\d \(held\) is suspended: 8 bios wait for it",)),

@@ -11,8 +11,10 @@ from functools import cached_property
 from itertools import islice
 
 import drgn
-from drgn.helpers.linux.block import for_each_disk, request_queue_busy_iter
+from drgn.helpers.linux.block import for_each_disk
 from drgn.helpers.linux.mm import compound_head
+from drgn.helpers.linux.sbitmap import sbitmap_for_each_set
+from drgn.helpers.linux.xarray import xa_for_each
 
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.kernel import Kernel
@@ -26,7 +28,7 @@ _MOST_REQUESTS = 8192
 """Of all disks together; beyond, they are only not listed."""
 _MOST_BIOS, _MOST_VECTORS = 256, 256
 """Of one request (BIO_MAX_VECS is 256)."""
-_MOST_CPUS = 1024
+_MOST_CPUS, _MOST_HARDWARE_QUEUES = 1024, 8192
 _OPERATION = 0xFF
 """REQ_OP_MASK, include/linux/blk_types.h."""
 _OPERATIONS = {0: "read", 1: "write", 2: "flush", 3: "discard", 34: "command", 35: "command"}
@@ -138,7 +140,7 @@ class Disks:
     def _requests(self, disk: drgn.Object, name: str, room: int) -> list[Request]:
         found = []
         try:
-            for request in islice(request_queue_busy_iter(disk.queue), room):
+            for request in islice(_in_flight(disk.queue.read_()), room):
                 item = self._request(request, name)
                 found.append(item)
                 self._objects[item.address] = request
@@ -214,3 +216,51 @@ class Disks:
             vector = bio.bi_io_vec[number]
             left -= max(1, int(vector.bv_len.value_()))
             yield compound_head(vector.bv_page).value_()
+
+
+def _in_flight(queue: drgn.Object) -> Iterator[drgn.Object]:
+    """Yield each `struct request *` that a `struct request_queue *` has, with its driver or still in its scheduler.
+
+    drgn's request_queue_busy_iter() (0.3.0) takes the bits of common tags for numbers of requests, before which the
+    reserved ones stand: where there are some (SCSI's own commands, 7.x), it finds others.
+    """
+    tag_set = queue.tag_set.read_()
+    if not tag_set:
+        return                              # a device of bios, such as dm's
+    seen: set[int] = set()
+    for request in _tagged(queue, tag_set):
+        if request.value_() in seen or request.q.value_() != queue.value_():
+            continue
+        seen.add(request.value_())
+        # A command of the driver's own has no bio, but has begun; what has neither is only kept at hand.
+        if request.bio or int(request.state.value_()):
+            yield request
+
+
+def _tagged(queue: drgn.Object, tag_set: drgn.Object) -> Iterator[drgn.Object]:
+    for tags in tag_set.tags[:min(int(tag_set.nr_hw_queues.value_()), _MOST_HARDWARE_QUEUES)]:
+        if tags:
+            yield from _marked(tags, tags.rqs, "tag")
+    for context in islice(_hardware_contexts(queue), _MOST_HARDWARE_QUEUES):
+        if context.sched_tags:
+            yield from _marked(context.sched_tags, context.sched_tags.static_rqs, "internal_tag")
+
+
+def _hardware_contexts(queue: drgn.Object) -> Iterator[drgn.Object]:
+    if queue.type_.type.has_member("queue_hw_ctx"):
+        yield from queue.queue_hw_ctx[:min(int(queue.nr_hw_queues.value_()), _MOST_HARDWARE_QUEUES)]
+    else:                                   # 4e5cc99e1e48 "blk-mq: manage hctx map via xarray" (5.18 to 6.18)
+        made = queue.prog_.type("struct blk_mq_hw_ctx *")
+        for _, entry in xa_for_each(queue.hctx_table.address_of_()):
+            yield drgn.cast(made, entry)
+
+
+def _marked(tags: drgn.Object, requests: drgn.Object, member: str) -> Iterator[drgn.Object]:
+    """Yield the requests whose bits are set in a `struct blk_mq_tags *`; those of reserved tags stand first."""
+    reserved = int(tags.nr_reserved_tags.value_())
+    maps = [(tags.bitmap_tags, reserved), *([(tags.breserved_tags, 0)] if reserved else [])]
+    for bitmap, first in maps:
+        for bit in sbitmap_for_each_set(bitmap.sb.address_of_()):
+            request = requests[first + bit].read_()
+            if request and int(request.member_(member).value_()) == first + bit:
+                yield request

@@ -74,7 +74,9 @@ class TaskReader:
         inside = made.has_member("thread_info") and made.member("thread_info").type.has_member("cpu")
         at["cpu"] = int(drgn.offsetof(made, "thread_info.cpu" if inside else "cpu"))
         order = sorted((offset, name) for name, offset in at.items())
-        sizes = {"real_parent": "Q", "comm": f"{_COMM}s", "state": "I" if modern else "Q"}
+        # on_cpu is a byte in 7.2, with others behind it, and was an int before.
+        on_cpu = "B" if drgn.sizeof(made.member("on_cpu").type) == 1 else "I"
+        sizes = {"real_parent": "Q", "comm": f"{_COMM}s", "state": "I" if modern else "Q", "on_cpu": on_cpu}
         self._start, end, layout = order[0][0], order[0][0], "<"
         for offset, name in order:
             kind = sizes.get(name, "I")

@@ -19,6 +19,8 @@ from kdumpy.units import human_bytes, human_seconds
 
 _FULL = 0.9
 """Of its room: a queue that is this full takes nothing of size any more."""
+_SMALLEST = 768
+"""Bytes of memory that the smallest packet takes (skb->truesize): without room for it, all are thrown away."""
 _LATE, _DEAD = 10.0, 60.0
 """Seconds that a call is not answered: longer than a slow server takes; then the kernel's log complains, too."""
 _MOST_NETS, _MOST_CLIENTS, _MOST_CALLS, _MOST_DEVICES = 1024, 4096, 4096, 1024
@@ -29,7 +31,8 @@ _NAMED = 3
 
 def unread(machine: Machine) -> Iterator[Found]:
     """Sockets that have received as much as they may: nobody reads it, or not as fast as it comes."""
-    full = [item for item in machine.sockets if item.state != LISTEN and item.received >= _FULL * item.room > 0]
+    full = [item for item in machine.sockets if item.state != LISTEN and item.received
+            and (item.received >= _FULL * item.room or item.received + _SMALLEST > item.room)]
     yield from _told(full, "received all that it may keep, and nobody reads it",
                      lambda item: human_bytes(item.received))
 

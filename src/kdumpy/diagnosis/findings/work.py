@@ -48,7 +48,9 @@ def pools(machine: Machine) -> Iterator[Found]:
         pool = drgn.cast("struct worker_pool *", entry)
         if list_empty(pool.worklist.address_of_()):
             continue
-        stood = machine.seconds_since(int(pool.watchdog_ts.value_()))
+        # Newer kernels (seen in 7.2) call it last_progress_ts.
+        progress = pool.watchdog_ts if pool.type_.type.has_member("watchdog_ts") else pool.last_progress_ts
+        stood = machine.seconds_since(int(progress.value_()))
         if stood < limit:
             continue
         cpu = int(pool.cpu.value_())
