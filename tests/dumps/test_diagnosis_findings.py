@@ -155,8 +155,8 @@ TROUBLED = [kernel for kernel, _ in lab.panics("troubled")]
 
 
 @pytest.mark.parametrize(("check", "wanted"), [
-    ("block requests", (r"loop5 did not answer a request for \d+\.\d s: \d+ requests? in flight; the oldest is a write of "
-                        r"\d+ bytes at sector \d+ of loop5",
+    ("block requests", (r"loop5 did not answer a request for \d+\.\d s: \d+ requests? in flight; the oldest is a "
+                        r"write of \d+ bytes at sector \d+ of loop5",
                         r"sda did not answer a request for \d+\.\d s: 2 requests in flight; the oldest is a read of "
                         r"4096 bytes at sector (0|64) of sda")),
     ("suspended devices", (r"The mapped device dm-\d \(held\) is suspended: 8 bios wait for it",)),
