@@ -5,7 +5,7 @@ from __future__ import annotations
 from kdumpy.diagnosis import culprit
 from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Unjudged, Words
 from kdumpy.diagnosis.crash import Crash
-from kdumpy.diagnosis.crashed.diskdriver import DiskDriver, disk_of_page
+from kdumpy.diagnosis.crashed.diskdriver import DiskDriver, disk_of_page, disk_of_request
 from kdumpy.diagnosis.locks import BlockedTask, LockWait
 from kdumpy.diagnosis.model import Evidence
 from kdumpy.diagnosis.oops import Kind
@@ -83,10 +83,12 @@ class HungTask(Cause):
 
     @staticmethod
     def _disk(crash: Crash, lock: LockWait | None) -> DiskDriver | None:
-        """Return the disk whose answer is waited for, where a page of it is."""
-        if crash.kernel is None or lock is None or lock.kind != "page lock" or lock.owner or not lock.address:
+        """Return the disk whose answer is waited for, where a page or a request of it is."""
+        if crash.kernel is None or lock is None or lock.owner or not lock.address:
             return None
-        return disk_of_page(crash.kernel, lock.address)
+        if lock.kind == "I/O":
+            return disk_of_request(crash.kernel, lock.address)
+        return disk_of_page(crash.kernel, lock.address) if lock.kind == "page lock" else None
 
     @staticmethod
     def _key(held_by: tuple[Frame, ...], owner: Task | None, waiting: Frame | None) -> Frame | None:

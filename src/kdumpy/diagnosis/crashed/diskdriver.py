@@ -36,7 +36,7 @@ def disk_of_page(kernel: Kernel, page: int) -> DiskDriver | None:
 
 
 def _disk(kernel: Kernel, page: int) -> DiskDriver | None:
-    prog, symbols = kernel.prog, kernel.debuginfo.module_symbols
+    prog = kernel.prog
     mapping = drgn.Object(prog, "struct page *", page).mapping
     if not mapping or int(mapping.value_()) & _ANON:
         return None
@@ -48,10 +48,25 @@ def _disk(kernel: Kernel, page: int) -> DiskDriver | None:
         device = drgn.Object(prog, made, address=inode.value_() - offset).bdev.address_of_()
     if not device:
         return None
-    disk = device.bd_disk
+    return _driver(kernel, device.bd_disk)
+
+
+def disk_of_request(kernel: Kernel, address: int) -> DiskDriver | None:
+    """Return the disk that a struct request is for, where a module drives it; None where that is not told."""
+    try:
+        request = drgn.Object(kernel.prog, "struct request *", address)
+        # d152c682f03c "block: add an explicit ->disk backpointer to the request_queue" (5.15)
+        own = request.q.type_.type.has_member("disk")
+        return _driver(kernel, request.q.disk if own else request.rq_disk)
+    except READ_ERRORS:
+        return None
+
+
+def _driver(kernel: Kernel, disk: drgn.Object) -> DiskDriver | None:
+    symbols = kernel.debuginfo.module_symbols
     operations = int(disk.fops.value_())
     module = symbols.module_at(operations) if symbols else None
-    name = prog.symbol(operations).name
+    name = kernel.prog.symbol(operations).name
     if module is None:
         return None
     return DiskDriver(disk.disk_name.string_().decode("utf-8", "backslashreplace"),
