@@ -359,3 +359,20 @@ def test_drgns_own_commands_serve_where_we_have_none(null: Console) -> None:
     assert null.json("dev --json")[0]["line"].startswith("CHRDEV")
     assert null("bt -f").startswith("PID:")
     assert "unrecognized" in null.fails("waitq -Z")
+
+
+def test_bt_shows_the_number_of_the_system_call_and_where_an_nmi_came_from(null: Console) -> None:
+    waiting = null("bt 1")
+    number = {name: value for value, name in enumerate(("read", "write", "open", "close"))} | {"wait4": 61}
+    assert f"ORIG_RAX: {number['wait4']:016x}  CS: 0033" in waiting     # init waits for its children
+    lines = Console(kernel_of("6.1", "nmi"))("bt").splitlines()
+    mark = lines.index("--- <NMI exception stack> ---")
+    assert lines[mark - 1].startswith("    ORIG_RAX: ffffffffffffffff  CS: 0010")      # the NMI's own registers
+    assert " end_repeat_nmi at " in next(line for line in reversed(lines[:mark]) if line.startswith(" #"))
+
+
+def test_words_stand_in_any_order_as_in_crash(null: Console) -> None:
+    assert null("list -H modules module.list |: head 2") == null("list module.list -H modules |: head 2")
+    assert null("dis (schedule+5) 2") == null("dis schedule+5 2")
+    assert null("p/x init_task.flags").split("= ")[-1].startswith("0x")
+    assert "come out of the dump all the same" in null.fails("mod -s flaky")

@@ -20,8 +20,9 @@ _PADDING = re.compile(r"^(int3|nop[wl]?\b.*|data16\b.*|xchg\s+%ax,%ax|udf\s+#0)$
 _SUFFIXED = frozenset((
     "mov", "add", "sub", "xor", "and", "or", "cmp", "test", "lea", "push", "pop", "inc", "dec", "shl", "shr", "sar",
     "rol", "ror", "neg", "not", "imul", "mul", "div", "idiv", "xchg", "adc", "sbb", "bt", "bts", "btr", "btc",
-    "cmpxchg", "xadd", "bsf", "bsr", "bswap", "call", "ret", "jmp", "leave"))
+    "cmpxchg", "xadd", "shrd", "shld", "bsf", "bsr", "bswap", "call", "ret", "jmp", "leave"))
 """Mnemonics behind which the GNU disassembler writes the operands' size only where no register tells it."""
+_SHIFTS = frozenset(("shl", "shr", "sar", "rol", "ror", "rcl", "rcr"))
 
 
 def assembler_text(mnemonic: str, operands: str) -> str:
@@ -32,13 +33,28 @@ def assembler_text(mnemonic: str, operands: str) -> str:
     bare = name[:-1]
     if name[-1] in "bwlq" and bare in _SUFFIXED and ("%" in direct or bare in ("call", "ret", "jmp", "leave")):
         name = bare
+    if name == "movabsq" or (name.startswith("cmov") and name[-1] in "wlq") or (name == "pushq" and operands[0] == "$"):
+        name = bare
     shown = " ".join((*words[:-1], name))
+    if name in _SHIFTS and operands.startswith("$1, "):         # by one is an instruction of its own
+        operands = operands.removeprefix("$1, ")
     # capstone writes numbers below 10 in decimal, and leaves a scale of 1 away.
     operands = re.sub(r"(?<![\w$%x])(-?)(\d)(?=\()", r"\g<1>0x\2", operands)
     operands = re.sub(r"\$(-?)(\d)(?!\w)", r"$\g<1>0x\2", operands)
-    operands = re.sub(r"\$(\d{2,})\b", lambda found: f"${int(found[1]):#x}", operands)
+    operands = re.sub(r"\$(-?\d{2,})\b", lambda found: f"${int(found[1]):#x}", operands)
+    operands = re.sub(r"\$-(0x[0-9a-f]+)", lambda found: f"${-int(found[1], 16) & _mask(direct):#x}", operands)
     operands = re.sub(r"\((%\w+)?, ?(%\w+)\)", lambda found: f"({found[1] or ''},{found[2]},1)", operands)
     return f"{shown:<6} {operands.replace(', ', ',')}".rstrip()
+
+
+def _mask(operands: str) -> int:
+    """Return the bits of a negative number that the GNU disassembler writes: those of the register beside it."""
+    register = (re.findall(r"%(\w+)", operands) or [""])[-1]
+    if register.startswith("e") or re.fullmatch(r"r\d+d", register):
+        return 0xFFFFFFFF
+    if re.fullmatch(r"[abcd]x|[sd]i|[sb]p|r\d+w", register):
+        return 0xFFFF
+    return 0xFF if re.fullmatch(r"[abcd][lh]|[sd]il|[sb]pl|r\d+b", register) else 0xFFFFFFFFFFFFFFFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +144,8 @@ class Disassembler:
 
     def _decode(self, data: bytes, address: int) -> Iterator[Instruction]:
         for at, size, mnemonic, operands in self._engine.disasm_lite(data, address):
+            if self._is_x86 and (mnemonic, size) == ("nop", 2):
+                mnemonic, operands = "xchg", "%ax, %ax"         # what 66 90 is to the GNU disassembler
             text = assembler_text(mnemonic, operands) if self._is_x86 else f"{mnemonic}\t{operands}".rstrip()
             direct = re.fullmatch(r"#?(0x[0-9a-f]+)", operands)
             jumps = mnemonic.startswith(("call", "j", "b", "loop", "cb", "tb"))

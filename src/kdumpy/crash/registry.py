@@ -23,8 +23,9 @@ LEAVING = ("q", "quit", "exit")
 """What ends the session."""
 
 BUILT_IN_ALIASES = {"man": "help", "?": "help", "dmesg": "log", "sf": "set scroll off", "sn": "set scroll on",
-                    "hex": "set radix 16", "dec": "set radix 10", "px": "p -x", "pd": "p -d"}
-"""crash's own aliases (alias.c), where the command exists here."""
+                    "hex": "set radix 16", "dec": "set radix 10", "px": "p -x", "pd": "p -d",
+                    "p/x": "p -x", "p/d": "p -d"}
+"""crash's own aliases (alias.c), where the command exists here; and gdb's way to ask for a base."""
 
 
 def command(name: str) -> Command[Any]:

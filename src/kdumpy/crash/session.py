@@ -164,6 +164,8 @@ class Session:
         Raises:
             UsageError: it is none of these.
         """
+        if text.startswith("(") and text.endswith(")"):         # crash's users write (schedule+20)
+            text = text[1:-1].strip()
         name, plus, offset = text.partition("+")
         try:
             more = int(offset, 0) if plus else 0

@@ -59,7 +59,7 @@ def frames_of(session: Session, task: drgn.Object) -> tuple[tuple[StackFrame, ..
     kinds = _kinds(task) if any(value.interrupted and not value.user for value in stack.frames) else {}
     base, size = (task.stack.value_(), session.prog["THREAD_SIZE"].value_()) if kinds else (0, 0)
     x86 = session.prog.platform is not None and session.prog.platform.arch == drgn.Architecture.X86_64
-    found = []
+    found: list[StackFrame] = []
     for frame, value in zip(walked, stack.frames, strict=False):    # the values may be cut
         sp = _stack_pointer(frame)
         kind = StackKind.USER if value.user else kinds.get((value.pc, sp), StackKind.TASK)
@@ -69,11 +69,39 @@ def frames_of(session: Session, task: drgn.Object) -> tuple[tuple[StackFrame, ..
         if value.interrupted and not value.inline:
             with contextlib.suppress(LookupError, ValueError):
                 registers = registers_of(frame)
+                if x86 and "orig_rax" not in registers:
+                    registers |= _orig_rax(session, task, registers, found[-1].sp if found else 0)
         # x86-64 pushes the return address; arm64 has no place for it that the stack pointer tells.
         slot = sp - 8 if sp and x86 and not value.interrupted else sp
         found.append(StackFrame(value.pc, sp, value.symbol, value.offset, value.module, value.source, value.inline,
                                 kind.name, registers, slot))
     return tuple(found), stack.problem
+
+
+def _orig_rax(session: Session, task: drgn.Object, registers: Mapping[str, int], below: int) -> dict[str, int]:
+    """Return what stands in front of the saved registers: the number of the system call, or an error code.
+
+    The unwinder does not keep it. The five words that the CPU pushed are looked for on the task's stack, and on the
+    stack of the frame `below` (of an NMI, or another exception with a stack of its own).
+    """
+    try:
+        pushed = struct.pack("<5Q", *(registers[name] for name in ("rip", "cs", "rflags", "rsp", "ss")))
+    except (KeyError, struct.error):
+        return {}
+    size = session.prog["THREAD_SIZE"].value_()
+    for start, length in ((task.stack.value_(), size), (below & ~(_PAGE - 1), _PAGE if below else 0)):
+        try:
+            data = session.prog.read(start, length)
+        except drgn.FaultError:
+            continue
+        at = data.find(pushed)
+        while at >= 16:
+            # The other registers stand in front; the NMI's own copies of the five words have none there.
+            before = struct.unpack_from("<QQ", data, at - 16)
+            if at % 8 == 0 and before[0] == registers.get("rdi"):
+                return {"orig_rax": before[1]}
+            at = data.find(pushed, at + 1)
+    return {}
 
 
 def _kinds(task: drgn.Object) -> dict[tuple[int, int], StackKind]:

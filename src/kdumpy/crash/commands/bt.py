@@ -276,8 +276,10 @@ def _frames(session: Session, trace: Backtrace, options: Options) -> Iterator[st
     radix = options.radix or session.radix
     kind, number = "", 0
     for at, frame in enumerate(trace.frames):
-        if kind and frame.stack != kind and kind not in ("TASK", "USER", "UNKNOWN"):
-            yield f"--- <{_STACKS.get(kind, kind)} stack> ---"
+        leaves = bool(kind) and frame.stack != kind and kind not in ("TASK", "USER", "UNKNOWN")
+        mark = f"--- <{_STACKS.get(kind, kind)} stack> ---"
+        if leaves and kind not in _STACKS:
+            yield mark
         kind = frame.stack
         if frame.registers and not (number == 0 and frame.function in REGISTER_SAVERS):
             if frame.stack != "USER":
@@ -285,6 +287,8 @@ def _frames(session: Session, trace: Backtrace, options: Options) -> Iterator[st
                                                                  else frame.function)
                 yield f"    [exception RIP: {place}]"
             yield from register_lines(session.prog, frame.registers)
+        if leaves and mark.endswith(" exception stack> ---"):
+            yield mark              # the registers lie on the exception's stack, and are shown with it
         if frame.stack == "USER":
             continue
         yield _line(session, frame, number, options.offsets, radix)

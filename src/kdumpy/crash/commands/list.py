@@ -86,6 +86,10 @@ def _without_offset(words: list[str], keep: bool) -> list[str]:
     return words[:at] + words[at + 2:]
 
 
+_MEMBER = re.compile(r"[A-Za-z_]\w*\.\S+")
+"""STRUCT.MEMBER"""
+
+
 def _ordered(words: list[str]) -> list[str]:
     """Put options first, as drgn's command wants them; crash lets them stand anywhere."""
     options, others = list[str](), list[str]()
@@ -96,7 +100,9 @@ def _ordered(words: list[str]) -> list[str]:
             taken = not taken and word in _WITH_VALUE
         else:
             others.append(word)
-    if len(others) == 2:        # `[-o] OFFSET START`
+    if len(others) == 2:        # `[-o] OFFSET START`, in either order
+        if _MEMBER.fullmatch(others[1]) and not _MEMBER.fullmatch(others[0]):
+            others.reverse()
         return [*options, "-o", *others]
     return [*options, *others]
 

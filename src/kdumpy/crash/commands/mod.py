@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+
+import drgn
 
 from kdumpy.crash.command import Arg, Command, Options, columns
 from kdumpy.crash.session import Session
@@ -47,12 +51,20 @@ class Mod(Command[ModuleRow]):
         Arg("which", nargs="*", metavar="NAME", help="these modules only"),
         Arg("-t", dest="taints", action="store_true", help="the modules that taint the kernel, and how"),
         Arg("-u", dest="users", action="store_true", help="which modules use each one, its state and version"),
-        Arg("-s", engine=True, help="load the DWARF of a module (drgn)"),
-        Arg("-S", engine=True, help="load the DWARF of all modules (drgn)"),
+        Arg("-s", dest="load", nargs="+", metavar="NAME [FILE]",
+            help="load the DWARF of a module, out of a file if given"),
+        Arg("-S", dest="load_all", nargs="?", const="", metavar="FOLDER", help="load the DWARF of all modules"),
     )
 
     def rows(self, session: Session, options: Options) -> Iterator[ModuleRow]:
         """Yield the modules, newest first."""
+        if options.load or options.load_all is not None:
+            yield from _loaded(session, options)
+            return
+        yield from self._listed(session, options)
+
+    @staticmethod
+    def _listed(session: Session, options: Options) -> Iterator[ModuleRow]:
         files = {module.name: module.debug_file_path or "" for module in session.prog.modules()}
         found = False
         modules = session.kernel.modules
@@ -86,6 +98,26 @@ class Mod(Command[ModuleRow]):
                 ("     MODULE", "NAME", "   TEXT_BASE", "SIZE", "OBJECT FILE"),
                 ((f"{row.address:016x}", row.name, f"{row.base:016x}", str(row.size),
                   row.object_file or "(symbols from the dump)") for row in found), "<<<><")
+
+
+def _loaded(session: Session, options: Options) -> Iterator[ModuleRow]:
+    """Load DWARF by drgn's command; yield the modules that have it now.
+
+    Raises:
+        NotInDump: none was found.
+    """
+    words = ["-s", *options.load] if options.load else ["-S", *([options.load_all] if options.load_all else [])]
+    with contextlib.suppress(drgn.MissingDebugInfoError):      # of some modules: which have it is asked below
+        for _ in session.engine.lines(f"mod {shlex.join(words)}"):
+            pass
+    options.which = [*options.which, *options.load[:1]] if options.load else options.which
+    found = [row for row in COMMAND._listed(session, options) if row.object_file]
+    if not found:
+        name = options.load[0] if options.load else "any module"
+        raise NotInDump(f"no file with the DWARF of {name} was found",
+                        why="symbols and types come out of the dump all the same",
+                        mend="mod -s NAME FILE, or mod -S FOLDER")
+    yield from found
 
 
 COMMAND = Mod()

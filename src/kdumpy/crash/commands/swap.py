@@ -52,7 +52,7 @@ class Swap(Command[SwapRow]):
             if not number:
                 yield "SWAP_INFO_STRUCT    TYPE       SIZE       USED     PCT  PRI  FILENAME"
             percent = 100 * row.used_kb // row.size_kb if row.size_kb else 0
-            yield (f"{row.info:016x}  {row.type:^9} {f'{row.size_kb}k':>10} {f'{row.used_kb}k':>8} {percent:>7}% "
+            yield (f"{row.info:016x}  {row.type:^9} {f'{row.size_kb}k':>8} {f'{row.used_kb}k':>8} {percent:>7}% "
                    f"{row.priority:>4}  {row.name}")
 
 
