@@ -50,7 +50,14 @@ class CpuStack:
 
 
 def exception_frames(session: Session, base: int, size: int) -> Iterator[ExceptionFrame]:
-    """Yield what looks like saved registers in a stack; pages that are missing are passed over."""
+    """Yield what looks like saved registers in a stack; pages that are missing are passed over.
+
+    Raises:
+        NotInDump: they are known by x86-64's segments and flags, which this machine has not.
+    """
+    if session.kernel.system.machine not in ("x86_64", None):
+        raise NotInDump("saved registers are found by their looks on x86-64 only",
+                        mend="'bt' shows those of the exceptions that the stack leads to")
     words = _words(session, base, size)
     count = len(REGISTERS)
     if len(words) < count:

@@ -11,6 +11,7 @@ import drgn
 from drgn.helpers.linux.stack import StackKind, kernel_stack_trace
 
 from kdumpy.crash.session import Session
+from kdumpy.kernel.leaves import without_pac
 from kdumpy.kernel.stacks import registers_of
 
 REGISTER_SAVERS = frozenset(("__crash_kexec", "crash_kexec", "crash_setup_regs", "panic", "vpanic"))
@@ -183,7 +184,10 @@ class RawStack:
 
     def text_words(self, start: int | None = None) -> Iterator[tuple[int, int]]:
         """Yield (address, word) of the words that point into code."""
+        signed = self.session.kernel.system.machine == "aarch64"       # return addresses may carry a code (PAC)
         for address, word in self.words(start):
+            if signed:
+                word = without_pac(word)
             if word >> 47 == 0x1FFFF and self._is_text(word):
                 yield address, word
 

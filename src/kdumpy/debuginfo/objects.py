@@ -11,11 +11,13 @@ import drgn
 from drgn import FindObjectFlags
 
 from kdumpy.debuginfo.kallsyms import KernelSymbols
+from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.debuginfo.text import Text
 from kdumpy.debuginfo.types import BtfTypes
 from kdumpy.debuginfo.variables import DECLARATIONS
 from kdumpy.errors import DamagedDump
 
+_LARGEST_STACK = 1 << 20
 _LENGTH = re.compile(r"\[([A-Z_]+)\]$")
 
 
@@ -53,6 +55,8 @@ class Objects:
             constant = self.types.enumerator(name)
             if constant is not None:
                 return constant
+            if name == "THREAD_SIZE":
+                return self._thread_size()
         if flags & FindObjectFlags.VARIABLE:
             variable = self._variable(name)
             if variable is not None:
@@ -150,6 +154,21 @@ class Objects:
             record = blob.type(type_id)
             if record.vlen == len(members) and tuple(member.name for member in blob.members(record)) == members:
                 return type_id
+        return None
+
+    def _thread_size(self) -> drgn.Object | None:
+        """Return the size of a kernel stack where the kernel has no type of that size (union thread_union on arm64).
+
+        Source: kernel/fork.c, alloc_thread_stack_node(): a stack is an area of vmalloc (CONFIG_VMAP_STACK), of whose
+        pages there is one more in its size: the guard page.
+        """
+        with contextlib.suppress(*READ_ERRORS):
+            task = self.prog["init_task"].tasks.next.value_() - drgn.offsetof(self.prog.type("struct task_struct"),
+                                                                            "tasks")
+            area = drgn.Object(self.prog, "struct task_struct", address=task).stack_vm_area
+            size = area.nr_pages.value_() * int(self.prog["PAGE_SIZE"])
+            if 0 < size <= _LARGEST_STACK and size & size - 1 == 0:
+                return drgn.Object(self.prog, self.prog.int_type("unsigned long", 8, False), value=size)
         return None
 
     def _function(self, name: str) -> drgn.Object | None:

@@ -305,7 +305,7 @@ class Crash:
         frames = self.below_fault
         if self.kernel is None or len(frames) < 2 or frames[1].pc == 0 or frames[1].interrupted:
             return None
-        return operands.decode_call(self.read, frames[1].pc, self.registers)
+        return operands.decode_call(self.read, frames[1].pc, self.registers, self.machine)
 
     @cached_property
     def call_register(self) -> str | None:

@@ -56,12 +56,17 @@ def decode(read: Read, pc: int, registers: Mapping[str, int], machine: str = "x8
     found = next(_disassemble(code, pc, machine), None) if code else None
     if found is None:
         return None
-    operands = tuple(_operands(found, registers)) if machine == "x86_64" else ()
+    ways = {"x86_64": _operands, "aarch64": _operands_arm64}
+    operands = tuple(ways[machine](found, registers)) if machine in ways else ()
     return Instruction(pc, f"{found.mnemonic} {found.op_str}".strip(), found.size, operands, _target(found))
 
 
-def decode_call(read: Read, return_address: int, registers: Mapping[str, int]) -> Instruction | None:
-    """Return the call that pushed a return address, or None where that is no call."""
+def decode_call(read: Read, return_address: int, registers: Mapping[str, int],
+                machine: str = "x86_64") -> Instruction | None:
+    """Return the call that a return address comes from, or None where there is no call before it."""
+    if machine == "aarch64":
+        found = decode(read, return_address - 4, registers, machine)
+        return found if found is not None and found.text.startswith("bl") else None
     for length in (2, 3, 4, 5, 6, 7, 8):
         found = decode(read, return_address - length, registers)
         if found is not None and found.size == length and found.text.startswith(("call", "jmp")):
@@ -111,11 +116,62 @@ def _operands(found: Any, registers: Mapping[str, int]) -> Any:
         yield Operand(text, base, base_value, index, index_value, address, operand.size, access)
 
 
+def _operands_arm64(found: Any, registers: Mapping[str, int]) -> Any:
+    """Yield the place in memory of a load or store of AArch64; it has one, but a pair is of two registers.
+
+    Source: Arm Architecture Reference Manual (DDI 0487), C4.1, "Loads and stores".
+    """
+    from capstone.arm64 import ARM64_OP_MEM, ARM64_OP_REG  # type: ignore[import-untyped]
+
+    name = found.mnemonic
+    if not name.startswith(("ld", "st", "cas", "swp")):
+        return
+    for operand in found.operands:
+        if operand.type != ARM64_OP_MEM:
+            continue
+        base, index = (_ARM64_ALIASES.get(register, register) if register else None for register in
+                       (found.reg_name(number) if number else None for number in (operand.mem.base, operand.mem.index)))
+        # An index of 32 bits (w3) is a part of x3; its extension and shift are the operand's.
+        wide = index.replace("w", "x", 1) if index else None
+        base_value, index_value = registers.get(base or ""), registers.get(wide or "")
+        if base_value is None or (index and index_value is None):
+            continue
+        text = found.op_str[found.op_str.find("["):]
+        moved = base_value if "], #" in text else base_value + operand.mem.disp     # post-indexed: added afterwards
+        if index and index_value is not None:
+            moved += _extended(index_value, operand) << operand.shift.value
+        first = next((found.reg_name(other.reg) for other in found.operands if other.type == ARM64_OP_REG), "x0")
+        size = 1 if name.endswith("b") else 2 if name.endswith("h") else _ARM64_BYTES.get(first[0], 8)
+        pair = 2 if name.startswith(("ldp", "stp", "ldnp", "stnp", "ldxp", "stxp", "ldaxp", "stlxp")) else 1
+        atomic = name.startswith(("cas", "swp", *(f"{kind}{what}" for kind in ("ld", "st") for what in _ATOMIC)))
+        access = "read and write" if atomic else "read" if name.startswith("ld") else "write"
+        yield Operand(text, base, base_value, wide, index_value, moved & _WORD, size * pair, access)
+
+
+_ARM64_ALIASES = {"fp": "x29", "lr": "x30"}
+_ARM64_BYTES = {"w": 4, "x": 8, "s": 4, "d": 8, "q": 16}
+_ATOMIC = ("add", "clr", "eor", "set", "smax", "smin", "umax", "umin")
+"""LDADD, STADD and so on (FEAT_LSE); what they end in tells their size and order."""
+
+
+def _extended(value: int, operand: Any) -> int:
+    """Return an index register's value as the operand's extension (UXTW, SXTW) takes it."""
+    from capstone.arm64 import ARM64_EXT_SXTW, ARM64_EXT_UXTW
+
+    if operand.ext == ARM64_EXT_UXTW:
+        return value & 0xFFFFFFFF
+    if operand.ext == ARM64_EXT_SXTW:
+        return (value & 0xFFFFFFFF) - ((value & 1 << 31) << 1)
+    return value
+
+
 def _memory_texts(text: str) -> list[str]:
     return [part for part in COMMA.split(text) if "(" in part or not part.lstrip("*").startswith(("%", "$"))]
 
 
 def _target(found: Any) -> str | None:
-    """Return the register of `callq *%rax`."""
+    """Return the register of `callq *%rax`, and of `blr x0`."""
+    if found.mnemonic in ("blr", "br"):
+        return str(found.op_str)
     register = found.op_str.removeprefix("*%")
     return str(register) if found.mnemonic.startswith(("call", "jmp")) and register in REGISTERS else None

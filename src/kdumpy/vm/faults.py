@@ -16,6 +16,9 @@ from kdumpy.vm.kernels import CLOUD, PLAIN
 Method = Literal["kdump", "live-elf", "live-kdump"]
 """How the dump is taken: by the capture kernel, or out of the running guest by QEMU."""
 
+_NOWHERE = "address between user and kernel address ranges"
+"""arm64's word for what x86-64 calls a general protection fault, which is an address that is not canonical."""
+_PAGE_FAULT = ("unable to handle page fault", "Unable to handle kernel (?:paging request|write to read-only memory)")
 _OOPS = {"kernel.panic_on_oops": "1"}
 
 
@@ -104,22 +107,22 @@ _ALL = (
     _driver("null-timer", "null-dereference", "The watchdog timer, in interrupt context, follows NULL.",
             "flaky_watchdog_check", "flaky_watchdog_tick", symptoms=("NULL pointer dereference",)),
     _driver("bad-address", "bad-address", "A calibration table is read after it was unmapped (vfree).",
-            "flaky_read_calibration", symptoms=("unable to handle page fault",)),
+            "flaky_read_calibration", symptoms=_PAGE_FAULT),
     _driver("general-protection", "general-protection",
             "A name that is too long ran over the pointer behind it: the address is text, not canonical.",
-            "flaky_client_rate", symptoms=("general protection fault",)),
+            "flaky_client_rate", symptoms=("general protection fault", _NOWHERE)),
     _driver("user-access", "user-access", "A user's buffer is read without copy_from_user().",
-            "flaky_peek_command", symptoms=("supervisor read access", "SMAP")),
+            "flaky_peek_command", symptoms=("supervisor read access", "SMAP", "access to user memory")),
     _driver("jump-to-null", "jump-to-null", "An operation that is not set is called.",
             "flaky_calibrate_channel", symptoms=("NULL pointer dereference",)),
     _driver("nx-execute", "nx-execute", "A filter is called through a pointer to data.",
-            "flaky_call_filter", symptoms=("execute NX-protected page",)),
+            "flaky_call_filter", symptoms=("execute NX-protected page", "execute from non-executable")),
     _driver("write-to-readonly", "write-to-readonly", "A constant table of operations is patched.",
-            "flaky_patch_ops", symptoms=("unable to handle page fault",)),
+            "flaky_patch_ops", symptoms=_PAGE_FAULT),
     _driver("use-after-free", "use-after-free", "A pointer inside a freed client is followed.",
-            "flaky_notify_client", boot="slub_debug=PU", symptoms=("general protection fault",)),
+            "flaky_notify_client", boot="slub_debug=PU", symptoms=("general protection fault", _NOWHERE)),
     _driver("use-after-free-call", "use-after-free", "A function pointer inside a freed client is called.",
-            "flaky_release_client", boot="slub_debug=PU", symptoms=("general protection fault",)),
+            "flaky_release_client", boot="slub_debug=PU", symptoms=("general protection fault", _NOWHERE)),
     _driver("double-free", "double-free", "A client is freed twice in a row.",
             "flaky_free_client", symptoms=("kernel BUG at mm/slub.c",),
             kernels=("5.10", "6.1", "6.12")),      # 7.x keeps freed objects in sheaves and does not notice
@@ -148,7 +151,7 @@ _ALL = (
     _driver("divide-error", "divide-error", "An average over no samples.",
             "flaky_average", symptoms=("divide error",)),
     _driver("invalid-opcode", "invalid-opcode", "An instruction that the processor does not have.",
-            "flaky_fast_sum", symptoms=("invalid opcode",)),
+            "flaky_fast_sum", symptoms=("invalid opcode", "[Uu]ndefined instruction")),
     _driver("driver-panic", "driver-panic", "The driver's watchdog timer calls panic().",
             "flaky_watchdog_give_up", "flaky_watchdog_tick", symptoms=("does not answer after",)),
     _driver("hung-task", "hung-task", "A mutex is held by a thread that waits for an answer for ever.",

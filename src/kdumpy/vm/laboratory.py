@@ -41,6 +41,9 @@ BOOT_SECONDS = 120
 CAPTURE_SECONDS = 180
 """From the panic to power off; 9 s on an idle machine without KVM."""
 
+FOREIGN_PATIENCE = 3
+"""How many times longer everything may take on a processor that is not ours, and that KVM never runs."""
+
 NO_DUMP = "kdumpy: no whole dump was saved"
 """What the ladder of the capture image says when that is so."""
 
@@ -232,6 +235,7 @@ def _keep_console(work: Path, directory: Path) -> str:
 def _boot(plan: Recipe, drivers: list[Path], work: Path, progress: Progress) -> None:
     # The Python that is packed is this machine's: elsewhere the shell copies memory as it is, and we filter it here.
     native = plan.kernel.architecture is AMD64
+    patience = 1 if native else FOREIGN_PATIENCE
     with tempfile.TemporaryDirectory(dir=work) as scratch:
         place = Path(scratch)
         initrd, carried, data, out, spare, image = (place / name for name in
@@ -260,7 +264,7 @@ def _boot(plan: Recipe, drivers: list[Path], work: Path, progress: Progress) -> 
                    "-device", "virtio-net-pci,netdev=net,romfile=", *plan.fault.hardware))
         progress(f"booting {plan.kernel.release}…")
         with Machine(hardware, work / "console.log") as machine:
-            machine.wait_for(r"LAB ready", BOOT_SECONDS, failures=("LAB failed", "Kernel panic"))
+            machine.wait_for(r"LAB ready", BOOT_SECONDS * patience, failures=("LAB failed", "Kernel panic"))
             progress(f"{plan.fault.name}: {plan.fault.story}")
             if plan.fault.method != "kdump":
                 _dump_live(machine, plan.fault, work / "vmcore")
@@ -268,9 +272,9 @@ def _boot(plan: Recipe, drivers: list[Path], work: Path, progress: Progress) -> 
             if plan.fault.monitor:
                 time.sleep(plan.fault.monitor_after)
                 machine.monitor(plan.fault.monitor)
-            machine.wait_for(r"^kdumpy: ", plan.fault.seconds, failures=("LAB failed", "Rebooting in"))
+            machine.wait_for(r"^kdumpy: ", plan.fault.seconds * patience, failures=("LAB failed", "Rebooting in"))
             progress("kdumpy is taking the dump…")
-            seconds = CAPTURE_SECONDS * max(plan.memory_mib // 640, 1)
+            seconds = CAPTURE_SECONDS * patience * max(plan.memory_mib // 640, 1)
             machine.wait_for(r"^kdumpy: poweroff", seconds, failures=(NO_DUMP, "Kernel panic"))
             machine.wait_end(60)
         guest.fetch_dump(out, work / "vmcore", with_log=native)

@@ -88,9 +88,10 @@ def _facts(session: Session) -> Iterator[MachineRow]:
         # tick_nsec is what a tick lasts, rounded; HZ itself is no variable. Source: kernel/time/ntp.c.
         ("HZ", lambda: round(1e9 / _word(session, "tick_nsec"))),
         ("PAGE SIZE", lambda: int(prog["PAGE_SIZE"])),
-        ("KERNEL VIRTUAL BASE", lambda: _address(session.arrays.direct)),
-        ("KERNEL VMALLOC BASE", lambda: _address(_word(session, "vmalloc_base"))),
-        ("KERNEL VMEMMAP BASE", lambda: _address(int(prog["vmemmap"]))),
+        ("KERNEL VIRTUAL BASE", lambda: _address(_arm64_bases(session, "PAGE_OFFSET") or session.arrays.direct)),
+        ("KERNEL VMALLOC BASE", lambda: _address(_arm64_bases(session, "VMALLOC_START")
+                                                 or _word(session, "vmalloc_base"))),
+        ("KERNEL VMEMMAP BASE", lambda: _address(_arm64_bases(session, "VMEMMAP_START") or int(prog["vmemmap"]))),
         ("KERNEL START MAP", lambda: _address(_IMAGE_MAP) if system.machine == "x86_64" else None),
         ("KERNEL MODULES BASE", lambda: _address(_modules_base(session))),
         ("KERNEL STACK SIZE", lambda: int(prog["THREAD_SIZE"])),
@@ -133,8 +134,21 @@ def _present(session: Session) -> int:
 def _modules_base(session: Session) -> int | None:
     """Source: arch/x86/include/asm/pgtable_64_types.h, MODULES_VADDR: behind KERNEL_IMAGE_SIZE."""
     if session.kernel.system.machine != "x86_64":
-        return None
+        return _arm64_bases(session, "MODULES_VADDR")
     return _IMAGE_MAP + int(session.kernel.dump.vmcoreinfo.number("KERNEL_IMAGE_SIZE", 1 << 30))
+
+
+def _arm64_bases(session: Session, name: str) -> int | None:
+    """Return where an area of the kernel's addresses begins; None on other machines, where it is a variable or fixed.
+
+    Source: arch/arm64/kernel/vmcore_info.c; arch/arm64/include/asm/memory.h, PAGE_OFFSET.
+    """
+    info = session.kernel.dump.vmcoreinfo
+    if session.kernel.system.machine != "aarch64":
+        return None
+    if name == "PAGE_OFFSET":
+        return (1 << 64) - (1 << info.number("VA_BITS", 48))
+    return info.number(name, 0) % (1 << 64) or None
 
 
 def _hypervisor(session: Session) -> str:
@@ -146,6 +160,8 @@ def _hypervisor(session: Session) -> str:
 
 def _memory_map(session: Session) -> Iterator[MachineRow]:
     """Source: arch/x86/include/asm/e820/types.h."""
+    if session.kernel.system.machine != "x86_64":
+        raise NotInDump("only x86 keeps the firmware's map of memory", mend="'dev -i' lists it as resources")
     table = drgn.Object(session.prog, "struct e820_table *", value=_word(session, "e820_table"))
     count = table.nr_entries.value_()
     if count > _MOST_ENTRIES:
@@ -160,6 +176,9 @@ def _memory_map(session: Session) -> Iterator[MachineRow]:
 
 
 def _cpus(session: Session, options: Options) -> Iterator[MachineRow]:
+    if session.kernel.system.machine == "aarch64":
+        yield from _arm64_cpus(session, options)
+        return
     try:
         variable = session.prog["cpu_info"]
     except LookupError:
@@ -168,6 +187,15 @@ def _cpus(session: Session, options: Options) -> Iterator[MachineRow]:
     for cpu in session.cpus("a"):
         value = per_cpu(variable, cpu)
         yield MachineRow(f"CPU {cpu}", f"struct cpuinfo_x86 {layout.value(value)}", None, None)
+
+
+def _arm64_cpus(session: Session, options: Options) -> Iterator[MachineRow]:
+    """Source: arch/arm64/kernel/cpuinfo.c."""
+    variable = drgn.Object(session.prog, "struct cpuinfo_arm64", address=session.prog.symbol("cpu_data").address)
+    layout = Layout(session, options.radix)
+    for cpu in session.cpus("a"):
+        value = per_cpu(variable, cpu)
+        yield MachineRow(f"CPU {cpu}", f"struct cpuinfo_arm64 {layout.value(value)}", None, None)
 
 
 COMMAND = Mach()

@@ -205,7 +205,10 @@ def kernel_ranges(session: Session, kind: str) -> list[tuple[int, int]]:
     if kind in ("kernel", "mapped"):
         if arrays.direct is not None:
             found.append((arrays.direct, arrays.direct + size))
-        start, stop = (prog.symbol(name).address for name in ("_text", "_end"))
+        try:
+            start, stop = (prog.symbol(name).address for name in ("_text", "_end"))
+        except LookupError:     # a symbol table without variables; the image lies in an area of vmalloc then
+            start, stop = (prog.symbol(name).address for name in ("_stext", "_etext"))
         found.append((start & -arrays.page_size, stop))
     if kind in ("kernel", "virtual"):
         found += [(area.va_start.value_(), area.va_end.value_()) for area in for_each_vmap_area(prog)]

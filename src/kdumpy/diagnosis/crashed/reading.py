@@ -165,7 +165,7 @@ class Reader:
             yield f"{item.text} = {item.address:#x}" + (f" ({', '.join(parts)})" if parts else "") + f", {item.access}"
         register = self.crash.call_register if self.nowhere else None
         if register and self.value is not None:
-            yield f"*%{register} = {self.value:#x}, execute"
+            yield f"{'*%' if self.crash.machine == 'x86_64' else ''}{register} = {self.value:#x}, execute"
 
     def _pointer(self) -> BadPointer | None:
         if self.value is None or (self.crash.operand is None and not self.nowhere):
