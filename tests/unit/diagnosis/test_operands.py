@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from kdumpy.diagnosis import operands
 
 BASE = 0x1000
@@ -55,3 +57,47 @@ def test_a_string_store_writes() -> None:
     found = operands.decode(reader(bytes.fromhex("f348ab")), BASE, {"rdi": 0x5000, "rax": 0, "rcx": 1})
     assert found is not None
     assert found.operands[0].access == "write"
+
+
+ARM64 = {"x0": 0x1000, "x1": 0x2000, "x2": 0xFFFF000000000010, "x29": 0x5000, "sp": 0x6000, "x3": 0xFFFFFFFF}
+
+
+@pytest.mark.parametrize(("word", "text", "address", "size", "access"), [
+    (0xB9400003, "[x0]", 0x1000, 4, "read"),                            # ldr w3, [x0]
+    (0xF9000841, "[x2, #0x10]", 0xFFFF000000000020, 8, "write"),        # str x1, [x2, #16]
+    (0xA9420440, "[x2, #0x20]", 0xFFFF000000000030, 16, "read"),        # ldp x0, x1, [x2, #32]
+    (0xF8408420, "[x1], #8", 0x2000, 8, "read"),                        # ldr x0, [x1], #8
+    (0xF8408C20, "[x1, #8]!", 0x2008, 8, "read"),                       # ldr x0, [x1, #8]!
+    (0xF85F8020, "[x1, #-8]", 0x1FF8, 8, "read"),                       # ldur x0, [x1, #-8]
+    (0xF8635820, "[x1, w3, uxtw #3]", 0x2000 + 8 * 0xFFFFFFFF, 8, "read"),
+    (0xF863D820, "[x1, w3, sxtw #3]", 0x2000 - 8, 8, "read"),
+    (0x38606820, "[x1, x0]", 0x3000, 1, "read"),                        # ldrb w0, [x1, x0]
+    (0x79000020, "[x1]", 0x2000, 2, "write"),                           # strh w0, [x1]
+    (0xF8200041, "[x2]", 0xFFFF000000000010, 8, "read and write"),      # ldadd x0, x1, [x2]
+    (0x889FFC20, "[x1]", 0x2000, 4, "write"),                           # stlr w0, [x1]
+    (0xF94007E0, "[sp, #8]", 0x6008, 8, "read"),                        # ldr x0, [sp, #8]
+    (0xF94007A0, "[x29, #8]", 0x5008, 8, "read"),                       # ldr x0, [x29, #8]
+    (0x3DC00020, "[x1]", 0x2000, 16, "read")])                          # ldr q0, [x1]
+def test_a_load_or_store_of_arm64(word: int, text: str, address: int, size: int, access: str) -> None:
+    found = operands.decode(reader(word.to_bytes(4, "little")), 0x1000, ARM64, "aarch64")
+    assert found is not None
+    (operand,) = found.operands
+    assert (operand.text, operand.address, operand.size, operand.access) == (text, address % (1 << 64), size, access)
+
+
+def test_what_is_no_load_or_store_of_arm64_has_no_operand() -> None:
+    for word in (0xD503201F, 0x91048001, 0xD4210000):           # nop; add x1, x0, #0x120; brk #0x800
+        found = operands.decode(reader(word.to_bytes(4, "little")), 0x1000, ARM64, "aarch64")
+        assert found is not None
+        assert found.operands == ()
+    unknown = operands.decode(reader((0xF94007E0).to_bytes(4, "little")), 0x1000, {}, "aarch64")
+    assert unknown is not None
+    assert unknown.operands == ()
+
+
+def test_the_call_before_a_return_address_of_arm64() -> None:
+    read = reader((0xD63F0020).to_bytes(4, "little"))           # blr x1
+    found = operands.decode_call(read, 0x1004, ARM64, "aarch64")
+    assert found is not None
+    assert (found.text, found.target) == ("blr x1", "x1")
+    assert operands.decode_call(reader((0xD503201F).to_bytes(4, "little")), 0x1004, ARM64, "aarch64") is None
