@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Iterator
 
 from kdumpy.crash import registry
+from kdumpy.crash.commands import mod
 
 # Source: crash 9.0.2's help pages. `-s -S` are options; a word in front of them is an argument of its own.
 CRASH = {
@@ -24,7 +25,8 @@ CRASH = {
     "dev": "-i -p -d -D -V -v", "irq": "-u -d -b -a -s -c", "ipcs": "-s -m -M -q -n",
     "bpf": "-p -P -m -M -t -T -j -s -x -d", "sbitmapq": "-s -a -p -v -x -d", "mod": "-s -S -d -D -t -r -R -o -g",
     "sys": "-c -t -i -panic", "log": "-T -t -d -m -a -s -c -R", "mach": "-m -c -o -x -d",
-    "alias": "", "extend": "-u -s", "help": "", "repeat": "", "wr": "", "gdb": "", "map": "",
+    "alias": "", "extend": "-u -s", "help": "", "repeat": "", "wr": "", "gdb": "", "map": "", "rustfilt": "",
+    "s390dbf": "",
 }  # fmt: skip
 
 BETTER = {
@@ -44,19 +46,14 @@ BETTER = {
 }
 """What is more than in crash."""
 
-LEFT_OUT = {
-    ("tree", "-v"): "the nodes of a maple tree are not shown, its entries are",
-    ("log", "-R"): "Rust symbols are shown as the kernel has them",
-    ("files", "-n"): "not in crash 8.0.2; what it shows is not known here",
-    ("mod", "-d"): "symbols come out of the dump: there is nothing to unload",
-    ("mod", "-D"): "symbols come out of the dump: there is nothing to unload",
-    ("mod", "-r"): "it is about gdb's reading of files", ("mod", "-R"): "for live systems",
-    ("mod", "-o"): "it is about crash's own reading of files",
-    ("mod", "-g"): "sections' names are not kept; `sym -m` lists a module",
+LEFT_OUT: dict[tuple[str, str], str] = {}
+"""Options that a command does not know, and why."""
+REFUSED = {
+    ("set", "-a"): "the dump says which task was active", ("sys", "-panic"): "for live systems",
+    ("mach", "-o"): "for machines with OPAL firmware", ("rd", "-m"): "for Xen's machine addresses",
+    ("log", "-R"): "names of Rust are shown as the kernel has them: `log | rustfilt`",
+    **{("mod", option): why for option, why in mod.REFUSED.items()},
 }
-
-
-REFUSED = {("set", "-a"), ("sys", "-panic"), ("mach", "-o"), ("rd", "-m")}
 """Options that are taken and answered with why a dump has no such thing."""
 
 
@@ -85,7 +82,7 @@ def rows() -> Iterator[tuple[str, str, str, str]]:
         yield (name, f"`{'` `'.join(mine)}`" if mine else "the command", f"`{'` `'.join(theirs)}`" if theirs else "",
                "; ".join(filter(None, [_missing(name, [option for option in wanted
                                                        if option not in mine and option not in theirs]),
-                                       *(f"`{option}`: answers why not" for option in refused)])))
+                                       *(f"`{option}`: {REFUSED[name, option]}" for option in refused)])))
 
 
 def _marked(options: list[str], name: str) -> str:

@@ -12,7 +12,7 @@ from drgn.helpers.linux.mm import follow_phys, for_each_vma, for_each_vmap_area
 from drgn.helpers.linux.pid import find_task, for_each_task
 
 from brokendump import Broken
-from console import Console
+from console import Console, kernel_of
 from kdumpy.crash import registry
 from kdumpy.crash.startup import startup_files
 
@@ -302,3 +302,40 @@ def test_ps_shows_families_times_and_limits_as_values(null: Console) -> None:
     assert "no scheduling policy" in null.fails("ps -y QUICK")
     (none,) = null.json("ps -a 2 --json")
     assert none["problem"] == "no user stack"
+
+
+def test_tree_shows_the_entries_and_nodes_of_a_maple_tree() -> None:
+    console = Console(kernel_of("6.12", "null-workqueue"))
+    task = find_task(console.prog, 1)
+    tree = task.mm.mm_mt.address_of_().value_()
+    areas = [vma.value_() for vma in for_each_vma(task.mm)]
+    rows = console.json(f"tree -t maple -v {tree:x} --json")
+    assert [row["address"] for row in rows if row["node"] is None] == areas
+    nodes = [row["node"] for row in rows if row["node"]]
+    assert nodes[0]["path"] == []
+    assert (nodes[0]["first"], nodes[0]["last"]) == (0, (1 << 64) - 1)
+    assert f"node {nodes[0]['address']:#x} depth 0 type {nodes[0]['kind']} parent " in console(f"tree -t m -v {tree:x}")
+    text = console(f"tree -t maple -p -s vm_area_struct.vm_start {tree:x}")
+    assert re.search(r"^  index: 2  position: root/\d+.*\n  vm_start = \d+$", text, re.M)
+    assert "is for maple trees" in console.fails(f"tree -v {tree:x}")
+
+
+def test_options_without_a_meaning_say_why(old: Console) -> None:
+    for option in ("-d flaky", "-D", "-r", "-R", "-o", "-g"):
+        assert "has no meaning here: " in old.fails(f"mod {option}")
+    assert "rustfilt" in old.fails("log -R")
+    assert "Instead: " in old("s390dbf")
+    assert "panic again" in old.fails("sys -panic")
+    assert "cannot be made the active one" in old.fails("set -a 1")
+
+
+def test_files_n_counts_the_pages_of_a_file_by_node(null: Console) -> None:
+    (row,) = null.json("files 1 --json")
+    inode = row["files"][0]["inode"]
+    found = next(value["inode"] for mount in null.json("mount -f --json") for value in mount["files"]
+                 if drgn.Object(null.prog, "struct inode *", value=value["inode"]).i_mapping.nrpages)
+    (node,) = null.json(f"files -n {found:x} --json")
+    pages = drgn.Object(null.prog, "struct inode *", value=found).i_mapping.nrpages.value_()
+    assert (node["node"], node["pages"]) == (0, pages)
+    assert f"{found:016x} {pages:>8}" in null(f"files -n {found:x}")
+    assert "no inode" in null.fails(f"files -n {inode + 64:x}")

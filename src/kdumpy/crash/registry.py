@@ -13,7 +13,8 @@ _FILES = (
     "log", "mach", "mod", "mount", "net", "p", "ps", "pte", "py", "rd", "repeat", "runq", "sbitmapq", "search", "set",
     "sig", "struct", "swap", "sym", "sys", "task", "timer", "tree", "vm", "vtop", "whatis")  # fmt: skip
 COMMANDS = {name: name for name in _FILES} | {
-    "union": "struct", "*": "struct", "gdb": "refused", "map": "refused", "wr": "refused"}
+    "union": "struct", "*": "struct", "gdb": "refused", "map": "refused", "wr": "refused",
+    "rustfilt": "refused", "s390dbf": "refused"}
 """Module of `kdumpy.crash.commands` by the command's name."""
 
 EXTENSIONS: dict[str, tuple[str, Command[Any]]] = {}

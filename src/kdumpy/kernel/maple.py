@@ -36,10 +36,8 @@ class MapleNode:
     first: int
     last: int
     """The indices that it is about, the last one included."""
-    depth: int
-    """0 for the root."""
-    slot: int
-    """Its place in the node above."""
+    path: tuple[int, ...]
+    """The slots that lead to it from the root."""
     parent: int
     pivots: tuple[int, ...]
     slots: tuple[int, ...]
@@ -47,6 +45,8 @@ class MapleNode:
     """Empty but for maple_arange_64."""
     end: int
     """The last slot in use."""
+    widest: int
+    """The slot with the widest gap, of maple_arange_64."""
 
     @property
     def leaf(self) -> bool:
@@ -84,18 +84,18 @@ def nodes(prog: drgn.Program, root: int) -> Iterator[MapleNode]:
         DamagedDump: a node is none, or stands in the tree twice.
         drgn.FaultError: one is not in the dump.
     """
-    waiting = [(root, 0, _LARGEST, 0, 0)] if is_node(root) else []
+    waiting: list[tuple[int, int, int, tuple[int, ...]]] = [(root, 0, _LARGEST, ())] if is_node(root) else []
     seen: set[int] = set()
     while waiting:
-        entry, first, last, depth, slot = waiting.pop()
-        node = _read(prog, entry, first, last, depth, slot)
-        if node.address in seen or depth > _DEEPEST:
+        entry, first, last, path = waiting.pop()
+        node = _read(prog, entry, first, last, path)
+        if node.address in seen or len(path) > _DEEPEST:
             raise DamagedDump("a maple tree leads back to a node it has had", where=f"address {node.address:016x}",
                               why=f"after {len(seen)} nodes")
         seen.add(node.address)
         yield node
         if not node.leaf:
-            waiting += [(child, low, high, depth + 1, number)
+            waiting += [(child, low, high, (*path, number))
                         for number, low, high, child in reversed(list(node.extents())) if child]
 
 
@@ -123,8 +123,8 @@ def mtree_load(mt: drgn.Object, index: int, *, advanced: bool = False) -> drgn.O
     if not is_node(entry):
         return drgn.Object(prog, "void *", entry if index == 0 else 0)
     first, last = 0, _LARGEST
-    for depth in range(_DEEPEST + 1):
-        node = _read(prog, entry, first, last, depth, 0)
+    for _ in range(_DEEPEST + 1):
+        node = _read(prog, entry, first, last, ())
         _, first, last, entry = next((extent for extent in node.extents() if extent[2] >= index),
                                      (0, 0, 0, 0))
         if node.leaf or not entry:
@@ -132,7 +132,7 @@ def mtree_load(mt: drgn.Object, index: int, *, advanced: bool = False) -> drgn.O
     raise DamagedDump("a maple tree is deeper than any can be", where=f"address {entry & ~_MASK:016x}")
 
 
-def _read(prog: drgn.Program, entry: int, first: int, last: int, depth: int, slot: int) -> MapleNode:
+def _read(prog: drgn.Program, entry: int, first: int, last: int, path: tuple[int, ...]) -> MapleNode:
     address, kind = entry & ~_MASK, entry >> 3 & 0xF
     if kind not in (_LEAF, _RANGE, _ARANGE):
         raise DamagedDump(f"a maple node of type {kind} is none", where=f"address {address:016x}")
@@ -145,8 +145,8 @@ def _read(prog: drgn.Program, entry: int, first: int, last: int, depth: int, slo
         end = min(data[layout.end], len(slots) - 1)
     else:
         end = len(pivots) - (pivots[-1] == last)
-    return MapleNode(address, kind, first, last, depth, slot, parent, tuple(pivots), slots, gaps,
-                     min(end, len(slots) - 1))
+    return MapleNode(address, kind, first, last, path, parent, tuple(pivots), slots, gaps,
+                     min(end, len(slots) - 1), data[layout.end + 1] if kind == _ARANGE else 0)
 
 
 def _layout(prog: drgn.Program, kind: int) -> _Layout:

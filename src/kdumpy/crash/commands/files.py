@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import drgn
-from drgn.helpers.linux.fs import d_path, for_each_file, inode_path
+from drgn.helpers.linux.fs import address_space_for_each_page, d_path, for_each_file, inode_path
+from drgn.helpers.linux.mm import page_to_pfn
+from drgn.helpers.linux.mmzone import for_each_online_pgdat
 from drgn.helpers.linux.sched import task_cpu
 
 from kdumpy.crash.command import Arg, Command, Options, columns
 from kdumpy.crash.commands.bt import header
 from kdumpy.crash.session import Session
+from kdumpy.errors import NotInDump
 
 _MOST = 1 << 20
 """Files of one task."""
@@ -49,7 +53,16 @@ class FilesRow:
     """What could not be read; empty when all is there."""
 
 
-class Files(Command[FilesRow]):
+@dataclass(frozen=True)
+class NodeRow:
+    """How many pages of a file's cache lie on a NUMA node."""
+
+    inode: int
+    node: int
+    pages: int
+
+
+class Files(Command[Any]):
     """List the open files of a task: of the context, if no other is named.
 
     Example:
@@ -66,20 +79,32 @@ class Files(Command[FilesRow]):
     args = (
         Arg("tasks", nargs="*", metavar="PID|TASK", help="process ids, or addresses of task_structs"),
         Arg("-R", dest="reference", metavar="TEXT", help="only files with this path, or of this address or number"),
+        Arg("-n", dest="nodes", metavar="INODE", help="on which NUMA nodes the cached pages of an inode lie"),
         Arg("-c", engine=True, help="how many pages of each are in the cache (drgn)"),
         Arg("-d", engine=True, help="what lies behind a dentry (drgn)"),
         Arg("-p", engine=True, help="the cached pages of an inode (drgn)"),
     )
 
-    def rows(self, session: Session, options: Options) -> Iterator[FilesRow]:
-        """Yield a row a task."""
+    def rows(self, session: Session, options: Options) -> Iterator[Any]:
+        """Yield a row a task, or with -n a row a node."""
+        if options.nodes:
+            yield from _nodes(session, session.address(options.nodes))
+            return
         for task in session.tasks_of(options.tasks):
             row = _row(session, task, options.reference)
             if row.files or not options.reference:
                 yield row
 
-    def render(self, rows: Iterable[FilesRow], session: Session, options: Options) -> Iterator[str]:
+    def render(self, rows: Iterable[Any], session: Session, options: Options) -> Iterator[str]:
         """Lay the files out as crash does."""
+        if options.nodes:
+            found = list(rows)
+            yield "     INODE        NRPAGES"
+            yield f"{found[0].inode:016x} {sum(row.pages for row in found):>8}"
+            yield ""
+            yield "NODE           PAGES"
+            yield from (f"{row.node:>3} {row.pages:>17}" for row in found)
+            return
         for number, row in enumerate(rows):
             if number:
                 yield ""
@@ -94,6 +119,28 @@ class Files(Command[FilesRow]):
                       file.path) for file in row.files), "><<<<<")
             if row.problem:
                 yield f"({row.problem})"
+
+
+def _nodes(session: Session, address: int) -> Iterator[NodeRow]:
+    """Yield how many cached pages of an inode lie on each node.
+
+    Raises:
+        NotInDump: that is no inode.
+    """
+    inode = drgn.Object(session.prog, "struct inode *", value=address)
+    mapping = inode.i_mapping.read_()
+    if not mapping or mapping.host != inode:
+        raise NotInDump(f"there is no inode at {address:016x}", why="its mapping does not lead back to it")
+    extents = [(node.node_id.value_(), node.node_start_pfn.value_(), node.node_spanned_pages.value_())
+               for node in for_each_online_pgdat(session.prog)]
+    counts = dict.fromkeys((node for node, _, _ in extents), 0)
+    for _, page in address_space_for_each_page(mapping):
+        pfn = page_to_pfn(page).value_()
+        for node, first, count in extents:
+            if first <= pfn < first + count:
+                counts[node] += 1
+                break
+    yield from (NodeRow(address, node, pages) for node, pages in counts.items())
 
 
 def _row(session: Session, task: drgn.Object, reference: str | None) -> FilesRow:

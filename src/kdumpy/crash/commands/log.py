@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from kdumpy.crash import waiting
 from kdumpy.crash.command import Arg, Command, Options
 from kdumpy.crash.session import Session
-from kdumpy.errors import NotInDump
+from kdumpy.errors import NotInDump, UsageError
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,14 @@ class Log(Command[LogRow]):
         Arg("-a", dest="audit", action="store_true", help="audit messages that no daemon has taken yet"),
         Arg("-s", dest="safe", action="store_true",
             help="messages that stand in the CPUs' own buffers still (kernels before 5.15 have such)"),
+        Arg("-R", dest="rust", action="store_true", help="names of Rust as people write them: not done here"),
         Arg("-d", dest="details", action="store_true", help="the device that a line is about, below it"),
     )
 
     def rows(self, session: Session, options: Options) -> Iterator[LogRow]:
         """Yield the records, oldest first."""
+        if options.rust:
+            raise UsageError("names of Rust are shown as the kernel has them", where="log", mend="log | rustfilt")
         if options.audit or options.safe:
             yield from (LogRow(-1.0, -1, "", text, "")
                         for text in (waiting.audit(session) if options.audit else waiting.in_cpu_buffers(session)))

@@ -11,7 +11,16 @@ import drgn
 
 from kdumpy.crash.command import Arg, Command, Options, columns
 from kdumpy.crash.session import Session
-from kdumpy.errors import NotInDump
+from kdumpy.errors import NotInDump, UsageError
+
+REFUSED = {
+    "-d": "symbols come out of the dump, so there is nothing to unload",
+    "-D": "symbols come out of the dump, so there is nothing to unload",
+    "-r": "it is about gdb's reading of files, and there is no gdb", "-R": "a dump does not load modules anew",
+    "-o": "it is about crash's own way to find symbols",
+    "-g": "the names of a module's sections are not kept by the kernel; 'sym -m NAME' lists its symbols",
+}
+"""Options of crash that mean nothing without gdb."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +62,15 @@ class Mod(Command[ModuleRow]):
         Arg("-u", dest="users", action="store_true", help="which modules use each one, its state and version"),
         Arg("-s", dest="load", nargs="+", metavar="NAME [FILE]",
             help="load the DWARF of a module, out of a file if given"),
+        *(Arg(name, dest="refused", action="append_const", const=name, help=f"not here: {why}")
+          for name, why in REFUSED.items()),
         Arg("-S", dest="load_all", nargs="?", const="", metavar="FOLDER", help="load the DWARF of all modules"),
     )
 
     def rows(self, session: Session, options: Options) -> Iterator[ModuleRow]:
         """Yield the modules, newest first."""
+        for name in options.refused or ():
+            raise UsageError(f"{name} has no meaning here", why=REFUSED[name])
         if options.load or options.load_all is not None:
             yield from _loaded(session, options)
             return

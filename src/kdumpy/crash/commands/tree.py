@@ -1,8 +1,8 @@
-"""`tree`: red-black trees, radix trees, XArrays, maple trees; drgn's command, with the options that it lacks."""
+"""`tree`: red-black trees, radix trees, XArrays, maple trees."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import drgn
@@ -12,6 +12,8 @@ from kdumpy.crash.command import Arg, Command, Options
 from kdumpy.crash.commands.struct import find_type, offset_of, struct_text
 from kdumpy.crash.session import Session
 from kdumpy.errors import DamagedDump, UsageError
+from kdumpy.kernel import maple
+from kdumpy.kernel.maple import MapleNode
 
 _DEEPEST = 128
 """Twice the height of a red-black tree with 2^64 nodes."""
@@ -26,9 +28,13 @@ class NodeRow:
     address: int
     """Of the structure that holds the node, or of the entry."""
     position: str
-    """root/l/r: how a red-black tree's node is reached; or the index in an XArray."""
+    """root/l/r: how a red-black tree's node is reached; the index in an XArray; root/3/1, the slots of a maple tree."""
     text: str
     """Its members, with -s."""
+    index: int | None = None
+    """The first index of an entry of a maple tree."""
+    node: MapleNode | None = None
+    """With -v: a node of a maple tree, in place of an entry."""
 
 
 class Tree(Command[NodeRow]):
@@ -57,20 +63,22 @@ class Tree(Command[NodeRow]):
         Arg("-S", dest="struct", metavar="STRUCT[.MEMBER,…]", help="the same"),
         Arg("-l", dest="linear", action="store_true", help="in the order of the entries; else each node first"),
         Arg("-p", dest="position", action="store_true", help="where in the tree each entry stands"),
+        Arg("-v", dest="nodes", action="store_true", help="what each node of a maple tree holds, before its entries"),
         Arg("-N", dest="node", action="store_true", help="START is a node and not a root"),
         Arg("-x", dest="radix", action="store_const", const=16, help="integers in hexadecimal"),
         Arg("-d", dest="radix", action="store_const", const=10, help="integers in decimal"),
     )
-
-    def for_engine(self, words: Sequence[str]) -> bool:
-        """Maple trees are drgn's."""
-        return any(_KINDS.get(word) == "maple" for word in words) and "--help" not in words
 
     def rows(self, session: Session, options: Options) -> Iterator[NodeRow]:
         """Yield the entries."""
         start = session.address(options.start) + offset_of(session, options.root)
         kind = _KINDS[options.kind]
         shown = _Shown(session, options)
+        if options.nodes and kind != "maple":
+            raise UsageError("-v is for maple trees", mend="-t maple")
+        if kind == "maple":
+            yield from _maple(session, start, shown, options)
+            return
         if kind == "rbtree":
             node = start if options.node else int(session.prog.read_u64(start))
             at = offset_of(session, options.offset)
@@ -85,12 +93,47 @@ class Tree(Command[NodeRow]):
 
     def render(self, rows: Iterable[NodeRow], session: Session, options: Options) -> Iterator[str]:
         """Lay the entries out as crash does."""
+        count = 0
         for row in rows:
+            if row.node is not None:
+                yield _node_line(row.node)
+                continue
+            count += 1
             yield f"{row.address:x}"
-            if options.position:
+            if options.position and row.index is not None:
+                yield f"  index: {count}  position: {row.position}"         # crash counts the entries
+            elif options.position:
                 yield f"  position: {row.position}" if not row.position.isdecimal() else f"  index: {row.position}"
             if row.text:
                 yield row.text
+
+
+def _maple(session: Session, start: int, shown: _Shown, options: Options) -> Iterator[NodeRow]:
+    if options.node:
+        root = start
+    else:
+        tree = drgn.Object(session.prog, "struct maple_tree *", value=start)
+        root = tree.ma_root.value_()
+        if root and not maple.is_node(root):        # a single entry, at index 0
+            yield NodeRow(root, "root", shown.text(root), 0)
+            return
+    for node in maple.nodes(session.prog, root):
+        position = "/".join(map(str, ("root", *node.path)))
+        if options.nodes:
+            yield NodeRow(node.address, position, "", None, node)
+        for number, first, _, entry in node.extents() if node.leaf else ():
+            if entry:
+                yield NodeRow(entry, f"{position}/{number}", shown.text(entry), first)
+
+
+def _node_line(node: MapleNode) -> str:
+    """Return a node in the layout of crash and the kernel (mt_dump_node)."""
+    pairs = " ".join(f"{slot:#x} {pivot}" for slot, pivot in zip(node.slots, node.pivots, strict=False))
+    contents = f"{pairs} {node.slots[-1]:#x}"
+    if node.gaps:
+        contents = f"{' '.join(map(str, node.gaps))} | {node.end:02X} {node.widest:02X}| {contents}"
+    return (f"{'  ' * len(node.path)}{node.first}-{node.last}: node {node.address:#x} depth {len(node.path)} "
+            f"type {node.kind} parent {node.parent:#x} contents: {contents}")
 
 
 class _Shown:
