@@ -142,7 +142,8 @@ Out of memory: Killed process 90 (dd) total-vm:923520kB, anon-rss:370356kB, file
 def test_what_the_killer_did() -> None:
     one, other = oom_kills(KILLS, [1.0, 1.5, 2.0, 2.5])
     assert (one.pid, one.comm, one.constraint, one.cgroup) == (811, "stress", "memcg", "/a.slice/b.service")
-    assert (one.anonymous, one.seconds) == (101036 << 10, 1.5)
+    assert (one.anonymous, one.seconds, one.score_adjustment) == (101036 << 10, 1.5, 0)
+    assert other.score_adjustment is None, "its line was cut"
     assert (other.pid, other.comm, other.constraint, other.cgroup) == (90, "dd", "none", "")
 
 

@@ -39,7 +39,7 @@ _NO_LIMIT = 1 << 50
 """PAGE_COUNTER_MAX is LONG_MAX / PAGE_SIZE; a limit in pages that is larger than this is none."""
 
 _KILLED = re.compile(r"(?:Out of memory|Memory cgroup out of memory).*Killed process (\d+) \((.*?)\)"
-                     r"(?:.*anon-rss:(\d+)kB)?")
+                     r"(?:.*anon-rss:(\d+)kB)?(?:.*oom_score_adj:(-?\d+))?")
 _CONSTRAINT = re.compile(r"oom-kill:constraint=CONSTRAINT_(\w+).*?(?:oom_memcg=([^,]*))?,task_memcg=.*?,pid=(\d+)")
 
 
@@ -256,7 +256,8 @@ def oom_kills(lines: Sequence[str], seconds: Sequence[float | None] = ()) -> Ite
         if match:
             same = int(match[1]) == said
             yield OomKill(seconds[number] if number < len(seconds) else None, int(match[1]), match[2],
-                          int(match[3] or 0) << 10, constraint if same else "", group if same else "")
+                          int(match[3] or 0) << 10, constraint if same else "", group if same else "",
+                          int(match[4]) if match[4] else None)
 
 
 def _cgroups(kernel: Kernel, page: int) -> list[CgroupLimit]:

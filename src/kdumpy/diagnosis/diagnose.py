@@ -9,6 +9,7 @@ from pathlib import Path
 
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.diagnosis.account import memory_account
+from kdumpy.diagnosis.advice import general_advice
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.facts.reading import Reading
 from kdumpy.diagnosis.findings import look_around
@@ -41,7 +42,7 @@ from kdumpy.dumpfile.base import Dump
 from kdumpy.dumpfile.logrecord import LogRecord
 from kdumpy.errors import KdumpyError
 from kdumpy.kernel.kernel import Kernel
-from kdumpy.kernel.values import Frame, Module, Stack, Task
+from kdumpy.kernel.values import Frame, Stack, Task
 
 _TAIL_BEFORE, _TAIL_LINES = 10, 80
 """Lines of the log before the first sign of the crash, and in all."""
@@ -189,7 +190,7 @@ def _verdict(crash: Crash, judgement: Judgement | None, dump: Dump, missing: Map
         cause=judgement.cause, title=finding.title, confidence=finding.confidence, culprit=culprit,
         explanation=finding.explanation + (_LATER if crash.ended_later else ""),
         evidence=(*finding.evidence, *crash.evidence.ending()), symptoms=judgement.symptoms,
-        next=(*finding.next, *_general_advice(crash, culprit)), not_judged=judgement.not_judged,
+        next=(*finding.next, *general_advice(crash, culprit)), not_judged=judgement.not_judged,
         decisions=judgement.decisions)
 
 
@@ -217,30 +218,6 @@ def _untold(path: Path, dump: Dump) -> Verdict:
 def crash_look(crash: Crash) -> str:
     """Return the advice to look into the dump by hand."""
     return f"Look into it: {crash.evidence.command('ps')}"
-
-
-def _general_advice(crash: Crash, culprit: Culprit | None) -> list[str]:
-    advice = []
-    if culprit and culprit.module:
-        module = crash.modules.get(culprit.module)
-        if module and "O" in module.taints:
-            advice.append(f"Update the module {_module_words(module)}, or unload it until its vendor has mended it; it "
-                          "is not part of the kernel, so its vendor is the one to report this to.")
-        else:
-            advice.append(f"Look whether a newer kernel mends {culprit.module}; if not, report this to the "
-                          "distribution with the signature above.")
-    elif culprit:
-        advice.append("Look whether a newer kernel mends this; if not, report it to the distribution with the "
-                      "signature above.")
-    if culprit and not culprit.source and crash.kernel and not crash.kernel.debuginfo.dwarf:
-        advice.append("For lines of source, give debug symbols: --vmlinux FILE, or --dwarf fetch.")
-    return advice
-
-
-def _module_words(module: Module) -> str:
-    """Return `name 1.4 (source 5F3C…)`: what its vendor asks for."""
-    version = f" {module.version}" if module.version else ""
-    return module.name + version + (f" (srcversion {module.source_version})" if module.source_version else "")
 
 
 def _signature(crash: Crash, judgement: Judgement | None, frames: Sequence[Frame]) -> Signature:

@@ -25,6 +25,8 @@ _BY_STACK = ("I/O", "completion", *_ON_PAGES)
 """Kinds of wait that can be one for a disk; all others are not looked at."""
 _RPC = "rpc_wait_bit_killable"
 """Where a task sleeps that waits for a server (net/sunrpc/sched.c)."""
+_BITS = {"PG_locked": "which is locked, mostly to be read", "PG_writeback": "which is being written"}
+"""enum pageflags, include/linux/page-flags.h."""
 _LOOP = "lo_fops"
 """The operations of loop devices (drivers/block/loop.c)."""
 
@@ -66,8 +68,18 @@ class IoWaits:
         if not file:
             return None
         device = self.things.device_of_page(found.address)
-        why = f"{device} is suspended" if device and self.disks.is_suspended(device) else found.note
+        why = f"{device} is suspended" if device and self.disks.is_suspended(device) else self._bit(found)
         return found._replace(note=why), f"a page of {file}"
+
+    def _bit(self, found: Waited) -> str:
+        """Say what a page is waited for, by the bit of its flags."""
+        for name, words in _BITS.items():
+            try:
+                if found.bit is not None and int(self.kernel.prog.constant(name).value_()) == found.bit:
+                    return words
+            except LookupError:
+                continue
+        return found.note
 
     def _call(self, found: Waited) -> tuple[Waited, str] | None:
         """Return a wait for the answer to a call over RPC: the bit that is waited for lies in the struct rpc_task."""

@@ -25,9 +25,13 @@ _CPUS, _BLOCKED, _FRAMES, _WAIT_FRAMES, _LOG = 16, 8, 30, 12, 45
 """How many of each are shown in full; the JSON has all."""
 _BEST = 3
 """Pieces of evidence on the one screen."""
+_ASKED_FOR = ("sysrq", "nmi", "hard-lockup")
+"""Causes by which an operator takes the dump of a machine that hangs: then who waits is the story."""
+_WAITS = 4
+"""Tasks that wait, on the one screen."""
 _SCREEN = 45
 """Lines of the one screen."""
-_FITS = ((8, 3), (8, 2), (6, 2), (6, 1), (4, 1))
+_FITS = ((8, 3), (8, 2), (6, 2), (6, 1), (4, 1), (4, 0))
 """Rows of the stack and findings on the one screen: the first of these with which it is one, else the last."""
 _SEVERITY = {Severity.CRITICAL: Style.BAD, Severity.WARNING: Style.DOUBTFUL, Severity.INFO: Style.PLAIN}
 
@@ -50,6 +54,8 @@ def _page(page: Page, diagnosis: Diagnosis, rows: int, findings: int | None, exp
     _verdict(page, diagnosis)
     _trust(page, diagnosis)
     _trace(page, diagnosis, rows)
+    if not full and diagnosis.verdict.cause in _ASKED_FOR:
+        _who_waits(page, diagnosis)
     _evidence(page, diagnosis, len(diagnosis.verdict.evidence) if full else _BEST)
     _next(page, diagnosis)
     if explained:
@@ -131,7 +137,6 @@ def _evidence(page: Page, diagnosis: Diagnosis, most: int) -> None:
     verdict = diagnosis.verdict
     if not verdict.evidence:
         return
-    # On one screen the stack stands above already.
     shown = [item for item in verdict.evidence if len(verdict.evidence) <= most or item.what != "the stack"][:most]
     page.heading("Evidence, and how to see it")
     path = shlex.quote(diagnosis.dump.path)
@@ -139,7 +144,9 @@ def _evidence(page: Page, diagnosis: Diagnosis, most: int) -> None:
     if short != path:
         page.line(f"$ VMCORE={path}", Style.COMMAND, indent=4)
     for item in shown:
-        page.paragraph(f"{item.what}: {item.detail}", indent=2, hanging=2, mark="-")
+        # On one screen the stack stands above already.
+        detail = "above" if most == _BEST and item.what == "the stack" and diagnosis.trace else item.detail
+        page.paragraph(f"{item.what}: {detail}", indent=2, hanging=2, mark="-")
         if item.command:
             page.line(f"$ {item.command.replace(path, short)}", Style.COMMAND, indent=4)
     if verdict.symptoms:
@@ -159,6 +166,10 @@ def _findings(page: Page, diagnosis: Diagnosis, most: int | None) -> None:
     full = most is None
     found = [item for item in diagnosis.findings if full or item.severity != Severity.INFO]
     shown = found[:most]
+    if found and not shown:
+        page.line()
+        page.line(f"Also found on this machine: {len(found)} (see them with --full)", Style.HEADING)
+        return
     if not shown and not (full and diagnosis.unchecked):
         return
     page.heading("Also found on this machine")
@@ -222,6 +233,22 @@ def _blocked_task(page: Page, item: BlockedFacts) -> None:
     if wait:
         page.paragraph(f"waits for the {wait_words(wait)}", indent=4, hanging=2)
     page.paragraph(" ← ".join(item.trace[:_WAIT_FRAMES]), Style.QUIET, indent=4, hanging=2)
+
+
+def _who_waits(page: Page, diagnosis: Diagnosis) -> None:
+    """Say in a line each who waits for what: those first whose wait leads on to another task, and that one's."""
+    known = [item for item in diagnosis.blocked.tasks if item.waits_for]
+    owners = {item.waits_for.owner.pid for item in known if item.waits_for and item.waits_for.owner}
+    known.sort(key=lambda item: 0 if item.waits_for and item.waits_for.owner else 1 if item.task.pid in owners else 2)
+    if not known:
+        return
+    page.heading(f"Tasks that wait and cannot be interrupted: {diagnosis.blocked.count}")
+    for item in known[:_WAITS]:
+        since = f" {human_seconds(item.seconds)}" if item.seconds is not None else ""
+        page.paragraph(f"{task_words(item.task)}{since}: {wait_words(item.waits_for)}" if item.waits_for else "",
+                       indent=2, hanging=2, mark="-")
+    if diagnosis.blocked.count > _WAITS:
+        page.line("… all of them: --full", Style.QUIET, indent=2)
 
 
 def _cpus(page: Page, diagnosis: Diagnosis) -> None:

@@ -88,6 +88,8 @@ class OomKill:
     """What had run out: none (the whole machine), memcg, cpuset or mempolicy; empty where the log does not say."""
     cgroup: str
     """The cgroup whose limit was reached; empty where none was."""
+    score_adjustment: int | None = None
+    """oom_score_adj of the process: what was added to its score (-1000 to 1000); null where the log does not say."""
 
 
 @dataclass(frozen=True)

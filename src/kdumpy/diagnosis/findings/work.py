@@ -120,7 +120,7 @@ def timers(machine: Machine) -> Iterator[Found]:
         ticks = (machine.jiffies - int(base.next_expiry.value_())) % (1 << 64)
         if ticks < 1 << 40 and ticks / machine.ticks >= _OVERDUE:
             yield Found(WARNING, f"CPU {cpu.number} ran no timers for {human_seconds(ticks / machine.ticks)}",
-                        cpu.doing, f"bt -c {cpu.number}")
+                        f"it was {cpu.doing}", f"bt -c {cpu.number}")
 
 
 def calls(machine: Machine) -> Iterator[Found]:
@@ -136,7 +136,7 @@ def calls(machine: Machine) -> Iterator[Found]:
         if per_cpu(prog["call_single_queue"], cpu.number).first:
             by = ", ".join(f"CPU {other.number}" for other in asking if other.number != cpu.number)
             yield Found(WARNING, f"CPU {cpu.number} does not do what other CPUs asked it for",
-                        f"{by} waits for it; it is {cpu.doing}", f"bt -c {cpu.number}")
+                        f"{by} waits for it; it was {cpu.doing}", f"bt -c {cpu.number}")
 
 
 CHECKS = (

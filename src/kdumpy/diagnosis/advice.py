@@ -1,0 +1,56 @@
+"""What to do next, whatever the cause: update or unload, whom to report to, how to see more."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+from kdumpy.diagnosis.crash import Crash
+from kdumpy.diagnosis.model import Culprit
+from kdumpy.kernel.values import Module
+
+# What a kernel's release or build line has -> where its bugs are reported.
+_TRACKERS = (
+    (r"\bUbuntu\b", "Ubuntu (ubuntu-bug linux)"),
+    (r"\bDebian\b|\+deb\d+|-cloud-(?:amd|arm)64$", "Debian (reportbug linux-image-{release})"),
+    (r"\.fc\d+\.", "Fedora (bugzilla.redhat.com, component kernel)"),
+    (r"\.el\d+(?:_\d+)?\.", "the distribution (Red Hat's is issues.redhat.com)"),
+    (r"-default\b", "SUSE (bugzilla.suse.com; openSUSE: bugzilla.opensuse.org)"),
+    (r"-arch\d+", "Arch Linux (gitlab.archlinux.org, package linux)"),
+)
+_ANYWHERE = "the distribution, or bugzilla.kernel.org for a kernel of your own"
+
+
+def general_advice(crash: Crash, culprit: Culprit | None) -> list[str]:
+    """Return what to do about a culprit, in sentences."""
+    advice = []
+    if culprit:
+        module = crash.modules.get(culprit.module) if culprit.module else None
+        if module and "O" in module.taints:
+            name = shlex.quote(module.name)
+            advice.append(f"Update the module {_module_words(module)}, or unload it until its vendor has mended it. It "
+                          f"is not part of the kernel: report this to its vendor. On that host, `modinfo {name}` names "
+                          f"the author, and `dpkg -S $(modinfo -n {name})`, or `rpm -qf` of the same, the package.")
+        else:
+            release, build = "", ""
+            if crash.kernel:
+                release, build = crash.kernel.system.release or "", crash.kernel.system.version or ""
+            advice.append(f"Look whether a newer kernel mends {culprit.module or 'this'}; if not, report it with the "
+                          f"signature above to {tracker(release, build)}.")
+    if culprit and not culprit.source and crash.kernel and not crash.kernel.debuginfo.dwarf:
+        advice.append("For lines of source, give debug symbols: --vmlinux FILE, or --dwarf fetch.")
+    return advice
+
+
+def tracker(release: str, build: str) -> str:
+    """Return where the bugs of a kernel are reported, told by its release and its build line (uname -r, -v)."""
+    for pattern, where in _TRACKERS:
+        if re.search(pattern, build) or re.search(pattern, release):
+            return where.format(release=release)
+    return _ANYWHERE
+
+
+def _module_words(module: Module) -> str:
+    """Return `name 1.4 (srcversion 5F3C…)`: what its vendor asks for."""
+    version = f" {module.version}" if module.version else ""
+    return module.name + version + (f" (srcversion {module.source_version})" if module.source_version else "")
