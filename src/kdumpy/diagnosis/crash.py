@@ -24,6 +24,7 @@ from kdumpy.diagnosis.memory import Meaning, Meant
 from kdumpy.diagnosis.oops import Event, Kind, Place, read_events
 from kdumpy.diagnosis.owned import variable_of_a_module
 from kdumpy.dumpfile.logrecord import LogRecord
+from kdumpy.errors import KdumpyError
 from kdumpy.kernel.kernel import Kernel
 from kdumpy.kernel.values import Frame, Module, Panic, Task
 
@@ -60,9 +61,17 @@ class Crash:
             return self.logged
         fault = self.panic.fault
         found = operands.decode(self.read, fault.pc, self.panic.registers, self.machine) if fault else None
-        unknown = found is None and fault is not None and self.is_there(fault.pc)
-        return silent.event_of(self.panic, found, _odd_operand(found), unknown_instruction=unknown,
-                               stack_begin=self._stack_begin())
+        there = fault is not None and self.is_there(fault.pc)
+        return silent.event_of(self.panic, found, _odd_operand(found), unknown_instruction=found is None and there,
+                               stack_begin=self._stack_begin(), jumped_to_page=there,
+                               five_levels=self._five_levels())
+
+    def _five_levels(self) -> bool:
+        """Whether the kernel uses five levels of page tables (x86-64)."""
+        try:
+            return self.kernel is not None and self.kernel.dump.vmcoreinfo.number("pgtable_l5_enabled", 0) == 1
+        except KdumpyError:
+            return False
 
     def _stack_begin(self) -> int:
         """Lowest address of the panicked task's stack; 0 where unknown."""

@@ -42,6 +42,8 @@ _DEEPEST = 16
 """Frames of the end, of interrupts and of exceptions that can lie above what happened."""
 _GUARD = 0x4000
 """Bytes below a stack: a page is left free there, and a function's locals can reach beyond it."""
+_USER_END_OF_FIVE = 1 << 56
+"""x86-64 with five levels of page tables: addresses below are a process's, and canonical."""
 _FAULTS = {
     Meaning.NULL: Kind.NULL, Meaning.SMALL: Kind.PAGE_FAULT, Meaning.ERROR: Kind.PAGE_FAULT,
     Meaning.USER: Kind.PAGE_FAULT, Meaning.KERNEL: Kind.PAGE_FAULT, Meaning.FREED: Kind.PROTECTION,
@@ -51,7 +53,8 @@ _FAULTS = {
 
 
 def event_of(panic: Panic, instruction: Instruction | None, operand: Operand | None, *,
-             unknown_instruction: bool = False, stack_begin: int = 0) -> Event | None:
+             unknown_instruction: bool = False, stack_begin: int = 0, jumped_to_page: bool = True,
+             five_levels: bool = False) -> Event | None:
     """Return what the dump shows to have happened; None where it does not show it.
 
     Args:
@@ -60,10 +63,15 @@ def event_of(panic: Panic, instruction: Instruction | None, operand: Operand | N
         operand: its operand that points nowhere.
         unknown_instruction: its bytes are there, but they are no instruction.
         stack_begin: the lowest address of the task's stack; 0 where unknown.
+        jumped_to_page: whether a page is there, where the instruction pointer leads to no code.
+        five_levels: whether the kernel uses five levels of page tables, so that more addresses are canonical.
     """
     names = [frame.function for frame in panic.stack.frames[:_DEEPEST]]
     if panic.fault is not None and panic.stack.frames[0] == panic.fault:
-        kinds, address = _by_fault(panic.fault, instruction, operand)
+        kinds, address = _by_fault(panic.fault, instruction, operand, jumped_to_page)
+        if five_levels and kinds == (Kind.PROTECTION,) and address is not None and address < _USER_END_OF_FIVE \
+                and meaning(address).meaning == Meaning.NON_CANONICAL:
+            kinds = (Kind.PAGE_FAULT,)
         if unknown_instruction and panic.fault.symbol:
             kinds = (Kind.OPCODE,)
         if address is not None and stack_begin and 0 < stack_begin - address <= _GUARD:
@@ -87,12 +95,12 @@ def _ends_in(names: Sequence[str | None], called: str, caller: str) -> bool:
     return any(pair == (called, caller) for pair in pairwise(names))
 
 
-def _by_fault(fault: Frame, instruction: Instruction | None,
-              operand: Operand | None) -> tuple[tuple[Kind, ...], int | None]:
+def _by_fault(fault: Frame, instruction: Instruction | None, operand: Operand | None,
+              jumped_to_page: bool) -> tuple[tuple[Kind, ...], int | None]:
     if fault.symbol is None:                    # a jump to where no code is
         found = _FAULTS[meaning(fault.pc).meaning]
-        return ((found, Kind.NX) if found == Kind.PAGE_FAULT and meaning(fault.pc).meaning == Meaning.KERNEL
-                else (found,)), fault.pc
+        data = found == Kind.PAGE_FAULT and meaning(fault.pc).meaning == Meaning.KERNEL and jumped_to_page
+        return ((found, Kind.NX) if data else (found,)), fault.pc
     if instruction is None:
         return (), None
     if instruction.text.startswith("ud2"):

@@ -209,7 +209,7 @@ _ALL = (
     # Here the kernel notices by itself: arm64's kernels let a CPU look at the next one (HARDLOCKUP_DETECTOR_BUDDY).
     # x86's want a performance counter for that, which an emulated CPU lacks.
     _driver("hard-lockup-buddy", "hard-lockup", "A thread spins with interrupts off; the other processor notices.",
-            "flaky_spin_irqs_off", "flaky_reporter", trigger="echo spin-irqs-off >/proc/flaky", seconds=120,
+            "flaky_spin_irqs_off", "flaky_reporter", trigger="echo spin-irqs-off >/proc/flaky", seconds=300,
             sysctls={"kernel.hardlockup_panic": "1", "kernel.watchdog_thresh": "3"}, kernels=("6.12-arm64",),
             symptoms=("Hard LOCKUP",)),
     Fault("machine-check", "machine-check", "The memory controller reports an error that cannot be corrected.",
