@@ -76,3 +76,14 @@ def test_a_recovered_error_is_found_though_an_operator_ended_it() -> None:
     assert answer.verdict.cause == "sysrq"
     (found,) = [item for item in answer.findings if item.check == "recovered hardware errors"]
     assert ": 1, the last 5" in found.detail
+
+
+def test_a_lockup_that_another_cpu_noticed_blames_no_innocent_stack() -> None:
+    """The stuck CPU took no NMI and gave no registers: its thread's function is named, and not the idle CPU's stack."""
+    answer = diagnosed("6.12-arm64", "hard-lockup-buddy")
+    assert answer.verdict.cause == "hard-lockup"
+    assert answer.verdict.culprit is not None
+    assert (answer.verdict.culprit.function, answer.verdict.culprit.module) == ("flaky_reporter", "flaky")
+    assert answer.verdict.confidence == Confidence.LIKELY
+    # The same bug on x86-64, where an operator's NMI ended it.
+    assert answer.signature.id == diagnosed("6.1", "hard-lockup").signature.id

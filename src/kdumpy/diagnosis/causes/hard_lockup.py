@@ -5,10 +5,12 @@ from __future__ import annotations
 from kdumpy.diagnosis import culprit
 from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Words
 from kdumpy.diagnosis.crash import Crash
+from kdumpy.diagnosis.crashed.origin import origin_of
 from kdumpy.diagnosis.crashed.tickless import Tickless
 from kdumpy.diagnosis.model import Evidence
 from kdumpy.diagnosis.oops import Kind
 from kdumpy.diagnosis.spinblame import blame
+from kdumpy.kernel.values import Cpu, Frame
 
 
 class HardLockup(Cause):
@@ -26,26 +28,40 @@ class HardLockup(Cause):
         number = still.cpu.number if still else crash.event.cpu if crash.event else None
         frames = crash.below_fault
         stuck = next((cpu for cpu in crash.kernel.cpus if cpu.number == number), None) if crash.kernel else None
-        if stuck is not None and stuck.stack.frames and (still or not stuck.panicked):
-            frames = tuple(culprit.watched(stuck.stack.frames))     # another CPU noticed (the buddy detector, 6.5)
+        origin = None
+        if stuck is not None and (still or not stuck.panicked):     # another CPU noticed (the buddy detector, 6.5)
+            frames = tuple(culprit.watched(stuck.stack.frames))
+            if not frames and crash.kernel and stuck.task:          # it did not even give its registers
+                origin = origin_of(crash.kernel, stuck.task)
+                frames = (origin,) if origin else ()
         spin = blame(crash, number)
         choice = spin.choice if spin else culprit.choose(frames)
         words = Words(crash, culprit.choose(frames).frame)
         who = "A CPU" if number is None else f"CPU {number}"
         return Finding(
             title=Words(crash, choice.frame).titled("Hard lockup: a CPU took no interrupts"),
-            confidence=CERTAIN if choice.frame and (spin is None or spin.certain) else LIKELY,
+            confidence=CERTAIN if choice.frame and origin is None and (spin is None or spin.certain) else LIKELY,
             explanation=words.paragraph(
-                f"{who} ran in {words.name} with interrupts off for {still.seconds:.0f} seconds, until an NMI was sent "
-                "to the machine, mostly by an operator who found that it hung." if still else
-                f"{who} ran in {words.name} with interrupts off for so long that the watchdog took it for dead.",
-                spin.sentence if spin else "It loops there, or waits for a spinlock that is never released.",
-                words.blame),
+                self._told(who, words, still, silent=origin is not None or not frames),
+                spin.sentence if spin else "It loops there, or waits for a spinlock that is never released."
+                if frames else "", words.blame),
             evidence=[*crash.evidence.log(), *(self._clock(crash, still) if still else ()),
-                      *(spin.evidence if spin else crash.evidence.stack("where the CPU was", frames, stuck))],
+                      *(spin.evidence if spin else self._stuck_in(crash, frames, stuck, origin))],
             culprit=choice.frame, decisions=choice.decisions, trace=spin.frames if spin else frames,
             trace_task=spin.task if spin else stuck.task if stuck else None,
             key=culprit.above_anchor(spin.frames if spin else frames).frame)
+
+    @staticmethod
+    def _told(who: str, words: Words, still: Tickless | None, *, silent: bool) -> str:
+        """Say what the CPU did; `silent`: it did not give its registers."""
+        if still:
+            return f"{who} ran in {words.name} with interrupts off for {still.seconds:.0f} seconds, until an NMI was " \
+                   "sent to the machine, mostly by an operator who found that it hung."
+        if silent:
+            where = f": {words.name}." if words.frame else "; the dump does not show that."
+            return f"{who} took no interrupts for so long that the watchdog took it for dead. It did not even give " \
+                   f"its registers, so what it runs can only be told by what its thread was set to do{where}"
+        return f"{who} ran in {words.name} with interrupts off for so long that the watchdog took it for dead."
 
     @staticmethod
     def _found_by_nmi(crash: Crash) -> Tickless | None:
@@ -53,6 +69,16 @@ class HardLockup(Cause):
         if not (crash.told(Kind.NMI) or crash.in_stack("unknown_nmi_error")):
             return None
         return next((item for item in crash.tickless if item.interrupts_off), None)
+
+    @staticmethod
+    def _stuck_in(crash: Crash, frames: tuple[Frame, ...], stuck: Cpu | None, origin: Frame | None) -> list[Evidence]:
+        if not frames:
+            return []
+        task = stuck.task if stuck else None
+        if origin is not None and task is not None:
+            return [Evidence("what its thread was set to do", f"{task.comm} (pid {task.pid}) runs {origin.function}()",
+                             crash.evidence.command(f"task {task.pid}"))]
+        return crash.evidence.stack("where the CPU was", frames, stuck)
 
     @staticmethod
     def _clock(crash: Crash, still: Tickless) -> list[Evidence]:

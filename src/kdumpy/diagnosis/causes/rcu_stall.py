@@ -7,6 +7,7 @@ import re
 from kdumpy.diagnosis import culprit
 from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Words
 from kdumpy.diagnosis.crash import Crash
+from kdumpy.diagnosis.crashed.origin import origin_of
 from kdumpy.diagnosis.oops import Event, Kind
 from kdumpy.diagnosis.spinblame import blame
 from kdumpy.kernel.values import Cpu, Frame
@@ -27,7 +28,7 @@ class RcuStall(Cause):
             return None
         stalled = self._cpus(event)
         cpu = self._stalled(crash, stalled)
-        frames: tuple[Frame, ...] = cpu.stack.frames if cpu else crash.below_fault
+        frames: tuple[Frame, ...] = cpu.stack.frames if cpu else self._unseen(crash, stalled)
         frames = tuple(culprit.watched(frames))
         number = cpu.number if cpu else next(iter(stalled), None)
         spin = blame(crash, number)
@@ -55,6 +56,15 @@ class RcuStall(Cause):
     def _cpus(event: Event) -> list[int]:
         matches = (match for line in event.lines[:40] if (match := _STALLED_CPU.match(line)))
         return [int(match[1] or match[2]) for match in matches]
+
+    @staticmethod
+    def _unseen(crash: Crash, numbers: list[int]) -> tuple[Frame, ...]:
+        """Return what is known of a CPU that gave no registers; the panic's own stack where that may be the one."""
+        if crash.kernel is None or crash.panic is None or not numbers or crash.panic.cpu in numbers:
+            return crash.below_fault
+        task = next((cpu.task for cpu in crash.kernel.cpus if cpu.number in numbers and cpu.task), None)
+        origin = origin_of(crash.kernel, task) if task else None
+        return (origin,) if origin else ()
 
     @staticmethod
     def _stalled(crash: Crash, numbers: list[int]) -> Cpu | None:

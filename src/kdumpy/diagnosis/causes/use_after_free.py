@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from kdumpy.diagnosis import culprit
 from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Words
 from kdumpy.diagnosis.crash import Crash
-from kdumpy.diagnosis.crashed.freed import who_freed
+from kdumpy.diagnosis.crashed.freed import FreedObject, who_freed
 from kdumpy.diagnosis.memory import Meaning, Meant, meaning
 from kdumpy.diagnosis.model import Evidence
 from kdumpy.diagnosis.oops import Kind
@@ -36,9 +37,7 @@ class UseAfterFree(Cause):
         if found is None:
             return None
         called = nowhere is not None
-        own, left = crash.own, crash.left_object if crash.own_frame is None else None
-        if left is not None and crash.kernel is not None:
-            own = who_freed(crash.kernel, left)
+        own, left = self._user(crash)
         words = Words(crash, own.frame)
         what = "called a function pointer" if called else "followed a pointer"
         off_list = found.meaning == Meaning.LIST_POISON
@@ -60,6 +59,17 @@ class UseAfterFree(Cause):
             next=["Boot with slub_debug=FZPU (or a kernel with KASAN): the next crash then also says who freed "
                   "the object."] if not (left and left.object.tracks) else [],
             culprit=own.frame, decisions=own.decisions, subtype="call" if called else "follow")
+
+    @staticmethod
+    def _user(crash: Crash) -> tuple[culprit.Choice, FreedObject | None]:
+        """Choose who used the object; where only the kernel's own code is on the stack, who freed it."""
+        own, left = crash.own, crash.left_object
+        if crash.kernel is None or left is None or (own.frame is not None and own.frame.module):
+            return own, None
+        freed = who_freed(crash.kernel, left)
+        if own.frame is None or (freed.frame is not None and freed.frame.module):
+            return freed, left
+        return own, None
 
     def _reported(self, crash: Crash) -> Finding:
         words = Words(crash, crash.own_frame)
