@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import struct
+from dataclasses import replace
 
 import drgn
 import pytest
@@ -94,6 +95,30 @@ def test_the_list_in_the_report() -> None:
     assert "critical" in shown
     assert "dd (pid " in shown
     assert "Also found" not in text.render(diagnosed("6.1", "sysrq"))
+
+
+@pytest.mark.parametrize(("kernel", "fault"), lab.panics())
+def test_the_report_is_one_screen(kernel: str, fault: str) -> None:
+    """With a path as kdump makes them; what is left out of it is named."""
+    made = diagnosed(kernel, fault)
+    made = replace(made, dump=replace(made.dump, path="/var/crash/127.0.0.1-2026-11-30-01:52:58/vmcore"))
+    lines = text.render(made, width=120).splitlines()
+    assert len(lines) <= 45
+    found = [item for item in made.findings if item.severity != Severity.INFO]
+    shown = "\n".join(lines)
+    left_out = sum(item.title[:40] not in shown for item in found)
+    assert not left_out or f"… and {left_out} more" in shown or f"Also found on this machine: {left_out} (" in shown
+
+
+def test_who_waits_is_told_where_an_operator_asked_for_the_dump() -> None:
+    shown = text.render(diagnosed("6.1", "troubled"), width=120)
+    waits = shown.split("Tasks that wait and cannot be interrupted: 7\n")[1].splitlines()
+    assert re.match(r"  - dd \(pid \d+\) [\d.]+ s: I/O: write of 131072 bytes at sector 0 of loop5, carried out by "
+                    r"kworker/", waits[0])
+    following = next(line for line in waits[1:] if line.startswith("  - "))
+    assert re.match(r"  - kworker/\S+ \(pid \d+\) [\d.]+ s: percpu rwsem s_writers \(writes\) of the file system on "
+                    r"loop0", following)
+    assert "Tasks that wait" not in text.render(diagnosed("6.1", "hung-task"), width=120)
 
 
 def test_names_are_unique() -> None:

@@ -274,6 +274,39 @@ def test_the_page_can_be_read_by_those_who_do_not_see_it(open_report: Open) -> N
     assert page.evaluate("document.activeElement.className") == "skip"
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_stands_out_from_its_ground(open_report: Open, scheme: str) -> None:
+    """WCAG 2, AA: 4.5 to 1, and 3 to 1 for large text."""
+    page = open_report(report_values.diagnosis(), report_values.details(), color_scheme=scheme).page
+    pale, looked_at = page.evaluate("""() => {
+        let checked = 0;
+        const parse = text => { const parts = text.match(/[\\d.]+/g).map(Number);
+                                return parts.length > 3 ? parts : [...parts, 1]; };
+        const over = (top, below) => [0, 1, 2].map(n => top[n] * top[3] + below[n] * (1 - top[3]));
+        const light = rgb => { const [r, g, b] = rgb.map(v => { v /= 255;
+            return v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; });
+            return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+        const ground = element => element ? over(parse(getComputedStyle(element).backgroundColor),
+                                                 ground(element.parentElement)) : [255, 255, 255];
+        const found = [];
+        for (const element of document.querySelectorAll('main *, header *, nav *')) {
+            const own = [...element.childNodes].some(node => node.nodeType === 3 && node.textContent.trim());
+            const style = getComputedStyle(element);
+            if (!own || !element.checkVisibility() || element.closest('svg, option, :disabled')) continue;
+            checked += 1;
+            const below = ground(element), text = over(parse(style.color), below);
+            const [one, other] = [light(text), light(below)].sort((a, b) => b - a);
+            const ratio = (one + 0.05) / (other + 0.05), size = parseFloat(style.fontSize);
+            const large = size >= 24 || (size >= 18.66 && Number(style.fontWeight) >= 700);
+            if (ratio < (large ? 3 : 4.5)) found.push(`${element.tagName}.${element.className} ${ratio.toFixed(2)}: `
+                                                      + element.textContent.trim().slice(0, 30));
+        }
+        return [[...new Set(found)], checked];
+    }""")
+    assert pale == []
+    assert looked_at > 500
+
+
 def test_3000_tasks_load_in_two_seconds(open_report: Open) -> None:
     text = html.render(report_values.diagnosis(cpus=256),
                        report_values.details(tasks=3000, lines=8000, stacks=400))

@@ -10,17 +10,15 @@ from __future__ import annotations
 
 import ipaddress
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 
 import drgn
 
-from kdumpy.kernel import Kernel
-from kdumpy.kernel.tasks import task_objects
+from kdumpy.kernel import Task
 
-_MOST_TASKS, _MOST_FILES = 65_536, 65_536
-"""Processes, and files of one of them."""
+_MOST_FILES = 65_536
+"""Of one process."""
 _MEMBERS = {"family": "__sk_common.skc_family", "state": "__sk_common.skc_state", "port": "__sk_common.skc_num",
             "peer_port": "__sk_common.skc_dport", "protocol": "sk_protocol", "pending": "sk_ack_backlog",
             "most_pending": "sk_max_ack_backlog", "received": "sk_backlog.rmem_alloc", "room": "sk_rcvbuf"}
@@ -54,20 +52,19 @@ class Socket:
     """How many of them there may be."""
 
 
-def sockets(kernel: Kernel) -> Iterator[Socket]:
-    """Yield the sockets of TCP and UDP, each once.
+def sockets(prog: drgn.Program, tasks: Iterable[Task]) -> Iterator[Socket]:
+    """Yield the sockets of TCP and UDP that tasks have open, each once.
 
     Raises:
-        READ_ERRORS: the tasks cannot be read, or no type tells where sockets lie.
+        LookupError: no type tells where sockets lie.
     """
-    prog = kernel.prog
     reader = _Reader(prog)
     operations = prog.symbol("socket_file_ops").address
     made, to_sock = prog.type("struct file"), drgn.offsetof(prog.type("struct socket"), "sk")
     at_operations, at_private = (drgn.offsetof(made, name) for name in ("f_op", "private_data"))
     first, size = min(at_operations, at_private), abs(at_operations - at_private) + 8
     seen: set[int] = set()
-    for task, file in _files(prog):
+    for task, file in _files(prog, tasks):
         if file in seen:
             continue
         seen.add(file)
@@ -84,24 +81,33 @@ def sockets(kernel: Kernel) -> Iterator[Socket]:
             yield found
 
 
-def _files(prog: drgn.Program) -> Iterator[tuple[drgn.Object, int]]:
-    """Yield (task, address of a struct file) of the open files of every process."""
-    task_type, table_type = prog.type("struct task_struct"), prog.type("struct fdtable")
-    to_files, to_table = drgn.offsetof(task_type, "files"), drgn.offsetof(prog.type("struct files_struct"), "fdt")
-    to_array, to_count = drgn.offsetof(table_type, "fd"), drgn.offsetof(table_type, "max_fds")
+def _files(prog: drgn.Program, tasks: Iterable[Task]) -> Iterator[tuple[Task, int]]:
+    """Yield (task, address of a struct file) of the open files of every process.
+
+    A table of few files lies within the struct files_struct itself, and is read with it.
+    """
+    to_files = drgn.offsetof(prog.type("struct task_struct"), "files")
+    whole, table = prog.type("struct files_struct"), prog.type("struct fdtable")
+    size, to_table = drgn.sizeof(whole), drgn.offsetof(whole, "fdt")
+    own_table, own_array = drgn.offsetof(whole, "fdtab"), drgn.offsetof(whole, "fd_array")
+    to_array, to_count = drgn.offsetof(table, "fd"), drgn.offsetof(table, "max_fds")
     seen: set[int] = set()
-    for task in islice(task_objects(prog), _MOST_TASKS):
+    for task in tasks:
         try:
-            files = prog.read_u64(task.value_() + to_files)
+            files = prog.read_u64(task.address + to_files)
             if not files or files in seen:          # threads share them
                 continue
             seen.add(files)
-            table = prog.read_u64(files + to_table)
-            count = min(prog.read_u32(table + to_count), _MOST_FILES)
-            array = prog.read(prog.read_u64(table + to_array), 8 * count)
+            data = prog.read(files, size)
+            place = int.from_bytes(data[to_table:to_table + 8], "little")
+            begin = data[own_table:] if place == files + own_table else prog.read(place, drgn.sizeof(table))
+            array = int.from_bytes(begin[to_array:to_array + 8], "little")
+            count = min(int.from_bytes(begin[to_count:to_count + 4], "little"), _MOST_FILES)
+            held = data[own_array:] if array == files + own_array else prog.read(array, 8 * count)
         except drgn.FaultError:
             continue
-        yield from ((task, file) for file in struct.unpack(f"<{count}Q", array) if file)
+        count = min(count, len(held) // 8)
+        yield from ((task, file) for file in struct.unpack_from(f"<{count}Q", held) if file)
 
 
 class _Reader:
@@ -126,7 +132,7 @@ class _Reader:
                 made = made.type
         return made
 
-    def read(self, sock: int, task: drgn.Object) -> Socket | None:
+    def read(self, sock: int, task: Task) -> Socket | None:
         """Return a socket; None where it is of another protocol."""
         data = self.prog.read(sock, self._size)
         value = {name: int.from_bytes(data[offset:offset + size], "little")
@@ -140,8 +146,7 @@ class _Reader:
         peer = int.from_bytes(struct.pack("<H", value["peer_port"]), "big")
         if peer:
             ends += f" → {there}:{peer}"
-        comm = task.comm.string_().decode("utf-8", "backslashreplace")
-        return Socket(sock, f"{comm} (pid {int(task.pid.value_())})", protocol, value["state"], ends, value["pending"],
+        return Socket(sock, f"{task.comm} (pid {task.pid})", protocol, value["state"], ends, value["pending"],
                       value["most_pending"], value["received"], value["room"])
 
     @staticmethod

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from kdumpy.debuginfo.reading import READ_ERRORS
@@ -13,12 +14,13 @@ from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.facts.findings import Severity
 from kdumpy.diagnosis.facts.memory import MemoryAccount
 from kdumpy.errors import DamagedDump, NotInDump
-from kdumpy.kernel import Kernel
+from kdumpy.kernel import Kernel, Task
 
 if TYPE_CHECKING:
     from kdumpy.diagnosis.disks import Disk
     from kdumpy.diagnosis.sockets import Socket
 
+_MOST_TASKS = 65_536
 CRITICAL, WARNING, INFO = Severity.CRITICAL, Severity.WARNING, Severity.INFO
 
 
@@ -84,7 +86,16 @@ class Machine:
         """
         from kdumpy.diagnosis.sockets import sockets
 
-        return tuple(sockets(self.kernel))
+        return tuple(sockets(self.kernel.prog, self.tasks))
+
+    @cached_property
+    def tasks(self) -> tuple[Task, ...]:
+        """The tasks, up to a bound; read once for all checks.
+
+        Raises:
+            READ_ERRORS: their list cannot be read to its end.
+        """
+        return tuple(islice(self.kernel.tasks(), _MOST_TASKS))
 
     @cached_property
     def jiffies(self) -> int:

@@ -12,10 +12,8 @@ import drgn
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.diagnosis.findings.base import CRITICAL, INFO, WARNING, Check, Found, Machine
 from kdumpy.errors import DamagedDump
-from kdumpy.kernel.tasks import task_objects
 from kdumpy.units import human_seconds
 
-_MOST_TASKS = 4096
 _LONG_WAIT = 120.0
 """Seconds; the kernel's own default for a hung task."""
 _STACK_END_MAGIC = 0x57AC6E9D
@@ -92,18 +90,18 @@ def run_queues(machine: Machine) -> Iterator[Found]:
 def stacks(machine: Machine) -> Iterator[Found]:
     """A stack was used to its end, or something wrote over that."""
     prog = machine.kernel.prog
-    for task in islice(task_objects(prog), _MOST_TASKS):
+    at = drgn.offsetof(prog.type("struct task_struct"), "stack")
+    for task in machine.tasks:
         with contextlib.suppress(drgn.FaultError):
-            if prog.read_u32(task.stack.value_()) != _STACK_END_MAGIC:
-                comm, pid = task.comm.string_().decode("utf-8", "replace"), int(task.pid.value_())
-                yield Found(CRITICAL, f"The end of the stack of {comm} (pid {pid}) was written over",
-                            f"the mark {_STACK_END_MAGIC:#x} is gone: it overflowed", f"bt {pid}")
+            if prog.read_u32(prog.read_u64(task.address + at)) != _STACK_END_MAGIC:
+                yield Found(CRITICAL, f"The end of the stack of {task.comm} (pid {task.pid}) was written over",
+                            f"the mark {_STACK_END_MAGIC:#x} is gone: it overflowed", f"bt {task.pid}")
 
 
 def chains(machine: Machine) -> Iterator[Found]:
     """A long chain of processes, each a child of the one before: a script that calls itself."""
     parents: dict[int, int] = {}
-    for task in islice(machine.kernel.tasks(), _MOST_TASKS):
+    for task in machine.tasks:
         if task.pid == task.tgid:
             parents[task.pid] = task.parent
     depths: dict[int, int] = {}
