@@ -28,7 +28,8 @@ WIDE = ("semaphore", "completion", "work-flush", "spin-crossed", "spin-held", "l
 """The faults that only the full matrix takes: each dump costs half a minute."""
 
 ARM64_KERNELS = ("6.1-arm64", "6.12-arm64", "newest-arm64")
-ARM64_FAULTS = ("sysrq", "null-workqueue", "bug", "hung-task")
+ARM64_FAULTS = ("sysrq", "null-workqueue", "bug", "hung-task", "jump-to-null", "use-after-free", "list-corruption",
+                "soft-lockup")
 """The faults that are taken on arm64, in the full matrix."""
 
 

@@ -140,7 +140,10 @@ def test_all_frames_of_all_tasks_equal_those_with_dwarf(kernel: str, fault: str)
     wrong = {}
     for address, task in reference.items():
         found = [frame.pc for frame in ours.stacks.of(tasks[address]).frames if not frame.inline]
-        if found != (expected := frames(theirs, task)):
+        expected = frames(theirs, task)
+        if expected[0] == 0:        # a jump to nowhere: even with DWARF the function that jumped has to be put in
+            assert ours.prog.symbol(found.pop(1)).name.startswith("flaky_")
+        if found != expected:
             wrong[task.comm.string_().decode()] = (found, expected)
     assert wrong == {}
 
@@ -189,9 +192,9 @@ def test_every_symbol_that_kallsyms_lacks_is_where_the_debug_package_says() -> N
     theirs = with_dwarf(KERNEL, "sysrq")
     assert info.symbols is not None
     others = info.symbols.others(ours)
-    assert len(others) > 900
-    wrong = {symbol.name: hex(symbol.address) for symbol in others
-             if symbol.address not in {known.address for known in theirs.symbols(symbol.name)}}
-    assert wrong == {}
+    compared = {symbol.name: (symbol.address, {known.address for known in theirs.symbols(symbol.name)})
+                for symbol in others if symbol.name != "node_online_map"}      # a macro, in VMCOREINFO by that name
+    assert len(compared) > 900
+    assert {name: places for name, places in compared.items() if places[0] not in places[1]} == {}
 
 
