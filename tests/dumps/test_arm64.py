@@ -141,8 +141,8 @@ def test_all_frames_of_all_tasks_equal_those_with_dwarf(kernel: str, fault: str)
     for address, task in reference.items():
         found = [frame.pc for frame in ours.stacks.of(tasks[address]).frames if not frame.inline]
         expected = frames(theirs, task)
-        if expected[0] == 0:        # a jump to nowhere: even with DWARF the function that jumped has to be put in
-            assert ours.prog.symbol(found.pop(1)).name.startswith("flaky_")
+        if expected[0] == 0:        # after a jump to nowhere drgn gives the call, and kdumpy where it would return to
+            found[1] -= 4
         if found != expected:
             wrong[task.comm.string_().decode()] = (found, expected)
     assert wrong == {}
