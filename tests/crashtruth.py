@@ -15,7 +15,7 @@ import lab
 from kdumpy.vm.paths import laboratory_home
 
 _MARK = "=== command === "
-_SECONDS = 120
+_SECONDS = 300
 
 
 @cache

@@ -339,3 +339,15 @@ def test_files_n_counts_the_pages_of_a_file_by_node(null: Console) -> None:
     assert (node["node"], node["pages"]) == (0, pages)
     assert f"{found:016x} {pages:>8}" in null(f"files -n {found:x}")
     assert "no inode" in null.fails(f"files -n {inode + 64:x}")
+
+
+def test_waitq_names_who_waits(null: Console) -> None:
+    task = find_task(null.prog, 1)
+    queue = task.signal.wait_chldexit.address_of_().value_()
+    (row,) = null.json(f"waitq {queue:x} --json")
+    assert (row["pid"], row["task"]) == (1, task.value_())      # init waits for its children
+    assert row["function"] == "child_wait_callback"
+    assert null.json(f"waitq signal_struct.wait_chldexit {task.signal.value_():x} --json") == [row]
+    assert null(f"waitq {queue:x}").startswith("PID: 1 ")
+    assert "is empty" in null("waitq log_wait")
+    assert "STRUCT.MEMBER" in null.fails("waitq a b c")

@@ -206,3 +206,7 @@ def test_what_a_session_begins_with(tmp_path: Path) -> None:
     done = subprocess.run([*command, "--no-rc"], input="", capture_output=True, text=True, check=False, env=environment,
                           cwd=tmp_path)
     assert "no command or structure 'hi'" in done.stderr
+    assert "no command or structure 'frompackage'" in done.stderr
+    helped = subprocess.run([*command[:-2], "-e", "help"], capture_output=True, text=True, check=True, env=environment,
+                            cwd=tmp_path)
+    assert {"fromfolder", "frompackage"} < set(helped.stdout.split())

@@ -84,7 +84,8 @@ def run(arguments: argparse.Namespace) -> int:
             raise UsageError("no such file", where=str(path))
     interactive = sys.stdin.isatty() and not arguments.execute
     with open_from(arguments) as kernel:
-        shell = Shell(kernel, sys.stdout, sys.stderr, interactive=interactive and sys.stdout.isatty())
+        shell = Shell(kernel, sys.stdout, sys.stderr, interactive=interactive and sys.stdout.isatty(),
+                      packages=not arguments.no_rc)
         shell.session.scroll = not arguments.no_scroll
         good = True
         try:

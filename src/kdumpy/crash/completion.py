@@ -142,6 +142,7 @@ class ShellCompleter(Completer):
         return None
 
     def _commands(self) -> list[str]:
+        self.session.load_packages()
         return sorted({*registry.COMMANDS, *registry.EXTENSIONS, *self.session.engine.names, *registry.LEAVING,
                        *self.session.aliases, *registry.BUILT_IN_ALIASES})
 

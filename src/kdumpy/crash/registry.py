@@ -11,7 +11,8 @@ from kdumpy.crash.command import Command
 _FILES = (
     "alias", "bpf", "bt", "dev", "dis", "extend", "files", "foreach", "fuser", "help", "ipcs", "irq", "kmem", "list",
     "log", "mach", "mod", "mount", "net", "p", "ps", "pte", "py", "rd", "repeat", "runq", "sbitmapq", "search", "set",
-    "sig", "struct", "swap", "sym", "sys", "task", "timer", "tree", "vm", "vtop", "whatis")  # fmt: skip
+    "sig", "struct", "swap", "sym", "sys", "task", "timer", "tree", "vm", "vtop",
+    "waitq", "whatis")  # fmt: skip
 COMMANDS = {name: name for name in _FILES} | {
     "union": "struct", "*": "struct", "gdb": "refused", "map": "refused", "wr": "refused",
     "rustfilt": "refused", "s390dbf": "refused"}

@@ -62,6 +62,8 @@ class Session:
         """Ask for what a line answers, as rows; set by the shell."""
         self.tell: Callable[[Exception], None] = lambda error: None
         """Say what went wrong, where the command goes on; set by the shell."""
+        self.load_packages: Callable[[], bool] = lambda: False
+        """Make the commands of installed packages known; return whether that was not done before. Set by the shell."""
         self.output: IO[str] = sys.stdout
         """Where the command that runs writes what is not a row; set by the shell."""
         self.python: dict[str, Any] = {}

@@ -36,7 +36,8 @@ class Leave(Exception):
 class Shell:
     """A session and where its output goes."""
 
-    def __init__(self, kernel: Kernel, out: TextIO, errors: TextIO, *, interactive: bool = False) -> None:
+    def __init__(self, kernel: Kernel, out: TextIO, errors: TextIO, *, interactive: bool = False,
+                 packages: bool = False) -> None:
         self.session = Session(kernel)
         self.session.run = self.run
         self.session.answer = self._answer_of
@@ -46,6 +47,9 @@ class Shell:
         self.errors = errors
         self.interactive = interactive
         """The output may go through a pager."""
+        self.session.load_packages = self._load_packages
+        self._packages = packages
+        """Commands of installed packages may be loaded, and were not yet."""
         self._depth = 0
         self._target: IO[str] | None = None
         """Where the output of a command goes that another one runs (foreach)."""
@@ -236,10 +240,21 @@ class Shell:
             return None
         if self._is_type(line.name):        # `list_head` is `* list_head`
             return registry.command("*"), "*", line.words
+        if self._load_packages() and line.name in registry.EXTENSIONS:
+            return registry.command(line.name), line.name, line.arguments
         known = [*registry.COMMANDS, *registry.EXTENSIONS, *self.session.engine.names]
         near = difflib.get_close_matches(line.name, known, n=1)
         raise UsageError(f"there is no command or structure {line.name!r}",
                          mend=f"did you mean {near[0]!r}?" if near else "see 'help'")
+
+    def _load_packages(self) -> bool:
+        wanted, self._packages = self._packages, False
+        if wanted:
+            from kdumpy.crash.startup import load_packages
+
+            for problem in load_packages():
+                print(f"kdumpy: {problem}", file=self.errors)
+        return wanted
 
     def _is_type(self, name: str) -> bool:
         name = name.partition(".")[0]

@@ -42,24 +42,37 @@ def _distrust(path: Path) -> str:
     return "others can write to it" if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) else ""
 
 
-def load_extensions() -> Iterator[str]:
-    """Load the commands of installed packages and of the files in the extensions' folder; yield what went wrong.
+def load_packages() -> Iterator[str]:
+    """Load the commands of installed packages; yield what went wrong.
 
     A package names its command (an object, or a module with COMMAND or COMMANDS) as an entry point of the group
-    `kdumpy.crash_commands`. A file that others could have written is not loaded.
+    `kdumpy.crash_commands`. To look through all packages takes longer than to open a dump: it is done for a command
+    that is not known, `help`, `extend` and completion.
     """
     from importlib.metadata import entry_points
 
-    from kdumpy.crash.commands.extend import add, folder, load
+    from kdumpy.crash.commands.extend import add
 
     for point in entry_points(group=ENTRY_POINTS):
         try:
             add(point.load(), f"{point.value} ({point.dist.name if point.dist else 'a package'})")
         except Exception as error:      # of somebody else's code, of whatever kind
             yield f"the extension {point.name} ({point.value}) is not loaded: {error}"
-    for path in sorted(folder().glob("*.py")) if folder().is_dir() else ():
-        refusal = _distrust(folder()) if _distrust(folder()) != "it is no file" else ""
-        refusal = refusal or _distrust(path)
+
+
+def load_extensions() -> Iterator[str]:
+    """Load the commands of the files in the extensions' folder; yield what went wrong.
+
+    A file that others could have written is not loaded.
+    """
+    from kdumpy.crash.commands.extend import folder, load
+
+    if not folder().is_dir():
+        return
+    status = folder().stat()
+    trusted = status.st_uid in (os.getuid(), 0) and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    for path in sorted(folder().glob("*.py")):
+        refusal = _distrust(path) if trusted else "others can write to its folder"
         if refusal:
             yield f"{path}: not loaded: {refusal}"
             continue

@@ -42,6 +42,7 @@ class Extend(TextCommand):
 
     def rows(self, session: Session, options: Options) -> Iterator[Line]:
         """Load or unload; yield what there is."""
+        session.load_packages()
         if options.show:
             found = sorted(folder().glob("*.py")) if folder().is_dir() else []
             yield from (Line(str(path)) for path in found)

@@ -21,7 +21,7 @@ class HelpRow:
     name: str
     summary: str
     origin: str
-    """kdumpy or drgn."""
+    """kdumpy, drgn or extension."""
     text: str
     """The whole help; empty in the list of all commands."""
 
@@ -40,7 +40,8 @@ class Help(Command[HelpRow]):
 
     def rows(self, session: Session, options: Options) -> Iterator[HelpRow]:
         """Yield the help of the commands that are named, or one line of each."""
-        ours, theirs = registry.COMMANDS, session.engine.names
+        session.load_packages()
+        ours, theirs = {**registry.COMMANDS, **dict.fromkeys(registry.EXTENSIONS, "")}, session.engine.names
         wanted = options.which
         if not wanted:
             for name in sorted({*ours, *theirs}):
@@ -51,7 +52,7 @@ class Help(Command[HelpRow]):
         for name in wanted:
             name = registry.BUILT_IN_ALIASES.get(name, name).split()[0]
             if name in ours:
-                yield HelpRow(name, registry.summary(name), "kdumpy", registry.help_of(name))
+                yield HelpRow(name, registry.summary(name), _origin(name), registry.help_of(name))
             elif name in theirs:
                 yield HelpRow(name, "", "drgn", session.engine.help(name))
             elif name in _TOPICS:
@@ -81,7 +82,7 @@ class Help(Command[HelpRow]):
 
 
 def _origin(name: str) -> str:
-    return "kdumpy" if name in registry.COMMANDS else "drgn"
+    return "extension" if name in registry.EXTENSIONS else "kdumpy" if name in registry.COMMANDS else "drgn"
 
 
 COMMAND = Help()
