@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import select
+import shutil
 import stat
 import subprocess
 import sys
@@ -142,6 +143,19 @@ def test_ctrl_c_stops_a_command_and_not_the_session(terminal: Terminal, tmp_path
     terminal.prompt()
     assert terminal.leave() == 0
     assert "sym schedule" in (tmp_path / "kdumpy/crash_history").read_text()
+
+
+@pytest.mark.skipif(shutil.which("less") is None, reason="less is not installed")
+def test_long_output_goes_through_a_pager_that_may_be_left(terminal: Terminal) -> None:
+    terminal.type(b"set scroll on\r", b"scroll: on")
+    terminal.prompt()
+    terminal.type(b"sym -l\r", b":")
+    time.sleep(0.5)
+    terminal.type(b"q", b"crash>")
+    terminal.prompt()
+    terminal.type(b"sym schedule\r", b"(T) schedule")        # one screen: less leaves by itself
+    terminal.prompt()
+    assert terminal.leave() == 0
 
 
 def test_a_python_prompt_inside_the_session(terminal: Terminal) -> None:

@@ -52,10 +52,10 @@ def guard_lists() -> None:
 
 
 def _replace(name: str, original: object, substitute: Any) -> None:
-    """Put a function in the place of another, where other modules of drgn have taken it by name too."""
+    """Put a function in the place of another, where other modules have taken it by name too."""
     substitute._ends = True         # so that it is guarded once
     for module_name, module in list(sys.modules.items()):
-        if module_name.startswith("drgn.") and getattr(module, name, None) is original:
+        if module_name.startswith(("drgn.", "kdumpy.")) and getattr(module, name, None) is original:
             setattr(module, name, substitute)
 
 
