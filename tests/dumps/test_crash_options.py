@@ -351,3 +351,16 @@ def test_waitq_names_who_waits(null: Console) -> None:
     assert null(f"waitq {queue:x}").startswith("PID: 1 ")
     assert "is empty" in null("waitq log_wait")
     assert "STRUCT.MEMBER" in null.fails("waitq a b c")
+
+
+def test_dev_lists_devices_regions_and_disks(null: Console) -> None:
+    rows = null.json("dev --json")
+    assert {(row["kind"], row["name"]) for row in rows} >= {("character", "mem"), ("character", "ttyS")}
+    assert any(row["operations"] == "virtblk_fops" for row in rows)
+    regions = null.json("dev -i --json")
+    assert any(row["kind"] == "memory" and row["name"] == "Kernel code" for row in regions)
+    assert {(row["vendor_id"], row["type"]) for row in null.json("dev -p --json")} >= {(0x1af4, "ENDPOINT")}
+    disks = {row["name"]: row for row in null.json("dev -d --json")}
+    assert "vda" in disks
+    assert null.json("dev -D --json") == [row for row in disks.values() if row["total"]]
+    assert "FILE goes with -v" in null.fails("dev x")

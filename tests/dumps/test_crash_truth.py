@@ -14,9 +14,9 @@ from crashtruth import Truth, truth, words
 
 SAME = ("bt -e", "mach -m", "pte d8e067", "whatis -o list_head", "irq -b", "swap", "mod -t", "runq", "runq -t",
         "runq -T", "list module.list -s module.state -H modules",
-        "tree -t rbtree -o vmap_area.rb_node -p vmap_area_root", "runq -m", "mount", "irq -u", "irq -s", "irq -s -c 0",
-        "sig -l", "sig", "sig -s fffc000a000a0000", "timer", "ipcs", "task -R pid,prio", "ptov 1000", "kmem -h",
-        "kmem -p", "kmem -s", "kmem -o", "search -V 57ac6e9d")
+        "tree -t rbtree -o vmap_area.rb_node -p vmap_area_root", "runq -m", "mount", "irq -u", "irq -s",
+        "irq -s -c 0", "dev -i", "dev -p", "sig -l", "sig", "sig -s fffc000a000a0000", "timer", "ipcs",
+        "task -R pid,prio", "ptov 1000", "kmem -h", "kmem -p", "kmem -s", "kmem -o", "search -V 57ac6e9d")
 """Answers that are the same line by line."""
 CODE = ("dis schedule", "dis bpf_check", "dis tcp_sendmsg_locked", "dis vsnprintf", "dis copy_page_to_iter")
 OTHERS = (*CODE, "sys -c", "mod", "net", "whatis -m task_struct", "log", "files",

@@ -35,6 +35,9 @@ def assembler_text(mnemonic: str, operands: str) -> str:
         name = bare
     if name == "movabsq" or (name.startswith("cmov") and name[-1] in "wlq") or (name == "pushq" and operands[0] == "$"):
         name = bare
+    if bare in ("stos", "movs") and "(%rdi)" in operands:       # of strings: the segments are written out
+        name = bare if bare == "stos" else name
+        operands = operands.replace("(%rdi)", "%es:(%rdi)").replace("(%rsi)", "%ds:(%rsi)")
     shown = " ".join((*words[:-1], name))
     if name in _SHIFTS and operands.startswith("$1, "):         # by one is an instruction of its own
         operands = operands.removeprefix("$1, ")
