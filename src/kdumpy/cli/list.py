@@ -176,7 +176,8 @@ def _reported(path: Path) -> str:
         try:
             with (path.parent / name).open() as file:
                 verdict = json.load(file).get("verdict", {})
-            return str(verdict.get("title") or "")
+            # Where the report found nothing the log may.
+            return str(verdict.get("title") or "") if verdict.get("cause") != "unknown" else ""
         except (OSError, ValueError, AttributeError):
             continue
     return ""

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from kdumpy.host.settings import Settings
     from kdumpy.host.system import System
 
+UNKNOWN = "unknown"
+"""The cause of a diagnosis that found none."""
+
 _TEST_S = 3600
 """A crash that was saved within this time after `kdumpy test` is taken for its."""
 
@@ -42,7 +45,8 @@ class News:
     @property
     def line(self) -> str:
         """The one line for the journal and the log-in."""
-        words = f"{self.title} ({self.cause}, {self.confidence})" if self.cause else self.title
+        known = self.cause and self.cause != UNKNOWN
+        words = f"{self.title} ({self.cause}, {self.confidence})" if known else self.title
         place = f"{self.folder}: " if self.folder else ""
         return f"{place}{words}{' - this was kdumpy test' if self.asked_for else ''}"
 
@@ -166,7 +170,12 @@ def _report(system: System, crash: Crash, *, html: bool, asked_for: bool) -> New
 
         _write(folder / "report.html", page.render(diagnosis, details))
     verdict = diagnosis.verdict
-    title = f"{verdict.title}; {missing}" if missing else verdict.title
+    title = verdict.title
+    if verdict.cause == UNKNOWN and crash.log:      # what is left of a dump may not tell what the log beside it does
+        from kdumpy.crash.panicline import fatal_line
+
+        title = fatal_line(_lines(crash)) or title
+    title = f"{title}; {missing}" if missing else title
     return News(crash.path, title, verdict.cause, str(verdict.confidence), text, asked_for)
 
 

@@ -26,6 +26,9 @@ _LARGEST = 4 << 20
 _FAILED = re.compile(r"failed|cannot|no space|out of memory|killed|not inserted|ended early|not reached", re.IGNORECASE)
 """Lines of the capture's journal that say what went wrong."""
 
+_MOUNTED = re.compile(r"/run/kdumpy/target-\S+(?: at 0x[0-9a-f]+)?: ")
+"""Where the capture had a target mounted: of no use afterwards."""
+
 _PANIC = re.compile(r"Kernel panic - not syncing|Oops[:#-]|BUG:|sysrq: Trigger a crash|watchdog: BUG|"
                     r"Unable to handle kernel|general protection fault")
 
@@ -109,7 +112,7 @@ def why_not_whole(system: System, crash: Crash) -> tuple[str, str]:
     lines = [line.partition("kdumpy: ")[2].strip() for line in _text(system, crash.journal).splitlines()
              if "kdumpy: " in line] if crash.journal else []
     wrong = [line for line in lines if _FAILED.search(line)]
-    told = wrong[-1] if wrong else ""
+    told = _MOUNTED.sub("", wrong[-1]) if wrong else ""
     return f"{what}: {told}" if told else what, _mend_for(told, crash)
 
 

@@ -72,7 +72,11 @@ def load(system: System, settings: Settings, say: Say = lambda line: None, *, bu
         UsageError: the command line is too long.
     """
     try:
-        done, size = _load(system, settings, say, build=build, again=again, call=call)
+        try:
+            done, size = _load(system, settings, say, build=build, again=again, call=call)
+        except OSError as error:
+            raise HostError("the capture kernel cannot be loaded", where=str(error.filename or ""),
+                            why=error.strerror or str(error)) from error
     except KdumpyError as error:
         history.note(system, "failed", f"{error.what}: {error.why}" if error.why else error.what, error.mend)
         raise
@@ -237,8 +241,9 @@ def _fresh(system: System, settings: Settings, release: str, say: Say, *, build:
         say(f"the capture image is built anew: {stale}")
         try:
             images.build(system, settings, release, say)
-        except KdumpyError as error:
-            # An older one saves most crashes, and at boot the network may not be there yet; none saves nothing.
+        except (KdumpyError, OSError) as error:
+            # An older one saves most crashes; none saves nothing. At boot the network may not be up yet, or the disk
+            # that a crash has filled is full.
             if images.load(system, release) is None:
                 raise
             say(f"it cannot be built now ({error}): the older one is loaded as it is")

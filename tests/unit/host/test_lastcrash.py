@@ -72,6 +72,7 @@ def test_an_older_dump_is_not_that_of_the_last_crash(host: Host) -> None:
 @pytest.mark.parametrize(("last", "mend"), [
     ("kdumpy: target disk:UUID=1/var/crash failed: no space left on the device", "make room"),
     ("kdumpy: a worker was killed by signal 9", "reserve more memory"),
+    ("kdumpy: saving failed: cannot write the dump: No space left on device", "make room"),
     ("kdumpy: ended early: the time budget of 60 s is over", "time_budget_s"),
     ("kdumpy: writing vmcore failed: Input/output error", "kexec-dmesg.log tells every step"),
 ])
@@ -82,6 +83,14 @@ def test_a_part_is_told_with_the_captures_own_reason(host: Host, last: str, mend
     assert (found.kind, found.path) == ("partly", "/var/crash/web-1/vmcore-incomplete")
     assert found.why == f"the dump is incomplete: {last.removeprefix('kdumpy: ')}"
     assert mend in found.mend
+
+
+def test_where_the_capture_had_it_mounted_is_not_told(host: Host) -> None:
+    journal = "[ 4.0] kdumpy: saving the dump failed: /run/kdumpy/target-8hq7myf1/var/crash/w/vmcore-incomplete at " \
+              "0x5ab000: cannot write the dump: No space left on device\n"
+    host.crash("web-1", BOOT - 40, vmcore_incomplete="x", kexec_dmesg__log=journal)
+    assert look(host).why == ("the dump is incomplete: saving the dump failed: cannot write the dump: No space left on "
+                              "device")
 
 
 def test_the_log_alone(host: Host) -> None:

@@ -131,20 +131,26 @@ def test_a_kernel_without_the_newer_call_is_loaded_by_the_older_one(host: Host, 
     assert "or install kexec-tools" in refused.value.mend
 
 
-def test_an_older_image_is_loaded_where_a_new_one_cannot_be_built(host: Host, kernel: Kernel,
-                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("trouble", "told"), [
+    (HostError("there is no way to the target's server", why="the network is not up yet"), "the network is not up yet"),
+    (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/var/tmp/x"), "No space left on device")])
+def test_an_older_image_is_loaded_where_a_new_one_cannot_be_built(
+        host: Host, kernel: Kernel, monkeypatch: pytest.MonkeyPatch, trouble: Exception, told: str) -> None:
     def build(system: System, wanted: Settings, release: str, say: object) -> None:
-        raise HostError("there is no way to the target's server", why="the network is not up yet")
+        raise trouble
 
     monkeypatch.setattr(images, "stale", lambda system, settings, release: "a target is not as it was")
     monkeypatch.setattr(images, "build", build)
     said: list[str] = []
     assert loading.load(host.system, settings.load(host.system), said.append, again=True).changed
-    assert "the network is not up yet" in said[1]
+    assert told in said[1]
     assert "the older one is loaded as it is" in said[1]
     monkeypatch.setattr(images, "load", lambda system, release: None)
-    with pytest.raises(HostError, match="no way to the target"):
+    with pytest.raises(HostError, match=told):
         load(host, again=True)
+    last = history.last_of_boot(host.system, history.boot_id(host.system))
+    assert last is not None
+    assert (last.event, told in last.why) == ("failed", True)
 
 
 def test_a_stale_image_is_built_first(host: Host, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
