@@ -73,9 +73,9 @@ def describe(folder: Path, name: str) -> Crash | None:
     if not (whole or part or log or journal):
         return None
     state = "complete" if whole else "incomplete" if part else "log" if log else "nothing"
-    newest = max(status.st_mtime for status in files.values())
-    if whole:       # a report that was added later is not the crash
-        newest = files[whole].st_mtime
+    # A report that was added later is not the crash.
+    newest = files[whole].st_mtime if whole else max(status.st_mtime for file, status in files.items()
+                                                     if not file.startswith("report."))
 
     def at(one: str) -> str:
         return f"{name}/{one}" if one else ""

@@ -89,6 +89,8 @@ def test_where_the_capture_had_it_mounted_is_not_told(host: Host) -> None:
     journal = "[ 4.0] kdumpy: saving the dump failed: /run/kdumpy/target-8hq7myf1/var/crash/w/vmcore-incomplete at " \
               "0x5ab000: cannot write the dump: No space left on device\n"
     host.crash("web-1", BOOT - 40, vmcore_incomplete="x", kexec_dmesg__log=journal)
+    host.crash("web-1", BOOT + 40, report__txt="later")
+    assert look(host).at == BOOT - 40
     assert look(host).why == ("the dump is incomplete: saving the dump failed: cannot write the dump: No space left on "
                               "device")
 
