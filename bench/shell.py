@@ -64,14 +64,14 @@ QUESTIONS = (
     Question("log", r"(?m)^\[\s*\d+\.\d+\]", 300),
     Question("mod", rf"(?m)^{ADDRESS}\s+\S+", 15),
     Question("mount", rf"(?m)^{ADDRESS}\s+{ADDRESS}\s", 8),
-    Question("net", rf"(?m)^\s*{ADDRESS}\s+\S+", 2),
-    Question("timer", rf"(?m)^.*\b{ADDRESS}\b.*$", 50),
-    Question("runq", r"(?m)^\s*CPU \d+", 2),
-    Question("irq", r"(?m)^\s*\d+\s+[0-9a-f]{16}", 20),
-    Question("dev", rf"(?m)^\s*\d+\s+\S+\s+{ADDRESS}", 5),
-    Question("ipcs", rf"(?m)^{ADDRESS}\s", 200),
-    Question("swap", r"(?m)^.*\b\d+k\b", 1),
-    Question("ps -m", r"(?m)^\[.*PID:", 3000),
+    Question("net", rf"(?m)^\s*{ADDRESS}\s+\w+", 2),
+    Question("timer", r"<\w+>", 20),
+    Question("runq", r"CPU \d+ RUNQUEUE", 2),
+    Question("irq", rf"(?m)^\s*\d+\s+{ADDRESS}", 20),
+    Question("dev", r"\w+_fops", 5),
+    Question("ipcs", rf"(?m)^{ADDRESS}\s+[0-9a-f]{{8}}\s", 100),
+    Question("swap", r"/data/swap", 1),
+    Question("ps -m", r"(?m)^\[.*\]\s+PID: ", 3000),
 )
 
 
