@@ -6,6 +6,7 @@ found does not mean that nobody holds it.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 
@@ -26,6 +27,8 @@ class Holders:
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
         self._held = Held(kernel, self.read)
+        self._taken: dict[tuple[int, Family], dict[int, Frame]] = {}
+        """What the code on a task's stack has taken, by (task, kind); a task is asked for many locks."""
 
     def read(self, address: int, size: int) -> bytes:
         """Read memory.
@@ -47,10 +50,14 @@ class Holders:
         """Return the frame of a task's stack whose function took a lock and has it still; x86-64 only."""
         if self.kernel.system.machine != "x86_64":
             return None
-        try:
-            return self._held.taker(frames, [frame.registers() for frame in self.walk(task)], lock, family)
-        except READ_ERRORS:
-            return None
+        key = (task.address, family)
+        if key not in self._taken:
+            found: dict[int, Frame] = {}
+            with contextlib.suppress(*READ_ERRORS):
+                for held, frame in self._held.taken(frames, [frame.registers() for frame in self.walk(task)], family):
+                    found.setdefault(held, frame)
+            self._taken[key] = found
+        return self._taken[key].get(lock)
 
     def off_cpu(self, lock: int, family: Family, waiting: Sequence[Frame],
                 others: Sequence[tuple[Task, Sequence[Frame]]] = ()) -> tuple[Task, Frame, Sequence[Frame]] | None:

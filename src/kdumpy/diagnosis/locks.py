@@ -33,7 +33,7 @@ from kdumpy.kernel.values import Frame
 
 MOST_TASKS = 50_000
 """Tasks whose state is looked at."""
-MOST_BLOCKED = 64
+MOST_BLOCKED = 512
 """Blocked tasks whose stacks are unwound."""
 _UNINTERRUPTIBLE, _NOLOAD = 0x2, 0x400
 """include/linux/sched.h; the same since 4.14 (_NOLOAD marks idle kernel threads, which ps shows as I)."""
@@ -253,11 +253,15 @@ class Waits:
         if address not in self._takers:
             asked = [(first, self.kernel.stack(first).frames)] if first is not None else []
             asked += [(cpu.task, cpu.stack.frames) for cpu in self.kernel.cpus if cpu.task]
-            asked += [(task_value(task), self.kernel.stack(task.value_()).frames)
-                      for task in self._waiting[:_MOST_ASKED]]
+            asked += self._asked
             found = self.holders.off_cpu(address, family, frames, asked)
             self._takers[address] = (found[0], found[1]) if found else None
         return self._takers[address]
+
+    @cached_property
+    def _asked(self) -> list[tuple[Task, tuple[Frame, ...]]]:
+        """Tasks in D with their stacks."""
+        return [(task_value(task), self.kernel.stack(task.value_()).frames) for task in self._waiting[:_MOST_ASKED]]
 
     @cached_property
     def _waiting(self) -> list[drgn.Object]:
@@ -313,10 +317,29 @@ class Waits:
                 return f"{name}.{member}" if member else name
             except READ_ERRORS:
                 pass
-        found = symbol or memory.describe(self.prog, address)
+        found = symbol or self._on_a_stack(address) or memory.describe(self.prog, address)
         symbols = self.kernel.debuginfo.module_symbols
         module = symbols.module_at(address) if symbols else None
         return f"{found} [{module}]" if module and found else found or f"{address:#x}"
+
+    def _on_a_stack(self, address: int) -> str:
+        """Name an address on a task's stack, as drgn's identify_address() does, which asks every task each time."""
+        task = self._stacks.get(address & -THREAD_SIZE)
+        if task is None:
+            return ""
+        value = task_value(task)
+        return f"task stack: {value.pid} ({value.comm}) +{address % THREAD_SIZE:#x}"
+
+    @cached_property
+    def _stacks(self) -> dict[int, drgn.Object]:
+        """The tasks by the addresses of their stacks (which are aligned to their size)."""
+        found: dict[int, drgn.Object] = {}
+        with contextlib.suppress(*READ_ERRORS):
+            offset = drgn.offsetof(self.prog.type("struct task_struct"), "stack")
+            for task in task_objects(self.prog):
+                with contextlib.suppress(drgn.FaultError):
+                    found[self.prog.read_u64(task.value_() + offset)] = task
+        return found
 
     def _lock_address(self, task: drgn.Object, kind: str) -> int:
         """Return the lock's address, 0 where it cannot be told."""

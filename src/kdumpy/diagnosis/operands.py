@@ -85,10 +85,9 @@ def _code(read: Read, address: int, size: int) -> bytes:
 
 
 def _disassemble(code: bytes, address: int, machine: str) -> Any:
-    engine = disassembler(machine)
+    engine = disassembler(machine, detail=True)
     if engine is None:
         return iter(())
-    engine.detail = True
     return engine.disasm(code, address)
 
 

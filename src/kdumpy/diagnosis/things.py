@@ -5,7 +5,10 @@ Sources: include/linux/fs.h (struct inode, struct super_block), include/linux/mm
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
+from functools import cached_property
+from itertools import islice
 
 import drgn
 from drgn.helpers.linux.fs import inode_path
@@ -110,14 +113,22 @@ class Things:
         return ""
 
     def _memory_map(self, address: int) -> str:
-        mm = self._around("struct mm_struct", "mmap_lock", address)
-        for number, task in enumerate(task_objects(self.prog)):
-            if number >= _MOST_TASKS:
-                break
-            if task.mm.value_() == mm.value_():
-                comm = task.comm.string_().decode("utf-8", "backslashreplace")
-                return f"mmap_lock of {comm} (pid {int(task.tgid.value_())})"
-        return ""
+        owner = self._spaces.get(self._around("struct mm_struct", "mmap_lock", address).value_())
+        if owner is None:
+            return ""
+        comm = owner.comm.string_().decode("utf-8", "backslashreplace")
+        return f"mmap_lock of {comm} (pid {int(owner.tgid.value_())})"
+
+    @cached_property
+    def _spaces(self) -> dict[int, drgn.Object]:
+        """The first task of each address space, by its mm_struct's address: asked for many locks."""
+        found: dict[int, drgn.Object] = {}
+        with contextlib.suppress(*READ_ERRORS):
+            for task in islice(task_objects(self.prog), _MOST_TASKS):
+                with contextlib.suppress(drgn.FaultError):
+                    found.setdefault(task.mm.value_(), task)
+        found.pop(0, None)          # kernel threads have none
+        return found
 
     def _mounting(self, address: int) -> str:
         block = self._around("struct super_block", "s_umount", address)

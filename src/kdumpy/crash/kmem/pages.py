@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import drgn
 import numpy as np
@@ -118,48 +119,47 @@ def pfn_of(session: Session, pages: StructPages, text: str) -> int:
     return address // session.arrays.page_size
 
 
-_Fields = tuple[int, int, int, int, int, int]
+_Columns = tuple[list[int], list[int], list[int], list[int], list[int], list[int]]
 
 
-def _fields(pages: StructPages, found: PageArray, page_size: int) -> Iterator[_Fields]:
-    """Yield (struct page, physical address, mapping, index, count, flags) of the pages that are held."""
+def _columns(pages: StructPages, found: PageArray, page_size: int) -> _Columns:
+    """Return struct page, physical address, mapping, index, count and flags of the pages that are held."""
     def column(*members: str, size: int = 8, signed: bool = False) -> list[int]:
         values: list[int] = pages.column(found, pages.offset(*members), size, signed=signed)[which].tolist()
         return values
 
     which: NDArray[np.int64] = np.flatnonzero(found.held)
     addresses = which.astype(np.uint64) * np.uint64(pages.size) + np.uint64(found.address)
-    return zip(addresses.tolist(),
-               ((which + found.first) * page_size).tolist(), column("mapping"), column("index", "__folio_index"),
-               column("_refcount", "_count", size=4, signed=True), column("flags"), strict=True)
+    return (addresses.tolist(), ((which + found.first) * page_size).tolist(), column("mapping"),
+            column("index", "__folio_index"), column("_refcount", "_count", size=4, signed=True), column("flags"))
 
 
 def _array(pages: StructPages, found: PageArray, names: FlagNames, page_size: int) -> Iterator[PageRow]:
-    for fields in _fields(pages, found, page_size):
-        yield PageRow(*fields, names(fields[-1]))
+    addresses, physical, mappings, indices, counts, flags = _columns(pages, found, page_size)
+    for page, place, mapping, index, count, value in zip(addresses, physical, mappings, indices, counts, flags,
+                                                         strict=True):
+        yield PageRow(page, place, mapping, index, count, value, names(value))
 
 
 _LINES = 1024
 """Put together at a time."""
+_LINE = "%016x %8x %16x %8x %2d %s"
 
 
 def render(found: Iterable[PageArray], session: Session, options: Options) -> Iterator[str]:
-    """Lay the pages out as crash does, many lines at a time."""
+    """Lay the pages out as crash does, many lines at a time: one format for all takes half of what one a line does."""
     yield "      PAGE       PHYSICAL      MAPPING       INDEX CNT FLAGS"
     pages, names = StructPages(session.prog, session.arrays), FlagNames(session.prog)
     shown: dict[int, str] = {}
     for array in found:
-        lines = []
-        for page, physical, mapping, index, count, flags in _fields(pages, array, session.arrays.page_size):
-            text = shown.get(flags)
-            if text is None:
-                text = shown[flags] = f"{flags:x} {names(flags)}".rstrip()
-            lines.append(f"{page:016x} {physical:8x} {mapping:16x} {index:8x} {count:2} {text}")
-            if len(lines) == _LINES:
-                yield "\n".join(lines)
-                lines.clear()
-        if lines:
-            yield "\n".join(lines)
+        columns = _columns(pages, array, session.arrays.page_size)
+        flags = columns[-1]
+        for value in set(flags) - shown.keys():
+            shown[value] = f"{value:x} {names(value)}".rstrip()
+        texts = [shown[value] for value in flags]
+        for low in range(0, len(flags), _LINES):
+            values = zip(*(column[low:low + _LINES] for column in (*columns[:-1], texts)), strict=True)
+            yield "\n".join([_LINE] * len(flags[low:low + _LINES])) % tuple(chain.from_iterable(values))
 
 
 def member_rows(session: Session, options: Options) -> Iterator[MemberRow]:

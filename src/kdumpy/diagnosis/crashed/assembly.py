@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 _MEMORY = re.compile(r"^\*?(?:%(?P<segment>[c-gs]s):)?(?P<sign>-?)(?P<displacement>0x[0-9a-f]+|\d+)?"
@@ -91,8 +92,12 @@ class Line:
     """It calls or jumps through its operand."""
 
 
-def disassembler(machine: str = "x86_64") -> Any:
-    """Return capstone's engine, writing as the crash shell's `dis` does; None where it is not installed."""
+@cache
+def disassembler(machine: str = "x86_64", *, detail: bool = False) -> Any:
+    """Return capstone's engine, writing as the crash shell's `dis` does; None where it is not installed.
+
+    Made once: it takes longer to make than to ask, and stacks of many tasks ask for each of their frames.
+    """
     try:
         import capstone  # type: ignore[import-untyped]
     except ImportError:
@@ -104,6 +109,7 @@ def disassembler(machine: str = "x86_64") -> Any:
     engine = capstone.Cs(*kind)
     if machine == "x86_64":
         engine.syntax = capstone.CS_OPT_SYNTAX_ATT
+    engine.detail = detail
     return engine
 
 

@@ -60,25 +60,24 @@ class Held:
         self.kernel = kernel
         self._read = read
         self._code: dict[int, _Code] = {}
+        self._callers: dict[int, int | None] = {}
         self._states: dict[int, State] = {}
 
-    def taker(self, frames: Sequence[Frame], unwound: Sequence[Mapping[str, int]], lock: int,
-              family: Family) -> Frame | None:
-        """Return the frame of a stack whose function took a lock and has it still.
+    def taken(self, frames: Sequence[Frame], unwound: Sequence[Mapping[str, int]],
+              family: Family) -> Iterator[tuple[int, Frame]]:
+        """Yield (lock, the frame whose function took it and has it still) of a stack, innermost first.
 
         Args:
             frames: innermost first.
             unwound: the registers of each, as far as the unwinder knows them.
-            lock: the lock's address.
-            family: its kind.
+            family: the kind of locks.
         """
         known = self._registers_along(frames, unwound)
         for number, (frame, registers) in enumerate(zip(frames, known, strict=False)):
             if frame.inline or frame.offset is None or frame.user:
                 continue
-            if lock in self._of(frames[number:], registers, family):
-                return frame
-        return None
+            for lock in self._of(frames[number:], registers, family):
+                yield lock, frame
 
     def _of(self, frames: Sequence[Frame], registers: Mapping[str, int], family: Family) -> Iterator[int]:
         """Yield the addresses of the locks that the innermost of `frames` holds."""
@@ -130,8 +129,10 @@ class Held:
         """Return the instruction in which a frame is: where it was interrupted, or the call that it made."""
         if frame.interrupted:
             return frame.pc
-        call = operands.decode_call(self._read, frame.pc, {})
-        return call.address if call else None
+        if frame.pc not in self._callers:       # many tasks wait at the same place
+            call = operands.decode_call(self._read, frame.pc, {})
+            self._callers[frame.pc] = call.address if call else None
+        return self._callers[frame.pc]
 
     def _code_of(self, function: Function) -> _Code:
         if function.begin not in self._code:
