@@ -109,6 +109,11 @@ def test_the_modules_are_those_that_the_guest_listed() -> None:
     assert {module.name for module in opened().modules} == printed.keys()
 
 
+def test_the_cpus_that_the_panic_stopped_are_there() -> None:
+    assert [cpu.number for cpu in opened().cpus] == [0, 1]
+    assert opened().system.cpus == 2
+
+
 def test_what_kallsyms_does_not_list_is_known_and_said() -> None:
     info = opened().debuginfo
     assert set(info.missing) == {"symbols of variables"}
@@ -153,7 +158,9 @@ def test_all_frames_of_all_tasks_equal_those_with_dwarf(kernel: str, fault: str)
 @pytest.mark.parametrize(("kernel", "fault"), ARM64)
 def test_every_verdict_is_right(kernel: str, fault: str) -> None:
     dump = lab.dump(kernel, fault)
-    verdict = diagnose(kdumpy.open(dump.path)).verdict
+    kernel_of_dump = kdumpy.open(dump.path)
+    assert [cpu.number for cpu in kernel_of_dump.cpus] == [0, 1]        # later kernels take stopped ones off the mask
+    verdict = diagnose(kernel_of_dump).verdict
     assert verdict.cause == dump.fault.cause
     if dump.fault.culprits:
         assert verdict.culprit is not None

@@ -105,10 +105,11 @@ class Session:
 
     def tasks_running(self) -> Iterator[drgn.Object]:
         """Yield the `struct task_struct *` on each online CPU."""
-        from drgn.helpers.linux.cpumask import for_each_online_cpu
         from drgn.helpers.linux.sched import cpu_curr
 
-        for cpu in for_each_online_cpu(self.prog):
+        from kdumpy.kernel.online import online_cpus
+
+        for cpu in online_cpus(self.prog):
             yield cpu_curr(self.prog, cpu)
 
     def active(self) -> set[int]:

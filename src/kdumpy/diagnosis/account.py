@@ -165,16 +165,16 @@ class Counters:
 
     def _on_cpus(self) -> int:
         """Free pages in the CPUs' own lists, which NR_FREE_PAGES leaves out."""
-        from drgn.helpers.linux.cpumask import for_each_online_cpu
         from drgn.helpers.linux.percpu import per_cpu_ptr
 
         from kdumpy.diagnosis.zones import zones
+        from kdumpy.kernel.online import online_cpus
 
         found = 0
         for zone in zones(self.prog):
             # 28f836b6777b "mm/page_alloc: split per cpu page lists and zone stats" (5.14)
             new = zone.type_.type.has_member("per_cpu_pageset")
-            for number, cpu in enumerate(for_each_online_cpu(self.prog)):
+            for number, cpu in enumerate(online_cpus(self.prog)):
                 if number >= 256:
                     break
                 own = per_cpu_ptr(zone.per_cpu_pageset if new else zone.pageset, cpu)

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import drgn
-from drgn.helpers.linux.cpumask import num_online_cpus
 from drgn.helpers.linux.mm import totalram_pages
 from drgn.helpers.linux.sched import loadavg
 from drgn.helpers.linux.timekeeping import ktime_get_boottime_seconds, ktime_get_real_seconds
 
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.dumpfile.base import Dump
+from kdumpy.kernel.online import online_cpus
 from kdumpy.kernel.values import System
 
 T = TypeVar("T")
@@ -86,7 +86,7 @@ def read_system(prog: drgn.Program, dump: Dump, problems: dict[str, str]) -> Sys
         version=version or (header.version if header else None),
         machine=dump.machine.value,
         hostname=hostname or (header.nodename if header else None),
-        cpus=get("cpus", lambda: num_online_cpus(prog)),
+        cpus=get("cpus", lambda: sum(1 for _ in online_cpus(prog))),
         memory_bytes=memory,
         uptime_s=uptime,
         boot_time=int(when - uptime) if when is not None and uptime is not None else None,

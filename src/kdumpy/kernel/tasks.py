@@ -6,12 +6,12 @@ import contextlib
 from collections.abc import Iterator
 
 import drgn
-from drgn.helpers.linux.cpumask import for_each_online_cpu
 from drgn.helpers.linux.list import list_for_each_entry
 from drgn.helpers.linux.sched import cpu_curr
 
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.errors import DamagedDump
+from kdumpy.kernel.online import online_cpus
 from kdumpy.kernel.stacks import Stacks
 from kdumpy.kernel.taskreader import task_value as task_value
 from kdumpy.kernel.taskreader import tasks_by_id
@@ -63,7 +63,7 @@ def _by_list(prog: drgn.Program) -> Iterator[drgn.Object]:
 
 def cpus(prog: drgn.Program, stacks: Stacks, panicked: int | None) -> Iterator[Cpu]:
     """Yield every CPU that was online, with the stack of what ran on it."""
-    for count, number in enumerate(for_each_online_cpu(prog)):
+    for count, number in enumerate(online_cpus(prog)):
         if count >= MOST_CPUS:
             return
         try:

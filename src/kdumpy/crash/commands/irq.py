@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import drgn
-from drgn.helpers.linux.cpumask import cpumask_to_cpulist, for_each_online_cpu
+from drgn.helpers.linux.cpumask import cpumask_to_cpulist
 from drgn.helpers.linux.irq import (
     for_each_irq_desc,
     gate_desc_func,
@@ -21,6 +21,7 @@ from kdumpy.crash.command import Arg, Command, Options
 from kdumpy.crash.session import Session
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.errors import DamagedDump, NotInDump, UsageError
+from kdumpy.kernel.online import online_cpus
 
 _MOST_IRQS = 1 << 20
 _MOST_ACTIONS = 1024
@@ -115,7 +116,7 @@ class Irq(Command[Any]):
 
 def _interrupts(session: Session, options: Options) -> Iterator[IrqRow]:
     wanted = {_number(text) for text in options.which}
-    cpus = (session.cpus(options.cpus) if options.cpus else list(for_each_online_cpu(session.prog))) \
+    cpus = (session.cpus(options.cpus) if options.cpus else list(online_cpus(session.prog))) \
         if options.counts else []
     narrow = options.used or options.affinity or options.counts
     descriptors = dict(for_each_irq_desc(session.prog))

@@ -76,9 +76,9 @@ class Runq(Command[RunqueueRow]):
 
     def rows(self, session: Session, options: Options) -> Iterator[RunqueueRow]:
         """Yield a row a CPU."""
-        from drgn.helpers.linux.cpumask import for_each_online_cpu
+        from kdumpy.kernel.online import online_cpus
 
-        wanted = session.cpus(options.cpus) if options.cpus else list(for_each_online_cpu(session.prog))
+        wanted = session.cpus(options.cpus) if options.cpus else list(online_cpus(session.prog))
         clocks = [cpu_rq(session.prog, cpu).clock.value_() for cpu in wanted]
         for cpu, clock in zip(wanted, clocks, strict=True):
             yield _row(session, cpu, clock, max(clocks) - clock)

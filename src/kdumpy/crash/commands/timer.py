@@ -61,9 +61,9 @@ class Timer(Command[TimerRow]):
 
     def rows(self, session: Session, options: Options) -> Iterator[TimerRow]:
         """Yield the timers of every base, or a row that says that it has none."""
-        from drgn.helpers.linux.cpumask import for_each_online_cpu
+        from kdumpy.kernel.online import online_cpus
 
-        cpus = session.cpus(options.cpus) if options.cpus else list(for_each_online_cpu(session.prog))
+        cpus = session.cpus(options.cpus) if options.cpus else list(online_cpus(session.prog))
         for cpu in cpus:
             yield from _high_resolution(session, cpu) if options.high else _wheel(session, cpu)
 

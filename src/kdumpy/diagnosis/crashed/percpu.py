@@ -21,14 +21,14 @@ def per_cpu_addresses(kernel: Kernel, value: int) -> tuple[int, ...]:
     The value itself is no address of the kernel, and for every CPU there must be memory where it leads to: for a
     value that came by chance there is not.
     """
-    from drgn.helpers.linux.cpumask import for_each_online_cpu
+    from kdumpy.kernel.online import online_cpus
 
     if not LOWEST_USER <= value < _KERNEL_HALF:         # a smaller one is rather NULL and an offset
         return ()
     prog, found = kernel.prog, []
     try:
         offsets = prog.symbol("__per_cpu_offset").address
-        for cpu in islice(for_each_online_cpu(prog), _MOST_CPUS):
+        for cpu in islice(online_cpus(prog), _MOST_CPUS):
             address = (value + prog.read_u64(offsets + 8 * cpu)) % (1 << 64)
             if address < _KERNEL_HALF:
                 return ()

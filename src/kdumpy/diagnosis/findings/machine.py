@@ -76,11 +76,12 @@ def real_time(machine: Machine) -> Iterator[Found]:
 
 def run_queues(machine: Machine) -> Iterator[Found]:
     """Many tasks wait for one CPU."""
-    from drgn.helpers.linux.cpumask import for_each_online_cpu
     from drgn.helpers.linux.percpu import per_cpu
 
+    from kdumpy.kernel.online import online_cpus
+
     prog = machine.kernel.prog
-    long = [(cpu, count) for cpu in islice(for_each_online_cpu(prog), 1024)
+    long = [(cpu, count) for cpu in islice(online_cpus(prog), 1024)
             if (count := int(per_cpu(prog["runqueues"], cpu).nr_running.value_())) > 20]
     if long:
         cpu, count = max(long, key=lambda pair: pair[1])
