@@ -10,7 +10,7 @@ import pytest
 
 from kdumpy.vm import debian
 from kdumpy.vm.debian import Guest
-from kdumpy.vm.qemu import Hardware
+from kdumpy.vm.qemu import Disk, Hardware
 
 MEMORY_MIB = 2048
 
@@ -27,12 +27,21 @@ class Story:
 
 
 @contextmanager
-def begun(home: Path, failures: int, extra: tuple[str, ...] = ()) -> Iterator[Story]:
-    """Boot a guest with a disk of its own; `extra` are further arguments for QEMU."""
-    made = debian.base()
+def begun(home: Path, failures: int, extra: tuple[str, ...] = (), *, packages: tuple[str, ...] = (),
+          disks: tuple[Disk, ...] = ()) -> Iterator[Story]:
+    """Boot a guest with a disk of its own.
+
+    Args:
+        home: where its disk and the log of its console lie.
+        failures: tests that failed before.
+        extra: further arguments for QEMU.
+        packages: what is installed beside the base's packages.
+        disks: further ones.
+    """
+    made = debian.base(packages)
     disk = made.copy(home / "disk.img")
     try:
-        hardware = Hardware(made.kernel, None, "", MEMORY_MIB, extra=extra, firmware=True)
+        hardware = Hardware(made.kernel, None, "", MEMORY_MIB, disks=disks, extra=extra, firmware=True)
         with Guest(disk, home / "console.log", hardware) as guest:
             yield Story(guest, failures)
     finally:
