@@ -22,7 +22,7 @@ from kdumpy.image.python import PythonTree
 def make(builder: str, release: str, target: str, modules: Path, config: Path, python: Path, output: Path, work: Path,
          host: Path) -> None:
     """Build the image; runs inside of the namespace."""
-    _lay_over("/usr/lib", work.with_name("over"))       # this machine may have no /lib/modules
+    _lay_over("/usr", work.with_name("over"))       # this machine may have no /lib/modules
     for place, source in ((f"/lib/modules/{release}", modules), (f"/boot/config-{release}", config)):
         if source.is_dir():
             Path(place).mkdir(parents=True)

@@ -57,7 +57,8 @@ def build(task: Task) -> Made:
         "dracut", "--force", "--kver", task.release, "--conf", str(empty / "dracut.conf"),
         "--confdir", str(empty / "d"), "--tmpdir", str(task.work), "--modules", "kdumpy", "--omit", WITHOUT,
         "--no-hostonly", "--no-hostonly-cmdline", "--no-early-microcode", "--nostrip",
-        "--drivers", " ".join(made.modules) or "none", f"--{task.compression}", str(task.output), task.release,
+        "--drivers", " ".join(made.modules) or "none",
+        "--compress", f"{task.compression} -{generated.LEVELS[task.compression]}", str(task.output), task.release,
     ), dracutbasedir=str(base))
     return generated.look_into(task, made, ("init", *HOOKS))
 

@@ -18,8 +18,11 @@ from kdumpy.image.cpio import Entry
 from kdumpy.image.modules import module_name
 from kdumpy.image.python import PREFIX, RELEASE, START
 
-SECONDS = 600
-"""A generator takes 5 s on a server, and a minute under emulation."""
+SECONDS = 1800
+"""A generator takes 5 s on a server; under emulation on a busy machine, many minutes."""
+
+LEVELS = {"zstd": 3, "gzip": 6, "none": 0}
+"""How hard an image is compressed: generators take minutes to make a disk's file a tenth smaller."""
 
 ALWAYS = (stage.BEGIN, f"{PREFIX}/ladder", f"{PREFIX}/final-action", f"{PREFIX}/bin/python3",
           f"{PREFIX}/lib/{RELEASE}/{START}c", "etc/kdumpy-capture.toml", "etc/kdumpy-capture.sh", stage.MODULES)
@@ -48,7 +51,7 @@ def write(path: Path, name: str, values: Mapping[str, str], mode: int = 0o644) -
 def values(task: Task, made: Stage) -> dict[str, str]:
     """Return what the templates hold of this image."""
     return {"PYTHON": shlex.quote(sys.executable), "STAGE": shlex.quote(str(made.root)),
-            "COMPRESSION": task.compression, "MODULES": " ".join(made.modules)}
+            "COMPRESSION": task.compression, "LEVEL": str(LEVELS[task.compression]), "MODULES": " ".join(made.modules)}
 
 
 def run(task: Task, words: Sequence[str], **environment: str) -> None:
@@ -58,7 +61,11 @@ def run(task: Task, words: Sequence[str], **environment: str) -> None:
         HostError: it failed, or it made nothing.
     """
     pairs = [f"{name}={value}" for name, value in {"TMPDIR": str(task.work), **environment}.items()]
-    done = task.system.run(("env", *pairs, *words), seconds=SECONDS, check=False)
+    try:
+        done = task.system.run(("env", *pairs, *words), seconds=SECONDS, check=False)
+    except HostError as error:
+        raise HostError(f"{Path(words[0]).name} could not make the image", why=f"{error.what}: {error.why}",
+                        mend=error.mend) from error
     for line in (done.err or done.out).splitlines()[-20:]:
         task.say(f"{Path(words[0]).name}: {line}")
     if done.code or not task.output.is_file():
