@@ -13,6 +13,7 @@ from drgn.helpers.linux.sched import task_state_to_char
 from kdumpy.crash.command import Arg, Command, Line, Options
 from kdumpy.crash.commands.ps import STATES
 from kdumpy.crash.commands.sys import Fact
+from kdumpy.crash.deadline import TookTooLong
 from kdumpy.crash.session import Session
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.errors import UsageError
@@ -73,6 +74,8 @@ class Foreach(Command[Any]):
                 except UsageError:
                     raise               # it would be the same for every task
                 except Exception as error:      # of this task's data, of whatever kind
+                    if isinstance(error.__context__, KeyboardInterrupt | TookTooLong):
+                        raise
                     session.tell(error)
         finally:
             if by_context:
