@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -108,7 +109,15 @@ class Pairs:
 
 
 def bug_of(fault: Fault) -> str:
-    """Return what makes two dumps the same bug: the same thing is done, whatever notices it."""
+    """Return what makes two dumps the same bug: the same thing is done, whatever notices it.
+
+    That is the first word that a driver is told; all that an operator asks for is one and the same.
+    """
+    if fault.cause == "sysrq":
+        return "asked for"
+    word = re.search(r"echo (\S+) >", fault.commands())
+    if word:
+        return f"{fault.driver}: {word[1]}"
     return f"{fault.commands()} {fault.monitor} {fault.boot if fault.before_init else ''}".strip()
 
 

@@ -24,9 +24,9 @@ _ON_STACK: tuple[tuple[str, tuple[Kind, ...]], ...] = (
     ("__list_del_entry_valid_or_report", (Kind.LIST,)),
     ("__list_add_valid", (Kind.LIST,)),
     ("__list_add_valid_or_report", (Kind.LIST,)),
-    ("watchdog_timer_fn", (Kind.SOFT_LOCKUP,)),
-    ("watchdog_hardlockup_check", (Kind.HARD_LOCKUP,)),
+    ("watchdog_hardlockup_check", (Kind.HARD_LOCKUP,)),         # by the soft lockups' timer, where CPUs look at others
     ("watchdog_overflow_callback", (Kind.HARD_LOCKUP,)),
+    ("watchdog_timer_fn", (Kind.SOFT_LOCKUP,)),
     ("panic_on_rcu_stall", (Kind.RCU,)),
     ("rcu_sched_clock_irq", (Kind.RCU,)),
     ("unknown_nmi_error", (Kind.NMI,)),

@@ -25,10 +25,12 @@ class HardLockup(Cause):
         still = None if told else self._found_by_nmi(crash)
         if not told and still is None:
             return None
-        number = still.cpu.number if still else crash.event.cpu if crash.event else None
+        number = still.cpu.number if still else self._told_of(crash)
         frames = crash.below_fault
         stuck = next((cpu for cpu in crash.kernel.cpus if cpu.number == number), None) if crash.kernel else None
         origin = None
+        if number is None and crash.in_stack("watchdog_buddy_check_hardlockup"):
+            frames = ()                                             # it is another CPU, and not known which
         if stuck is not None and (still or not stuck.panicked):     # another CPU noticed (the buddy detector, 6.5)
             frames = tuple(culprit.watched(stuck.stack.frames))
             if not frames and crash.kernel and stuck.task:          # it did not even give its registers
@@ -50,6 +52,16 @@ class HardLockup(Cause):
             culprit=choice.frame, decisions=choice.decisions, trace=spin.frames if spin else frames,
             trace_task=spin.task if spin else stuck.task if stuck else None,
             key=culprit.above_anchor(spin.frames if spin else frames).frame)
+
+    @staticmethod
+    def _told_of(crash: Crash) -> int | None:
+        """Return the CPU that the report is about; without a log, the one whose clock stands still, or that is silent."""
+        if crash.event is not None and crash.event.inferred and crash.in_stack("watchdog_buddy_check_hardlockup"):
+            silent = [cpu.number for cpu in (crash.kernel.cpus if crash.kernel else ())
+                      if not cpu.panicked and not cpu.idle and not cpu.stack.frames]
+            found = [item.cpu.number for item in crash.tickless] or silent
+            return found[0] if len(found) == 1 else None
+        return crash.event.cpu if crash.event else None
 
     @staticmethod
     def _told(who: str, words: Words, still: Tickless | None, *, silent: bool) -> str:

@@ -7,6 +7,7 @@ operator's NMI ends the machine, and the dump alone can tell what it hung in.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 import drgn
@@ -18,6 +19,8 @@ from kdumpy.kernel.values import Cpu
 
 _INTERRUPTS = 1 << 9
 """x86: the interrupt flag of RFLAGS."""
+_CLOCKS_APART = 1.0
+"""Seconds."""
 _DEFAULT_THRESHOLD = 10
 """Seconds; kernel.watchdog_thresh."""
 
@@ -42,8 +45,8 @@ def tickless_cpus(kernel: Kernel, now: float | None) -> tuple[Tickless, ...]:
         kernel: the dump.
         now: the clock of the log at the end, in seconds; None where the log is lost.
     """
-    now = now if now is not None else kernel.system.uptime_s
-    if now is None:
+    clock = _monotonic(kernel.prog, now)
+    if clock is None:
         return ()
     try:
         threshold = int(kernel.prog["watchdog_thresh"].value_())
@@ -54,17 +57,30 @@ def tickless_cpus(kernel: Kernel, now: float | None) -> tuple[Tickless, ...]:
         # An idle CPU stops its tick by itself, and so may one with a single task that is told to (nohz_full).
         if cpu.idle or cpu.task is None or (cpu.stack.frames and cpu.stack.frames[0].user):
             continue
-        since = _since_tick(kernel.prog, cpu.number, now)
+        since = _since_tick(kernel.prog, cpu.number, clock)
         if since is not None and since > max(threshold, 1):
             found.append(Tickless(cpu, since, threshold, _interrupts_off(kernel, cpu)))
     return tuple(sorted(found, key=lambda item: -item.seconds))
+
+
+def _monotonic(prog: drgn.Program, now: float | None) -> float | None:
+    """Return the monotonic clock at the end, or a little less: as the timekeeper had it last, or by the log.
+
+    The timekeeper may have stood still itself. The log has the scheduler's clock: on x86-64 the same within a part of
+    a second, on arm64 seconds behind, for it starts later; whatever it is, it is taken for fast.
+    """
+    from drgn.helpers.linux.timekeeping import ktime_get_seconds
+
+    known = [] if now is None else [now - _CLOCKS_APART]
+    with contextlib.suppress(*READ_ERRORS):
+        known.append(float(ktime_get_seconds(prog).value_()))
+    return max(known, default=None)
 
 
 def _since_tick(prog: drgn.Program, cpu: int, now: float) -> float | None:
     """Every tick sets the timer of the next one, at most a hundredth of a second ahead.
 
     The run queue's clock would not do: whoever wakes a task for that CPU, and the panic itself, sets it.
-    The timer has the monotonic clock, the log the scheduler's; they differ by less than a second.
     """
     from drgn.helpers.linux.percpu import per_cpu
 
