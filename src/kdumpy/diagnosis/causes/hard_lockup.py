@@ -55,7 +55,7 @@ class HardLockup(Cause):
 
     @staticmethod
     def _told_of(crash: Crash) -> int | None:
-        """Return the CPU that the report is about; without a log, the one whose clock stands still, or that is silent."""
+        """Return the CPU that the report is about; without a log, whose clock stands still, or who is silent."""
         if crash.event is not None and crash.event.inferred and crash.in_stack("watchdog_buddy_check_hardlockup"):
             silent = [cpu.number for cpu in (crash.kernel.cpus if crash.kernel else ())
                       if not cpu.panicked and not cpu.idle and not cpu.stack.frames]
