@@ -323,12 +323,12 @@ class Waits:
         return f"{found} [{module}]" if module and found else found or f"{address:#x}"
 
     def _on_a_stack(self, address: int) -> str:
-        """Name an address on a task's stack, as drgn's identify_address() does, which asks every task each time."""
+        """Say on whose stack an address lies; drgn's identify_address() would ask every task each time."""
         task = self._stacks.get(address & -THREAD_SIZE)
         if task is None:
             return ""
         value = task_value(task)
-        return f"task stack: {value.pid} ({value.comm}) +{address % THREAD_SIZE:#x}"
+        return f"on the stack of {value.comm} (pid {value.pid})"
 
     @cached_property
     def _stacks(self) -> dict[int, drgn.Object]:

@@ -31,7 +31,7 @@ _WAITS = 4
 """Tasks that wait, on the one screen."""
 _SCREEN = 45
 """Lines of the one screen."""
-_FITS = ((8, 3), (8, 2), (6, 2), (6, 1), (4, 1), (4, 0))
+_FITS = ((8, 3), (8, 2), (6, 2), (6, 1), (4, 1), (3, 1), (3, 0))
 """Rows of the stack and findings on the one screen: the first of these with which it is one, else the last."""
 _SEVERITY = {Severity.CRITICAL: Style.BAD, Severity.WARNING: Style.DOUBTFUL, Severity.INFO: Style.PLAIN}
 

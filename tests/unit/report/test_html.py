@@ -9,6 +9,7 @@ import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -21,6 +22,7 @@ from kdumpy.diagnosis.details.model import Log
 from kdumpy.diagnosis.model import Blocked, BlockedFacts, Diagnosis, MemoryFacts, TaskFacts, Wait
 from kdumpy.report import bugreport, html
 from kdumpy.report.html import page, safe, timeline, waits
+from kdumpy.units import human_seconds
 
 TAGS = {"html", "head", "meta", "title", "link", "style", "body", "a", "header", "p", "svg", "path", "div", "button",
         "nav", "ul", "li", "main", "section", "span", "h1", "h2", "h3", "small", "dl", "dt", "dd", "ol", "b", "i",
@@ -201,6 +203,8 @@ def test_the_timeline_covers_every_line_and_marks_the_crash() -> None:
     marked = [column.line for column in made.columns if column.kind == "cause"]
     assert marked == [column.line for column in made.columns][-len(marked):]
     assert marked[0] <= 960 < marked[1]
+    assert human_seconds(log.lines[960].seconds or 0) in [words for _, words in made.labels], "when it crashed"
+    assert all(later - earlier >= 80 for (earlier, _), (later, _) in pairwise(made.labels))
     assert timeline.draw(Log()) is None
 
 

@@ -9,6 +9,8 @@ from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING
 
+import drgn
+
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.facts.findings import Severity
@@ -170,3 +172,12 @@ class Check:
 def with_symbol(symbol: str) -> Callable[[Machine], bool]:
     """Return whether the kernel or one of its modules has a symbol."""
     return lambda machine: machine.has(symbol)
+
+
+def text(value: drgn.Object) -> str:
+    """Return a C string of the dump; what is not UTF-8 in it is shown as such.
+
+    Raises:
+        drgn.FaultError: it is not in the dump.
+    """
+    return str(value.string_().decode("utf-8", "backslashreplace"))

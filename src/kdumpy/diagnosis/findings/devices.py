@@ -12,7 +12,7 @@ import drgn
 from drgn.helpers.linux.device import bus_for_each_dev
 from drgn.helpers.linux.list import list_for_each_entry
 
-from kdumpy.diagnosis.findings.base import WARNING, Check, Found, Machine, with_symbol
+from kdumpy.diagnosis.findings.base import WARNING, Check, Found, Machine, text, with_symbol
 
 _MOST_DEVICES, _MOST_QUEUES = 4096, 4096
 _LONG_ENOUGH, _STORM = 30, 50_000
@@ -56,20 +56,16 @@ def full_queues(machine: Machine) -> Iterator[Found]:
     for device in islice(bus_for_each_dev(bus.address_of_()), _MOST_DEVICES):
         virtual = drgn.container_of(device, "struct virtio_device", "dev")
         for queue in islice(list_for_each_entry("struct virtqueue", virtual.vqs.address_of_(), "list"), _MOST_QUEUES):
-            name = _text(queue.name) if queue.name else ""
+            name = text(queue.name) if queue.name else ""
             # What a device receives into is full of empty buffers when all is well.
             if not int(queue.num_free.value_()) and not name.startswith(_FILLED):
-                yield Found(WARNING, f"The queue {name} of {_text(drgn.cast('char *', device.kobj.name))} is full",
+                yield Found(WARNING, f"The queue {name} of {text(drgn.cast('char *', device.kobj.name))} is full",
                             "the host does not answer what the machine asked of this device",
                             f"struct virtqueue {queue.value_():x}")
 
 
 _FILLED = ("input", "event", "stats", "inflate", "control", "rx")
 """Queues that a driver fills with buffers for the device to use in its own time."""
-
-
-def _text(value: drgn.Object) -> str:
-    return str(value.string_().decode("utf-8", "backslashreplace"))
 
 
 CHECKS = (

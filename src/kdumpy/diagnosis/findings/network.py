@@ -13,7 +13,7 @@ import drgn
 from drgn.helpers.linux.list import list_for_each_entry
 from drgn.helpers.linux.net import for_each_net, for_each_netdev, netdev_ipv4_addrs
 
-from kdumpy.diagnosis.findings.base import CRITICAL, WARNING, Check, Found, Machine, with_symbol
+from kdumpy.diagnosis.findings.base import CRITICAL, WARNING, Check, Found, Machine, text, with_symbol
 from kdumpy.diagnosis.sockets import LISTEN, Socket
 from kdumpy.units import human_bytes, human_seconds
 
@@ -70,7 +70,7 @@ def calls(machine: Machine) -> Iterator[Found]:
             yield Found(CRITICAL if seconds >= _DEAD else WARNING,
                         f"The server {_server(client)} did not answer a call for {human_seconds(seconds)}",
                         f"{len(late)} call{'s' if len(late) > 1 else ''} in flight; the oldest is {name} of "
-                        f"{_text(client.cl_program.name)}", f"struct rpc_clnt {client.value_():x}")
+                        f"{text(client.cl_program.name)}", f"struct rpc_clnt {client.value_():x}")
 
 
 def loopback(machine: Machine) -> Iterator[Found]:
@@ -100,7 +100,7 @@ def _clients(machine: Machine) -> Iterator[drgn.Object]:
 
 def _server(client: drgn.Object) -> str:
     name, address = client.cl_xprt.servername, _peer(client)
-    shown = _text(name) if name else ""
+    shown = text(name) if name else ""
     return f"{shown} ({address})" if shown and address and shown != str(address) else shown or str(address or "unknown")
 
 
@@ -113,10 +113,6 @@ def _peer(client: drgn.Object) -> ipaddress.IPv4Address | ipaddress.IPv6Address 
     if family == 10:            # AF_INET6: struct sockaddr_in6 has flow information between them
         return ipaddress.IPv6Address(prog.read(place.value_() + 8, 16))
     return None
-
-
-def _text(value: drgn.Object) -> str:
-    return str(value.string_().decode("utf-8", "backslashreplace"))
 
 
 _SOCKETS = ("struct sock", "struct socket", "symbol socket_file_ops")

@@ -12,7 +12,7 @@ import drgn
 from drgn.helpers.linux.list import list_for_each_entry
 
 from kdumpy.diagnosis.disks import MAPPED, SUSPENDED, Disk
-from kdumpy.diagnosis.findings.base import CRITICAL, INFO, WARNING, Check, Found, Machine
+from kdumpy.diagnosis.findings.base import CRITICAL, INFO, WARNING, Check, Found, Machine, text
 from kdumpy.units import human_seconds
 
 _SLOW, _STUCK = 5.0, 30.0
@@ -44,10 +44,6 @@ def _private(machine: Machine, disk: Disk, made: str) -> drgn.Object:
     return drgn.cast(made, gendisk.private_data)
 
 
-def _text(value: drgn.Object) -> str:
-    return str(value.string_().decode("utf-8", "backslashreplace"))
-
-
 def _of(machine: Machine, *operations: str) -> Iterator[Disk]:
     return (disk for disk in machine.disks if disk.driver in operations)
 
@@ -57,7 +53,7 @@ def _mapped(machine: Machine) -> Iterator[tuple[str, drgn.Object]]:
     for disk in _of(machine, *MAPPED):
         device = _private(machine, disk, "struct mapped_device *")
         cell = drgn.cast("struct hash_cell *", device.interface_ptr)
-        yield f"{disk.name} ({_text(cell.name)})" if cell else disk.name, device
+        yield f"{disk.name} ({text(cell.name)})" if cell else disk.name, device
 
 
 def suspended(machine: Machine) -> Iterator[Found]:
@@ -81,7 +77,7 @@ def paths(machine: Machine) -> Iterator[Found]:
             continue
         for number in range(min(int(table.num_targets.value_()), _MOST)):
             target = table.targets[number]
-            if _text(target.type.name) != "multipath":
+            if text(target.type.name) != "multipath":
                 continue
             known = list(_paths(drgn.cast("struct multipath *", target.private)))
             failed = [path for path, active in known if not active]
@@ -95,7 +91,7 @@ def _paths(multipath: drgn.Object) -> Iterator[tuple[str, bool]]:
     for group in islice(list_for_each_entry("struct priority_group", multipath.priority_groups.address_of_(), "list"),
                         _MOST):
         for path in islice(list_for_each_entry("struct pgpath", group.pgpaths.address_of_(), "list"), _MOST):
-            yield _text(path.path.dev.name), bool(path.is_active.value_())
+            yield text(path.path.dev.name), bool(path.is_active.value_())
 
 
 def arrays(machine: Machine) -> Iterator[Found]:
@@ -109,7 +105,7 @@ def arrays(machine: Machine) -> Iterator[Found]:
         failed = sum(bool(int(item.flags.value_()) & _FAULTY) for item in members)
         # In newer kernels (6.15) the name is in `head`, a struct md_submodule_head.
         level = array.pers.name if array.pers.type_.type.has_member("name") else array.pers.head.name
-        yield Found(WARNING, f"The array {disk.name} ({_text(level)}) lacks {lacking} of {wanted} disks",
+        yield Found(WARNING, f"The array {disk.name} ({text(level)}) lacks {lacking} of {wanted} disks",
                     f"{failed} of its members failed" if failed else "", f"struct mddev {array.value_():x}")
 
 

@@ -13,7 +13,7 @@ from drgn.helpers.linux.idr import idr_for_each
 from drgn.helpers.linux.list import list_empty, list_for_each_entry
 from drgn.helpers.linux.percpu import per_cpu
 
-from kdumpy.diagnosis.findings.base import WARNING, Check, Found, Machine
+from kdumpy.diagnosis.findings.base import WARNING, Check, Found, Machine, text
 from kdumpy.diagnosis.waiting import Waiters
 from kdumpy.kernel.tasks import task_value
 from kdumpy.units import human_seconds
@@ -80,10 +80,10 @@ def queues(machine: Machine) -> Iterator[Found]:
             if not running or len(slept) < len(running) or min(slept) < _ASLEEP:
                 continue
             worker = running[0]
-            yield Found(WARNING, f"The work queue {queue.name.string_().decode('utf-8', 'backslashreplace')} "
+            yield Found(WARNING, f"The work queue {text(queue.name)} "
                                  f"stands still for {human_seconds(min(slept))}",
                         f"{_count(behind)} behind {_name(machine, worker.current_func)}, which "
-                        f"{worker.task.comm.string_().decode('utf-8', 'backslashreplace')} "
+                        f"{text(worker.task.comm)} "
                         f"(pid {int(worker.task.pid.value_())}) runs and sleeps in",
                         f"bt {int(worker.task.pid.value_())}")
 

@@ -66,11 +66,17 @@ def _kind(log: Log, begin: int, end: int) -> str:
 
 
 def _labels(log: Log, scale: float) -> tuple[tuple[float, str], ...]:
+    """Return times along the picture, where there is room; that of the crash comes before those beside it."""
+    crash = next((event.line for event in log.events if event.cause), None)
+    at_crash = crash * scale if crash is not None and log.lines[crash].seconds is not None else None
     labels: list[tuple[float, str]] = []
     for number, line in enumerate(log.lines):
         x = number * scale
-        if line.seconds is not None and (not labels or x - labels[-1][0] >= _LABEL) and x < WIDTH - _LABEL / 2:
-            labels.append((round(x, 1), human_seconds(line.seconds)))
+        room = not labels or x - labels[-1][0] >= _LABEL
+        taken = at_crash is not None and number != crash and abs(x - at_crash) < _LABEL
+        last = WIDTH - _LABEL / 2
+        if line.seconds is not None and (number == crash or (room and not taken and x < last)):
+            labels.append((round(min(x, last), 1), human_seconds(line.seconds)))
     return tuple(labels)
 
 
