@@ -57,7 +57,7 @@ QUESTIONS = (
     Question("kmem -s", rf"(?m)^{ADDRESS}\s+\d+\s+\d+\s+\d+\s+\d+\s", 80, scan=True),
     Question("kmem -S task_struct", rf"(?m)^\s*\[{ADDRESS}\]", 3000, scan=True),
     Question("kmem -p", rf"(?m)^{ADDRESS}\s+[0-9a-f]+\s", 900_000, scan=True),
-    Question("kmem -f", r"(?m)^\s*\d+\s+\d+k\s+[0-9a-f]{16}\s", 30),
+    Question("kmem -f", rf"(?m)^\s*\d+\s+\d+k\s+(?:[A-Z]+\s+)?{ADDRESS}\s", 30),
     Question("search 57ac6e9d", rf"(?m)^{ADDRESS}: 57ac6e9d", 3000, scan=True),
     Question("foreach vm", rf"(?m)^\s*{ADDRESS}\s+[0-9a-f]+\s+[0-9a-f]+\s+[0-9a-f]+", 20000),
     Question("foreach files", rf"(?m)^\s*\d+\s+{ADDRESS}\s", 10000),
@@ -111,8 +111,8 @@ class Asked:
             self.failure = f">{limit:.0f} s" if usage.ru_utime + usage.ru_stime > limit - 1 else \
                 f"signal {-process.returncode}"
         elif question.counted and not self.count:
-            said = [line.strip() for line in answer.splitlines() if line.strip()]
-            self.failure = f"no answer: {said[-1][:80] if said else ''}"
+            said = [line.strip() for line in answer.splitlines() if "error" in line]
+            self.failure = f"no answer: {said[0][:100] if said else ''}"
 
 
 def programs(vmcore: Path, vmlinux: Path, without: Sequence[str]) -> dict[str, list[str]]:
