@@ -29,7 +29,8 @@ class UserAccess(Cause):
             confidence=CERTAIN if told or refused else LIKELY,
             explanation=words.paragraph(
                 f"{words.name} {how} the address {crash.address or 0:#x}, which belongs to a process. The processor "
-                "forbids that to the kernel (SMAP, SMEP): memory of processes must be copied with copy_from_user() "
+                f"forbids that to the kernel ({'PAN' if crash.machine == 'aarch64' else 'SMAP, SMEP'}): memory of "
+                "processes must be copied with copy_from_user() "
                 "and copy_to_user().",
                 "" if told or refused else "No memory was there, so the address may also be a damaged pointer.",
                 words.where, words.blame),
