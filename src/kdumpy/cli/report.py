@@ -65,7 +65,10 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.parser.error("one VMCORE is wanted" if not arguments.vmcore else
                                f"unrecognized arguments: {' '.join(map(str, arguments.vmcore[1:]))}")
     arguments.vmcore = arguments.vmcore[0]
-    diagnosis, details = diagnose_arguments(arguments)
+    from kdumpy.crash.patience import Patience
+
+    with Patience(sys.stderr).watching(f"reading {arguments.vmcore.name}"):
+        diagnosis, details = diagnose_arguments(arguments)
     if arguments.html is not None and details is not None:
         from kdumpy.report import html
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import io
 import itertools
@@ -19,6 +20,7 @@ from kdumpy.crash.deadline import TookTooLong
 from kdumpy.crash.failures import explain
 from kdumpy.crash.output import SafeOutput, destination, find_pager
 from kdumpy.crash.parser import ParsedLine, parse
+from kdumpy.crash.patience import Patience
 from kdumpy.crash.session import Answer, Session
 from kdumpy.errors import KdumpyError, NotInDump, UsageError
 from kdumpy.kernel.kernel import Kernel
@@ -27,6 +29,10 @@ _UNPAGED = ("py",)
 """Lines that talk to the user themselves."""
 _DEEPEST = 16
 """Files that run files, aliases that name aliases."""
+
+
+_THEIR_OWN = ("py", "drgn", "repeat", "extend", "gdb")
+"""Commands that run what the user wrote, or that have a prompt of their own."""
 
 
 class Leave(Exception):
@@ -50,6 +56,7 @@ class Shell:
         self.session.load_packages = self._load_packages
         self._packages = packages
         """Commands of installed packages may be loaded, and were not yet."""
+        self._patience = Patience(errors)
         self._depth = 0
         self._target: IO[str] | None = None
         """Where the output of a command goes that another one runs (foreach)."""
@@ -108,13 +115,26 @@ class Shell:
             output.write(f"{'MISSING':>12}: {what}: {why}\n")
         output.write("\n")
 
+    def _waiting(self, line: ParsedLine) -> contextlib.AbstractContextManager[None]:
+        """Tell on a terminal what takes longer than a second; not while the user's own code or program has it."""
+        if line.shell is not None or line.source is not None or line.name in _THEIR_OWN:
+            return contextlib.nullcontext()
+        return self._patience.watching(line.text)
+
+    def _alive(self) -> None:
+        """A line came out."""
+        self.session.deadline.alive()
+        self._patience.heard()
+
     def _attempt(self, line: ParsedLine) -> bool:
         if self._depth >= _DEEPEST:
             self._tell(UsageError("commands run commands too deeply", where=line.text))
             return False
         self._depth += 1
         try:
-            return self._run(self._without_alias(line))
+            line = self._without_alias(line)
+            with self._waiting(line):
+                return self._run(line)
         except Leave:
             raise
         except BrokenPipeError:
@@ -138,6 +158,7 @@ class Shell:
         return type(error)(error.what, where=error.where, why=f"this dump has no {part}: {missing[part]}")
 
     def _tell(self, error: KdumpyError) -> None:
+        self._patience.heard()
         self.out.flush()
         SafeOutput(self.errors).write(f"kdumpy: {error}".replace("\n", " ") + "\n")
 
@@ -189,7 +210,7 @@ class Shell:
             self._ask_engine(line, target)
             return
         options = self._options(command, name, words, line)
-        self.session.output = SafeOutput(target, self.session.deadline.alive)   # type: ignore[assignment]
+        self.session.output = SafeOutput(target, self._alive)   # type: ignore[assignment]
         rows = _Partial(command.rows(self.session, options))
         self._show(rows, line, target, lambda found: command.render(found, self.session, options), json=options.json)
         if rows.failure is not None:
@@ -224,7 +245,8 @@ class Shell:
         if json or wants_json:
             _write_json([pipes.plain(row) for row in found], target)
             return
-        output = SafeOutput(target, self.session.deadline.alive)
+        # What goes into a file leaves the terminal silent.
+        output = SafeOutput(target, self.session.deadline.alive if line.file else self._alive)
         for text in _laid_out(found, render) if line.filters else render(found):
             output.write(f"{text}\n")
 
@@ -273,7 +295,7 @@ class Shell:
             raise UsageError("drgn's own prompt is not a part of this shell",
                              mend="'py' opens a Python prompt; or give it a line: drgn CODE")
         if "--json" not in line.words and not line.filters:
-            output = SafeOutput(target, self.session.deadline.alive)
+            output = SafeOutput(target, self._alive)
             warnings = self.session.engine.run(line.text, output)   # type: ignore[arg-type]
         else:
             answer = io.StringIO()
