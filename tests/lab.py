@@ -29,7 +29,8 @@ WIDE = ("semaphore", "completion", "work-flush", "spin-crossed", "spin-held", "l
 
 ARM64_KERNELS = ("6.1-arm64", "6.12-arm64", "newest-arm64")
 ARM64_FAULTS = ("sysrq", "null-workqueue", "bug", "hung-task", "jump-to-null", "use-after-free", "list-corruption",
-                "soft-lockup", "bad-address", "user-access", "deadlock")
+                "soft-lockup", "bad-address", "user-access", "deadlock",
+                "write-to-readonly", "refcount")
 """The faults that are taken on arm64, in the full matrix."""
 
 
