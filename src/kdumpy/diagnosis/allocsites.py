@@ -65,15 +65,18 @@ def _sites(kernel: Kernel, cache: drgn.Object) -> list[AllocSite]:
             counted[caller] += 1
             seen.setdefault(caller, address)
     total = counted.total()
-    return [AllocSite(frame := frame_at(kernel, caller), _stack(kernel, cache, seen[caller]) or (frame,), count / total)
+    return [AllocSite(frame := frame_at(kernel, caller), _stack(kernel, cache, seen[caller], frame), count / total)
             for caller, count in counted.most_common()]
 
 
-def _stack(kernel: Kernel, cache: drgn.Object, address: int) -> tuple[Frame, ...]:
+def _stack(kernel: Kernel, cache: drgn.Object, address: int, caller: Frame) -> tuple[Frame, ...]:
+    """Return the stack from the caller outwards; before 5.19 the allocator's own functions stand in front of it."""
     try:
-        return tuple(frame_at(kernel, pc) for pc in tracking.allocation_stack(cache, address))
+        frames = tuple(frame_at(kernel, pc) for pc in tracking.allocation_stack(cache, address))
     except READ_ERRORS:
-        return ()
+        return (caller,)
+    begin = next((number for number, frame in enumerate(frames) if frame.symbol == caller.symbol), None)
+    return (caller,) if begin is None else frames[begin:]
 
 
 def _sample(cache: drgn.Object) -> Iterator[int]:
