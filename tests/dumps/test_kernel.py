@@ -22,7 +22,8 @@ from kdumpy.kernel.system import taint_letters, taint_words
 from kdumpy.vm import kernels
 
 CALLED_PANIC = {"sysrq", "driver-panic", "hung-task", "deadlock", "soft-lockup", "rcu-stall", "nmi", "init-exit",
-                "memory-leak", "rwsem-readers", "stack-corruption"}
+                "memory-leak", "rwsem-readers", "stack-corruption", "hard-lockup", "hard-lockup-buddy", "no-root",
+                "no-init", "recovered-error", "troubled"}
 """Faults of the laboratory in which no exception was raised: the kernel called panic() by itself.
 
 Memory ran out in a page fault that the kernel took for a process, which is an exception, too.
@@ -178,7 +179,7 @@ def test_without_types_the_log_and_the_panic_s_stack_remain(kernel: str, monkeyp
         assert whole.panic is not None
         expected = [frame.pc for frame in whole.panic.stack.frames]
 
-    def lacks(prog: object) -> None:
+    def lacks(*_given: object) -> None:
         raise NotInDump("the kernel has no types (BTF)")
 
     monkeypatch.setattr(attaching, "_kernel_btf", lacks)
