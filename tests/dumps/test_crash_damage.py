@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import time
 from collections.abc import Callable, Iterator
 
 import drgn
 import pytest
+from drgn.helpers.linux import fs
 from drgn.helpers.linux.list import list_for_each_entry
 from drgn.helpers.linux.mm import find_vmap_area
 from drgn.helpers.linux.pid import find_task
 
+import kdumpy
 import lab
 from brokendump import Broken
 from kdumpy.crash import registry
+from kdumpy.errors import DamagedDump
 from kdumpy.kernel import maple
 from kdumpy.kernel.circles import check_xarray, guard_lists
+from kdumpy.kernel.tasks import task_objects
 
 _SECONDS = 20
 """CPU time that one command may take; they take tenths of one."""
@@ -109,6 +114,12 @@ def kinds_circle(console: Broken) -> None:
     console.write_word(entry.value_(), entry.value_())
 
 
+def directories_circle(console: Broken) -> None:
+    """The directory of the first process's program lies in the program."""
+    program = find_task(console.prog, 1).mm.exe_file.f_path.dentry
+    console.write_word(member(program.d_parent.d_parent), program.value_())
+
+
 DAMAGE: dict[str, tuple[Callable[[Broken], None], dict[str, str]]] = {
     "a task twice": (tasks_twice, {"ps": "runs in a circle", "foreach RU bt": "runs in a circle"}),
     "tasks that lead nowhere": (tasks_lost, {"ps": "no memory at"}),
@@ -118,6 +129,7 @@ DAMAGE: dict[str, tuple[Callable[[Broken], None], dict[str, str]]] = {
     "a maple tree in a circle": (maple_circle, {"vm 1": "leads back to a node"}),
     "an XArray in a circle": (pids_circle, {"task 1": "leads back to a node", "ps -p 1": ""}),
     "counts that cannot be": (counts, {"files 1": "", "log": ""}),
+    "directories in a circle": (directories_circle, {"vm 1": "", "files 1": ""}),
     "caches and mounts in a circle": (kinds_circle, {"kmem -s": "circle", "mount": "circle"}),
 }
 """What is done to the memory, and what commands that meet it say; nothing where they may find another way."""
@@ -196,6 +208,29 @@ def test_the_guards_find_what_drgn_finds(broken: Broken) -> None:
         area = drgn.cast("struct vm_area_struct *", entry)
         assert (area.vm_start.value_(), area.vm_end.value_() - 1) == (first, last)
         assert maple.mtree_load(tree, last) == entry
+
+
+@pytest.mark.parametrize("kernel", lab.KERNELS)
+def test_paths_are_those_that_drgn_finds(kernel: str) -> None:
+    drgns = inspect.unwrap(fs.d_path)
+    with kdumpy.open(lab.dump(kernel, "null-workqueue").path) as opened:
+        assert fs.d_path is not drgns
+        found = set()
+        for task in (task for task in task_objects(opened.prog) if task.mm):
+            places = [task.fs.root, task.fs.pwd, task.mm.exe_file.f_path,
+                      *(file.f_path for _, file in fs.for_each_file(task) if file)]
+            for place in places:
+                path = fs.d_path(place)
+                assert path == drgns(place) == fs.d_path(place.mnt, place.dentry)
+                found.add(path)
+        assert {b"/", b"/bin/busybox"} <= found
+        assert len(found) > 3
+
+
+def test_a_path_in_a_circle_is_told(broken: Broken) -> None:
+    directories_circle(broken)
+    with pytest.raises(DamagedDump, match="directories of a path run in a circle"):
+        fs.d_path(find_task(broken.prog, 1).mm.exe_file.f_path)
 
 
 def test_a_command_that_does_not_end_is_stopped(broken: Broken) -> None:

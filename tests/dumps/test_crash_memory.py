@@ -9,6 +9,8 @@ from drgn.helpers.linux.slab import for_each_slab_cache
 
 from brokendump import Broken
 from console import Console
+from kdumpy.crash.memory.arrays import Arrays
+from kdumpy.crash.memory.pages import StructPages
 from kdumpy.crash.memory.slabvalues import Cache
 
 
@@ -170,3 +172,15 @@ def test_search_refuses_what_makes_no_sense(old: Console) -> None:
                       ("search -s ffff888000000000 -e ffff000000000000 2", "before the begin"),
                       ("search nothing_of_that_name", "neither a symbol")):
         assert why in old.fails(line)
+
+
+def test_going_through_memory_is_a_sign_of_life(null: Console) -> None:
+    """A search of a terabyte takes longer than the clock of commands gives for silence."""
+    signs: list[int] = []
+    arrays = Arrays(null.prog, null.shell.session.kernel.dump, lambda: signs.append(1))
+    walked = sum(1 for _ in arrays.walk_physical(0, 1 << 52))
+    assert len(signs) == walked > 1
+    signs.clear()
+    pages = sum(len(found.held) for found in StructPages(null.prog, arrays).walk())
+    assert len(signs) >= pages // 32768 > 0
+    assert null.shell.session.arrays.alive == null.shell.session.deadline.alive

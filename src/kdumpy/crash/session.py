@@ -75,7 +75,7 @@ class Session:
         """The kernel's memory as numpy arrays, for commands that go through much of it."""
         from kdumpy.crash.memory.arrays import Arrays
 
-        return Arrays(self.prog, self.kernel.dump)
+        return Arrays(self.prog, self.kernel.dump, self.deadline.alive)
 
     @cached_property
     def slabs(self) -> Slabs:

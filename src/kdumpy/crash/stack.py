@@ -89,8 +89,10 @@ def _orig_rax(session: Session, task: drgn.Object, registers: Mapping[str, int],
         pushed = struct.pack("<5Q", *(registers[name] for name in ("rip", "cs", "rflags", "rsp", "ss")))
     except (KeyError, struct.error):
         return {}
-    size = session.prog["THREAD_SIZE"].value_()
-    for start, length in ((task.stack.value_(), size), (below & ~(_PAGE - 1), _PAGE if below else 0)):
+    stack, size = task.stack.value_(), session.prog["THREAD_SIZE"].value_()
+    # Most came from user space: theirs stand at the stack's very end.
+    for start, length in ((stack + size - _PAGE, _PAGE), (stack, size),
+                          (below & ~(_PAGE - 1), _PAGE if below else 0)):
         try:
             data = session.prog.read(start, length)
         except drgn.FaultError:

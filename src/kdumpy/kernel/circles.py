@@ -15,7 +15,7 @@ from typing import Any
 import drgn
 
 from kdumpy.errors import DamagedDump
-from kdumpy.kernel import maple
+from kdumpy.kernel import maple, paths
 
 _FOLLOWERS = {
     "drgn.helpers.linux.list": ("list_for_each", "list_for_each_reverse", "hlist_for_each"),
@@ -260,6 +260,7 @@ _SUBSTITUTES: dict[str, dict[str, Callable[[Any], Any]]] = {
         "rb_next": _walk_in_bounds("rb_right", "rb_left"), "rb_prev": _walk_in_bounds("rb_left", "rb_right"),
         "rbtree_preorder_for_each": ending,
     },
+    "drgn.helpers.linux.fs": {"d_path": paths.bounded},
     "drgn.helpers.linux.mapletree": {
         "mtree_load": lambda _: maple.mtree_load, "mt_for_each": lambda _: maple.mt_for_each},
     "drgn.helpers.linux.xarray": {

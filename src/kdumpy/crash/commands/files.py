@@ -15,6 +15,7 @@ from drgn.helpers.linux.sched import task_cpu
 from kdumpy.crash.command import Arg, Command, Options, columns
 from kdumpy.crash.commands.bt import header
 from kdumpy.crash.session import Session
+from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.errors import NotInDump
 
 _MOST = 1 << 20
@@ -161,7 +162,7 @@ def _row(session: Session, task: drgn.Object, reference: str | None) -> FilesRow
                 if len(files) >= _MOST:
                     problem = f"cut after {_MOST} files"
                     break
-    except (drgn.FaultError, LookupError, AttributeError, ValueError) as error:
+    except READ_ERRORS as error:
         problem = f"not all can be read: {error}"
     return FilesRow(task.pid.value_(), task.value_(), task_cpu(task),
                     task.comm.string_().decode("utf-8", "backslashreplace"), root, cwd, tuple(files), problem)
@@ -177,7 +178,7 @@ def open_file(fd: int, file: drgn.Object) -> OpenFile:
         path = _text(d_path(file.f_path))
         if not path:
             path = _text(inode_path(inode) or b"")
-    except (drgn.FaultError, ValueError, LookupError):
+    except READ_ERRORS:
         pass            # the entry is worth showing without its path
     return OpenFile(fd, file.value_(), dentry.value_(), inode.value_(), kind, path)
 

@@ -15,6 +15,7 @@ from kdumpy.crash.commands.bt import header
 from kdumpy.crash.layout import Layout
 from kdumpy.crash.session import Session
 from kdumpy.crash.userpages import UserPage, pages_of
+from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.errors import NotInDump, UsageError
 
 _MOST = 1 << 20
@@ -205,8 +206,10 @@ def area_of(mm: drgn.Object, vma: drgn.Object) -> Area:
     if vma.vm_file:
         try:
             name = d_path(vma.vm_file.f_path).decode("utf-8", "backslashreplace")
-        except (drgn.FaultError, ValueError, LookupError):
+        except drgn.FaultError:
             name = "(not in the dump)"
+        except READ_ERRORS:
+            name = "(damaged)"
     # Source: fs/proc/task_mmu.c, show_map_vma().
     elif start <= mm.brk.value_() and end >= mm.start_brk.value_():
         name = "[heap]"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import drgn
@@ -31,8 +31,10 @@ class Piece(NamedTuple):
 class Arrays:
     """Reads the kernel's memory into arrays."""
 
-    def __init__(self, prog: drgn.Program, dump: Dump) -> None:
+    def __init__(self, prog: drgn.Program, dump: Dump, alive: Callable[[], None] = lambda: None) -> None:
         self.dump = dump
+        self.alive = alive
+        """Called while memory is gone through from begin to end: that takes its time, and ends."""
         self.memory = KernelMemory(dump)
         self.page_size = self.memory.page_size
         self.direct = self._direct_map(prog)
@@ -180,7 +182,9 @@ class Arrays:
         for run in self.dump.present():
             low, high = max(run.start * unit, start), min(run.stop * unit, stop)
             if low < high:
-                yield from self._pieces(low, high)
+                for piece in self._pieces(low, high):
+                    self.alive()
+                    yield piece
 
     def _pieces(self, start: int, stop: int) -> Iterator[Piece]:
         """Yield what is held of physical memory in [start, stop)."""
@@ -204,6 +208,7 @@ class Arrays:
         """Yield what the kernel maps in [start, stop) and the dump holds, rising."""
         for virtual, physical, length in self.memory.extents(start, min(stop, _WORD)):
             for piece in self._pieces(physical, min(physical + length, self.dump.max_pfn * self.dump.page_size)):
+                self.alive()
                 yield Piece(virtual + piece.address - physical, piece.data)
 
 

@@ -71,6 +71,7 @@ class StructPages:
             base = mem_map.value_()         # the address that the struct page of pfn 0 would have
             low, high = max(low, start), high if stop is None else min(high, stop)
             for first in range(low, high, _PAGES):
+                self.arrays.alive()
                 yield self.some(first, min(_PAGES, high - first), base + first * self.size)
 
     def some(self, first: int, count: int, address: int) -> PageArray:
