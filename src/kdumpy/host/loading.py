@@ -244,7 +244,7 @@ def _fresh(system: System, settings: Settings, release: str, say: Say, *, build:
         except (KdumpyError, OSError) as error:
             # An older one saves most crashes; none saves nothing. At boot the network may not be up yet, or the disk
             # that a crash has filled is full.
-            if images.load(system, release) is None:
+            if not system.exists(images.path_of(release)):
                 raise
             say(f"it cannot be built now ({error}): the older one is loaded as it is")
             return ""

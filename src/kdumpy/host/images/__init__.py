@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import importlib
+import io
 import os
 import shutil
 import tempfile
@@ -14,7 +15,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
+from typing import BinaryIO, cast
 
 from kdumpy.capture.config import render
 from kdumpy.errors import HostError, KdumpyError
@@ -94,12 +95,7 @@ def build(system: System, settings: Settings, release: str, say: Say = lambda li
             builder=name, why_builder=why, modules=made.modules, targets=needs.config.targets,
             seconds=round(time.monotonic() - started, 1), made_at=round(time.time(), 1),
             ingredients=_ingredients(system, settings, release, needs, builder=name), unlock=unlock)
-        if output is None:
-            # No record is better than one of another image.
-            system.path(record_of(release)).unlink(missing_ok=True)
-        _put(task.output, final)
-        if output is None:
-            _put_text(result.render(image), system.path(record_of(release)))
+        _put(task.output, final, result.render(image), system.path(record_of(release)) if output is None else None)
     return image
 
 
@@ -231,20 +227,37 @@ def _workplace() -> Iterator[Path]:
         yield Path(name)
 
 
-def _put(source: Path, target: Path) -> None:
-    """Move a file to its place, whole or not at all, for root's eyes only: keys may be in it."""
+def _put(source: Path, target: Path, text: str, record: Path | None) -> None:
+    """Move an image to its place with its record, both whole or not at all: a full disk leaves those that were there.
+
+    Args:
+        source: the new image.
+        target: its place.
+        text: what the record says.
+        record: its place; None: none is kept.
+    """
+    with source.open("rb") as data, _beside(target, data) as image:
+        if record is None:
+            image.replace(target)
+            return
+        with _beside(record, io.BytesIO(text.encode())) as written:
+            # No record is better than one of another image.
+            record.unlink(missing_ok=True)
+            image.replace(target)
+            written.replace(record)
+
+
+@contextmanager
+def _beside(target: Path, data: BinaryIO) -> Iterator[Path]:
+    """Give a file beside its place, on the disk and for root's eyes only (keys may be in it); afterwards it is gone."""
     partial = target.with_name(f".{target.name}.partial")
     partial.unlink(missing_ok=True)
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file, source.open("rb") as data:
-        shutil.copyfileobj(data, file, 1 << 20)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(target)
-
-
-def _put_text(text: str, target: Path) -> None:
-    with tempfile.NamedTemporaryFile("w") as file:
-        file.write(text)
-        file.flush()
-        _put(Path(file.name), target)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            shutil.copyfileobj(data, file, 1 << 20)
+            file.flush()
+            os.fsync(file.fileno())
+        yield partial
+    finally:
+        partial.unlink(missing_ok=True)
