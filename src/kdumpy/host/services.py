@@ -12,6 +12,10 @@ SERVICE, REPORT_SERVICE = "kdumpy.service", "kdumpy-report.service"
 UNITS = "/etc/systemd/system"
 RULE = "/etc/udev/rules.d/60-kdumpy.rules"
 
+LOAD_S = 2400
+"""Seconds that building an image and loading it may take, TimeoutStartSec of the unit: longer than a generator is waited
+for (`images.generated.SECONDS`), so that where it hangs the older image is loaded."""
+
 _FILES = Path(__file__).parent / "units"
 
 
@@ -71,6 +75,6 @@ def _text(system: System, name: str, program: str, *, online: bool) -> str:
     text = (_FILES / name).read_text()
     network = "network-online.target\nWants=network-online.target" if online else "network.target"
     for mark, value in (("@KDUMPY@", program), ("@SYSTEMCTL@", system.which("systemctl") or "/usr/bin/systemctl"),
-                        ("@NETWORK@", network)):
+                        ("@NETWORK@", network), ("@SECONDS@", str(LOAD_S))):
         text = text.replace(mark, value)
     return text

@@ -196,9 +196,9 @@ def _image(system: System, wanted: Settings, machine: Machine, program: str) -> 
     stale = images.stale(system, wanted, release)
     changes: list[Change] = []
     if stale:
-        changes.append(Command((program, "image"), f"the capture image: {stale}", seconds=900))
+        changes.append(Command((program, "image"), f"the capture image: {stale}", seconds=services.LOAD_S))
     if state.reserved and (stale or not state.loaded):
-        changes.append(Command(("systemctl", "restart", services.SERVICE), "load it now", seconds=900,
+        changes.append(Command(("systemctl", "restart", services.SERVICE), "load it now", seconds=services.LOAD_S,
                                undo=("systemctl", "stop", services.SERVICE), undo_first=True))
     return Step("Capture image", tuple(changes))
 

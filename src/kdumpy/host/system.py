@@ -6,10 +6,12 @@ files, and every program that is run has a time limit, no shell, and an error th
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,7 +116,7 @@ class System:
 
         Args:
             words: the program and its arguments; no shell reads them.
-            seconds: after which it is killed.
+            seconds: after which it is killed, with what it has started.
             check: a failure is an error.
             stdin: what it reads.
 
@@ -130,8 +132,7 @@ class System:
             raise HostError("a program is missing", why=words[0], mend=packages.advice(self, words[0]))
         environment = {**os.environ, "PATH": SEARCH, "LC_ALL": "C.UTF-8"}
         try:
-            done = subprocess.run([program, *words[1:]], input=stdin, capture_output=True, text=True, errors="replace",
-                                  timeout=seconds, check=False, env=environment, cwd="/")
+            done = _run([program, *words[1:]], stdin, seconds, environment)
         except subprocess.TimeoutExpired as error:
             raise HostError("a program did not end in time", where=words[0], why=f"{seconds:.0f} s") from error
         except OSError as error:
@@ -140,3 +141,18 @@ class System:
         if check and answer.code:
             raise HostError("a program failed", where=" ".join(words), why=answer.told)
         return answer
+
+
+def _run(words: Sequence[str], stdin: str, seconds: float,
+         environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Do as subprocess.run(), in a session of its own: nothing asks on the terminal, and all of it can be ended."""
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          errors="replace", env=environment, cwd="/", start_new_session=True) as running:
+        try:
+            out, err = running.communicate(stdin, timeout=seconds)
+        except BaseException:
+            # A generator's own children would go on writing where the directory is removed.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(running.pid, signal.SIGKILL)
+            raise
+    return subprocess.CompletedProcess(words, running.returncode, out, err)

@@ -15,6 +15,8 @@ from armedhost import MIB, RELEASE, Host
 from kdumpy.cli import setup as screen
 from kdumpy.errors import HostError, UsageError
 from kdumpy.host import distribution, packages, services, setup
+from kdumpy.host.changes import Command
+from kdumpy.host.images import generated
 from kdumpy.host.setup import Setup
 from kdumpy.host.system import System
 from kdumpy.host.wish import Wishes, parse_keys
@@ -153,6 +155,17 @@ def test_the_udev_rule_is_there_only_where_a_kernel_needs_it(kernels: dict[str, 
     assert (rule in otherhosts.files(services.plan(system, "/usr/bin/kdumpy"))) is needed
     otherhosts.made(tmp_path, {rule: "of an older kernel\n"})
     assert (otherhosts.files(services.plan(system, "/usr/bin/kdumpy"))[rule] == "") is not needed
+
+
+def test_a_generator_that_hangs_leaves_time_to_load_the_older_image(host: Host) -> None:
+    unit = otherhosts.files(plan(host).plan.changes())[f"{services.UNITS}/{services.SERVICE}"]
+    limit = re.search(r"^TimeoutStartSec=(\d+)$", unit, re.MULTILINE)
+    assert limit is not None
+    assert int(limit[1]) >= generated.SECONDS + 300
+    build = [change for change in plan(host).plan.changes() if isinstance(change, Command) and change.words[0] in
+             ("/usr/bin/kdumpy", "systemctl") and change.words[1] in ("image", "restart")]
+    assert {change.words[1] for change in build} == {"image", "restart"}
+    assert all(change.seconds >= generated.SECONDS + 300 for change in build)
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
+import pytest
+
+from kdumpy.errors import HostError
 from kdumpy.host.system import LARGEST_TEXT, System
 
 
@@ -25,3 +29,20 @@ def test_what_is_not_there_is_none(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     assert System(tmp_path).read("/no/such") is None
     assert System(tmp_path).read("/file/below") is None
+
+
+def test_what_is_too_slow_is_ended_with_all_that_it_has_started(tmp_path: Path) -> None:
+    with pytest.raises(HostError, match="did not end in time"):
+        System().run(("sh", "-c", f"sleep 300 & echo $! >{tmp_path}/child; wait"), seconds=0.5)
+    child = Path("/proc") / (tmp_path / "child").read_text().strip()
+    for _try in range(50):      # init, or who stands for it, may take its time to bury it
+        if not child.exists() or "State:\tZ" in (child / "status").read_text():
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"{child} still runs")
+
+
+def test_a_program_reads_its_input_and_cannot_ask_on_the_terminal() -> None:
+    done = System().run(("sh", "-c", "cat; cut -d' ' -f6 /proc/$$/stat; echo $$ >&2"), stdin="given\n")
+    assert done.out.splitlines()[0] == "given"
+    assert done.out.splitlines()[1] == done.err.strip()
