@@ -193,7 +193,7 @@ def advise(machine: Machine, settings: Settings, measured: int | None = None, *,
     if settings.crashkernel != "auto":
         configured = parse(settings.crashkernel)
         return Advice(settings.crashkernel, "the configuration says so",
-                      warnings=_of_a_hand(configured, machine, measured))
+                      warnings=_of_a_hand(configured, machine, measured, image))
     wanted, why = _wanted(machine, measured, image)
     there = tuple(text for text in given(machine.cmdline if next_cmdline is None else next_cmdline) if _taken(text))
     if there:
@@ -201,7 +201,8 @@ def advise(machine: Machine, settings: Settings, measured: int | None = None, *,
         if size == wanted or (leading in PACKAGED and size > wanted):
             return Advice(leading, "it is there already", keep=True)
         if size and not ours and leading not in PACKAGED:
-            return _kept(leading, wanted, machine, measured, why)
+            return Advice(leading, f"it was set by hand or by the distribution and stays; {why} is {wanted // MIB}M",
+                          keep=True, warnings=_of_a_hand(parse(leading), machine, measured, image))
     return Advice(f"{wanted // MIB}M", why, warnings=_warnings(Reservation("", wanted), machine, measured))
 
 
@@ -228,20 +229,14 @@ def _leading(there: tuple[str, ...]) -> str:
     return kinds.get("") or kinds.get("high") or there[-1]
 
 
-def _kept(there: str, wanted: int, machine: Machine, measured: int | None, why: str) -> Advice:
-    """Return the advice to keep what somebody set, with what is to be said of it."""
-    return Advice(there, f"it was set by hand or by the distribution and stays; {why} is {wanted // MIB}M",
-                  keep=True, warnings=_of_a_hand(parse(there), machine, measured))
-
-
-def _of_a_hand(reservation: Reservation, machine: Machine, measured: int | None) -> tuple[str, ...]:
+def _of_a_hand(reservation: Reservation, machine: Machine, measured: int | None, image: int) -> tuple[str, ...]:
     """Return what is wrong with a reservation that somebody chose: that it is less than advised, too."""
     warnings = _warnings(reservation, machine, measured)
-    size, (wanted, _why) = reservation.size_for(machine.memory_bytes), _wanted(machine, measured)
+    size, (wanted, why) = reservation.size_for(machine.memory_bytes), _wanted(machine, measured, image)
     if reservation.kind in ("", "high") and 0 < size < wanted and not any("rehearsal" in said for said in warnings):
         warnings += (f"crashkernel={reservation.text} reserves {human_bytes(size)}, less than the advised "
-                     f"{human_bytes(wanted)}: `kdumpy rehearse` shows whether it is enough, `kdumpy setup "
-                     f"--crashkernel {wanted // MIB}M` changes it",)
+                     f"{human_bytes(wanted)} ({why}): `kdumpy rehearse` shows whether it is enough, `kdumpy "
+                     f"setup --crashkernel {wanted // MIB}M` changes it",)
     return warnings
 
 

@@ -13,7 +13,7 @@ UNITS = "/etc/systemd/system"
 RULE = "/etc/udev/rules.d/60-kdumpy.rules"
 
 LOAD_S = 2400
-"""Seconds that building an image and loading it may take, TimeoutStartSec of the unit: longer than a generator is waited
+"""Seconds that building an image and loading it may take, the unit's TimeoutStartSec: longer than a generator is waited
 for (`images.generated.SECONDS`), so that where it hangs the older image is loaded."""
 
 _FILES = Path(__file__).parent / "units"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from kdumpy.errors import UsageError
 from kdumpy.host import crashkernel
-from kdumpy.host.crashkernel import GIB, MIB, PACKAGED, TABLE, advise, effective, parse, size_for
+from kdumpy.host.crashkernel import GIB, MIB, PACKAGED, TABLE, Advice, advise, effective, parse, size_for
 from kdumpy.host.distribution import Distribution
 from kdumpy.host.machine import Machine
 from kdumpy.host.settings import Settings
@@ -108,6 +109,15 @@ def test_what_was_set_by_hand_stays_and_too_little_is_said() -> None:
     assert (several.value, several.keep, several.warnings) == ("303M,high", True, ())
     plenty = advise(MACHINE, AUTO, next_cmdline="ro crashkernel=1G")
     assert (plenty.value, plenty.keep, plenty.warnings) == ("1G", True, ())
+
+
+@pytest.mark.parametrize("advised", [
+    lambda: advise(MACHINE, replace(AUTO, crashkernel="256M"), image=1124 * MIB),
+    lambda: advise(MACHINE, AUTO, next_cmdline="ro crashkernel=256M", image=1124 * MIB)])
+def test_what_opens_the_target_is_held_against_what_was_set_by_hand(advised: Callable[[], Advice]) -> None:
+    (warning,) = advised().warnings
+    assert "less than the advised 1.1 GiB" in warning
+    assert "what opens the target take about 1.1 GiB" in warning
 
 
 def test_what_kdumpy_or_a_package_set_is_raised() -> None:
