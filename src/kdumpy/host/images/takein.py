@@ -7,6 +7,7 @@ targets do not need, their firmware, hardware databases, splash screens, and scr
 
 from __future__ import annotations
 
+import errno
 import filecmp
 import shutil
 import sys
@@ -34,12 +35,16 @@ RULES = ("63-md-raid-arrays.rules", "64-md-raid-assembly.rules", "65-md-incremen
 
 
 def take_in(stage: Path, image: Path) -> None:
-    """Do it; paths that lead through links of the image (`lib` → `usr/lib`) end up where these lead to."""
+    """Do it; paths that lead through links of the image (`lib` → `usr/lib`) end up where these lead to.
+
+    Raises:
+        OSError: a link leads out of the image: this is root, and what lies there is the host's.
+    """
     for name in (*NOT_NEEDED, *NOT_RUN):
-        _remove(image / name)
+        _remove(image, name)
     for rule in RULES:
         for folder in ("etc/udev/rules.d", "lib/udev/rules.d", "usr/lib/udev/rules.d"):
-            _remove(image / folder / rule)
+            _remove(image, f"{folder}/{rule}")
     keep = set((stage / "modules").read_text().split())
     for module in list(_modules(image)):
         if module_name(module.name) not in keep:
@@ -50,12 +55,23 @@ def take_in(stage: Path, image: Path) -> None:
 
 
 def _modules(image: Path) -> Iterator[Path]:
+    _stay(image, image / "lib" / "modules")
     for path in (image / "lib" / "modules").glob("**/*.ko*"):
         if path.is_file() and not path.is_symlink():
             yield path
 
 
-def _remove(path: Path) -> None:
+def _stay(image: Path, folder: Path) -> None:
+    """Raise where a folder of the image is, by a link, one of the host."""
+    if not folder.resolve().is_relative_to(image.resolve()):
+        raise OSError(errno.EXDEV, "a link leads out of the image", str(folder), None, str(folder.resolve()))
+
+
+def _remove(image: Path, name: str) -> None:
+    path = image / name
+    if not (path.exists() or path.is_symlink()):
+        return
+    _stay(image, path.parent)
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -64,8 +80,12 @@ def _remove(path: Path) -> None:
 
 def merge(source: Path, image: Path, *, replace: bool) -> None:
     """Copy a tree over another one; what is there stays, or is replaced."""
+    known: set[Path] = set()
     for path in sorted(source.rglob("*")):
         place = image / path.relative_to(source)
+        if place.parent not in known:
+            _stay(image, place.parent)
+            known.add(place.parent)
         if path.is_dir() and not path.is_symlink():
             if not place.is_dir():
                 place.mkdir(parents=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import stat
 from pathlib import Path
 
@@ -90,3 +91,22 @@ def test_twice_is_as_once(stage: Path, image: Path) -> None:
     before = sorted(str(path) for path in image.rglob("*"))
     take_in(stage, image)
     assert sorted(str(path) for path in image.rglob("*")) == before
+
+
+@pytest.mark.parametrize("link", ["lib", "usr/lib/modules", "etc/kdumpy", "usr/lib/udev"])
+def test_a_link_that_leads_out_of_the_image_leaves_the_host_as_it_is(stage: Path, image: Path, tmp_path: Path,
+                                                                     link: str) -> None:
+    host = tmp_path / "host"
+    for name in ("firmware/x.bin", "modules/6.1/i915.ko", "6.1/i915.ko", "keys/safe", "hwdb.bin",
+                 "rules.d/69-lvm.rules"):
+        put(host, name, "the host's")
+    if (image / link).is_symlink():
+        (image / link).unlink()
+    elif (image / link).is_dir():
+        shutil.rmtree(image / link)
+    (image / link).parent.mkdir(parents=True, exist_ok=True)
+    (image / link).symlink_to(host)
+    before = {path: path.read_text() for path in host.rglob("*") if path.is_file()}
+    with pytest.raises(OSError, match="a link leads out of the image"):
+        take_in(stage, image)
+    assert {path: path.read_text() for path in host.rglob("*") if path.is_file()} == before
