@@ -25,12 +25,15 @@ RUN = "/run/kdumpy"
 _TRIES, _PAUSE_S = 10, 0.5
 """Another program that loads or unloads is done in a few seconds."""
 
+_COMPLAINTS = 3
+"""Lines of kexec-tools that are told."""
+
 _ELSEWHERE = {errno.ENOSYS, errno.EOPNOTSUPP, kexecerrors.ENOTSUPP}
 """Errors after which kexec_load is tried: this kernel has no kexec_file_load."""
 
 
-def put(system: System, attempt: Attempt, text: str, say: Say, call: str) -> tuple[str, str]:
-    """Load a capture kernel; return by what, and why not by kexec_file_load.
+def put(system: System, attempt: Attempt, text: str, say: Say, call: str) -> tuple[str, str, str]:
+    """Load a capture kernel; return by what, why not by kexec_file_load, and what was complained of all the same.
 
     Args:
         system: the running system.
@@ -44,11 +47,11 @@ def put(system: System, attempt: Attempt, text: str, say: Say, call: str) -> tup
     """
     if call == "kexec_load":
         _by_segments(system, replace(attempt, call="kexec_load"), text)
-        return "kexec_load", "as wished"
+        return "kexec_load", "as wished", ""
     with KernelLog(system) as log:
         try:
             _by_files(system, attempt, text)
-            return "kexec_file_load", ""
+            return "kexec_file_load", "", ""
         except OSError as error:
             number = error.errno or 0
             said = log.about_loading(signature=number in kexecerrors.ABOUT_SIGNATURES)
@@ -57,10 +60,9 @@ def put(system: System, attempt: Attempt, text: str, say: Say, call: str) -> tup
         say(f"by kexec_load, because {reason.why}")
         if attempt.kernel is not None and attempt.kernel.kind == "bzImage" and kexecx86.suits(attempt.release):
             _by_segments(system, replace(attempt, call="kexec_load"), text)
-            return "kexec_load", reason.why
+            return "kexec_load", reason.why, ""
         if system.which("kexec") is not None:
-            _by_kexec_tools(system, attempt, text, reason)
-            return "kexec-tools", reason.why
+            return "kexec-tools", reason.why, _by_kexec_tools(system, attempt, text, reason)
         raise HostError(reason.what, where=reason.where, why=reason.why,
                         mend=f"{reason.mend}; or install kexec-tools, which know other calls: "
                              f"{packages.advice(system, 'kexec')}")
@@ -136,10 +138,16 @@ def _by_files(system: System, attempt: Attempt, text: str) -> None:
             os.close(kernel)
 
 
-def _by_kexec_tools(system: System, attempt: Attempt, text: str, reason: HostError) -> None:
+def _by_kexec_tools(system: System, attempt: Attempt, text: str, reason: HostError) -> str:
+    """Load by kexec-tools; return what they complained of: they load with half of the facts, and end with 0.
+
+    Such as "Can't get the symbol of _text to calculate page_offset" on arm64 without CONFIG_KALLSYMS_ALL: the
+    dump's headers are made with a page_offset of 0 then.
+    """
     assert attempt.kernel is not None
     done = system.run(("kexec", "--load-panic", "--kexec-syscall", f"--initrd={attempt.initrd}",
                        f"--command-line={text}", attempt.kernel.path), seconds=120, check=False)
     if done.code:
         raise HostError(reason.what, where=reason.where, mend=reason.mend,
                         why=f"{reason.why}; and kexec-tools says: {done.told}")
+    return "; ".join(line.strip() for line in done.err.splitlines()[-_COMPLAINTS:] if line.strip())

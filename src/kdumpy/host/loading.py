@@ -52,6 +52,8 @@ class Loaded:
     built: str = ""
     """Why the image was built anew; empty: it was fresh."""
     note: str = ""
+    complaint: str = ""
+    """What kexec-tools said though they called it done: the dump may not be what it should."""
 
 
 def load(system: System, settings: Settings, say: Say = lambda line: None, *, build: bool = True,
@@ -84,6 +86,8 @@ def load(system: System, settings: Settings, say: Say = lambda line: None, *, bu
         history.note(system, "loaded", reserved=done.reserved, targets=settings.capture.targets)
         say(f"loaded {done.release} with {human_bytes(size)} of image into {human_bytes(done.reserved)} of reserved "
             f"memory ({done.call})")
+        if done.complaint:
+            say(f"warning: kexec-tools say: {done.complaint}")
     else:
         say(f"the capture kernel is loaded already: {done.release}, {human_bytes(done.reserved)} reserved")
     return done
@@ -106,14 +110,14 @@ def _load(system: System, settings: Settings, say: Say, *, build: bool, again: b
         _refuse_hopeless(system, attempt)
         lost = crashstate.look(system).loaded
         try:
-            used, note = loadcalls.put(system, attempt, wanted.cmdline, say, call)
+            used, note, complaint = loadcalls.put(system, attempt, wanted.cmdline, say, call)
         except HostError as error:
             system.path(RECORD).unlink(missing_ok=True)
             if lost and not crashstate.look(system).loaded:
                 raise HostError(error.what, where=error.where, mend=error.mend,
                                 why=f"{error.why}; the capture kernel that was loaded before is gone") from error
             raise
-        done = replace(wanted, built=built, call=used, note=note)
+        done = replace(wanted, built=built, call=used, note=note, complaint=complaint)
         _check(system, done)
         _remember(system, done)
     return done, size

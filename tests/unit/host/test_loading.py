@@ -14,12 +14,13 @@ import zstandard
 from armedhost import MIB, RELEASE, Host, bzimage
 from kdumpy.errors import HostError
 from kdumpy.host import history, images, kernelfile, kexec, kexecx86, loadcalls, loading, settings
+from kdumpy.host.checks import Facts, Verdict, ask
 from kdumpy.host.images import BuiltImage, path_of
 from kdumpy.host.images.result import record_of
 from kdumpy.host.kexecx86 import Layout
 from kdumpy.host.loading import Loaded
 from kdumpy.host.settings import Settings
-from kdumpy.host.system import System
+from kdumpy.host.system import Done, System
 
 
 class Kernel:
@@ -130,6 +131,31 @@ def test_a_kernel_without_the_newer_call_is_loaded_by_the_older_one(host: Host, 
     with pytest.raises(HostError, match="built without CONFIG_KEXEC_FILE") as refused:
         load(host, again=True)
     assert "or install kexec-tools" in refused.value.mend
+
+
+def test_what_kexec_tools_complain_of_is_told_though_they_end_well(host: Host, kernel: Kernel,
+                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    complaint = "Can't get the symbol of _text to calculate page_offset."
+    answer = [Done(0, "", f"{complaint}\n")]
+
+    def run(system: System, words: tuple[str, ...], **limits: object) -> Done:
+        host.write("/sys/kernel/kexec_crash_loaded", "1")
+        return answer[0]
+
+    monkeypatch.setattr(kexecx86, "suits", lambda release: False)
+    monkeypatch.setattr(System, "run", run)
+    host.write("/usr/sbin/kexec", "")
+    kernel.answers = [errno.ENOSYS]
+    said: list[str] = []
+    done = loading.load(host.system, settings.load(host.system), said.append, again=True)
+    assert (done.call, done.complaint) == ("kexec-tools", complaint)
+    assert said[-1] == f"warning: kexec-tools say: {complaint}"
+    line = ask("loaded", Facts(host.system))
+    assert (line.verdict, complaint in line.reason) == (Verdict.WARN, True)
+    answer[0] = Done(0, "", "")
+    kernel.answers = [errno.ENOSYS]
+    assert load(host, again=True).complaint == ""
+    assert ask("loaded", Facts(host.system)).verdict is Verdict.OK
 
 
 @pytest.mark.parametrize(("trouble", "told"), [

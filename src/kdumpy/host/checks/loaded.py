@@ -24,6 +24,10 @@ def look(facts: Facts) -> Answer:
     if change:
         return warn(f"what is loaded since {when} is not what would be loaded now: {change}", "run `kdumpy load`",
                     loaded_at=there.at, release=there.release)
+    if there.complaint:
+        return warn(f"{there.release} is loaded since {when} by {there.call}, which said: {there.complaint}",
+                    "`kdumpy test` shows whether it works; a kernel with CONFIG_KEXEC_FILE needs no kexec-tools",
+                    loaded_at=there.at, release=there.release, call=there.call)
     return ok(f"{there.release}, since {when}, by {there.call}", loaded_at=there.at, release=there.release,
               call=there.call)
 
