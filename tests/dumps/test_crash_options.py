@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -262,6 +263,12 @@ def test_a_crashrc_that_others_can_write_is_not_run(tmp_path: Path, monkeypatch:
     assert [refusal for _, refusal in startup_files()] == ["", "", ""]
     theirs.chmod(0o666)
     assert [refusal for _, refusal in startup_files()] == ["", "", "others can write to it"]
+    theirs.unlink()
+    theirs.symlink_to("/proc/self/status")          # root's own, says what a stranger's program was given
+    assert [refusal for _, refusal in startup_files()] == ["", "", ""]
+    if os.getuid() == 0:                            # only root can make a link another one's
+        os.lchown(theirs, 65534, 65534)
+        assert [refusal for _, refusal in startup_files()] == ["", "", "it belongs to another user"]
 
 
 def test_ps_shows_families_times_and_limits_as_values(null: Console) -> None:

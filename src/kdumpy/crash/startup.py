@@ -17,7 +17,9 @@ def startup_files() -> Iterator[tuple[Path, str]]:
     """Yield (file, why it is not run), the reason empty for those that are: kdumpy's own, ~/.crashrc, ./.crashrc.
 
     A file can run programs (`!…`), so one that others could have written is not run: it must be the user's own (or
-    root's), and writable by nobody else. Whoever opens a dump in a stranger's folder runs nothing of the stranger's.
+    root's), and writable by nobody else. Whoever opens a dump in a stranger's folder runs nothing of the stranger's:
+    a link there must be the user's own too, for it may lead to what is root's and says what the stranger wants
+    (/proc/PID/cmdline of a program that runs as root).
     """
     home = Path("~").expanduser()
     config = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config") / "kdumpy" / "crashrc"
@@ -26,19 +28,21 @@ def startup_files() -> Iterator[tuple[Path, str]]:
         real = path.resolve()
         if real not in seen and real.is_file():
             seen.add(real)
-            yield path, _distrust(real)
+            yield path, _distrust(path)
 
 
 def _distrust(path: Path) -> str:
     """Return why a file may not be run; empty where it may."""
     try:
-        status = path.stat()
+        status, link = path.stat(), path.lstat()
     except OSError as error:
         return error.strerror or str(error)
     if not stat.S_ISREG(status.st_mode):
         return "it is no file"
-    if status.st_uid not in (os.getuid(), 0):
+    if link.st_uid not in (os.getuid(), 0):
         return "it belongs to another user"
+    if status.st_uid not in (os.getuid(), 0):
+        return "it leads to a file of another user"
     return "others can write to it" if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) else ""
 
 
