@@ -248,6 +248,14 @@ def test_extend_loads_a_command_and_forgets_it(old: Console, tmp_path: Path) -> 
     assert "Python files" in old.fails(f"extend {tmp_path / 'lib.so'}")
 
 
+def test_python_that_fails_when_more_is_asked_for_says_how(old: Console) -> None:
+    good, shown, errors = old.attempt("py (1 // x for x in (1, 0))")
+    assert (good, shown) == (False, "1\n")
+    assert errors == "kdumpy: py: ZeroDivisionError: integer division or modulo by zero: in <genexpr>\n"
+    assert old("py (exit() for x in (1, 0))") == ""         # leaves the code, and not the shell
+    assert old("py 6 * 7") == "42\n"
+
+
 def test_a_crashrc_that_others_can_write_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home, work = tmp_path / "home", tmp_path / "work"
     (home / ".config" / "kdumpy").mkdir(parents=True)

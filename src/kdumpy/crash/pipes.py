@@ -12,7 +12,7 @@ import difflib
 import itertools
 import operator
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from kdumpy.crash.command import columns
@@ -65,7 +65,16 @@ class Record:
 
 def plain(row: Any) -> dict[str, Any]:
     """Return a row as plain values."""
-    return dict(row.values) if isinstance(row, Record) else dataclasses.asdict(row)
+    return {name: _bare(value) for name, value in row.values.items()} if isinstance(row, Record) \
+        else dataclasses.asdict(row)
+
+
+def _bare(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    if isinstance(value, tuple | list):
+        return tuple(_bare(one) for one in value)
+    return {name: _bare(one) for name, one in value.items()} if isinstance(value, Mapping) else value
 
 
 def apply(rows: Rows, filters: Sequence[str]) -> tuple[Rows, bool]:
@@ -94,7 +103,7 @@ def table(rows: Rows) -> Iterator[str]:
     found = [row.values for row in rows]
     if not found:
         return
-    header = list(found[0])
+    header = list(dict.fromkeys(name for row in found for name in row))
     right = [all(isinstance(row.get(name), int | float) and not isinstance(row.get(name), bool) for row in found)
              for name in header]
     cells = ([shown(row.get(name)) for name in header] for row in found)
@@ -203,7 +212,7 @@ def _test(sign: str, text: str) -> Callable[[Any, str], bool]:
     compare = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}[sign]
 
     def test(value: Any, name: str) -> bool:
-        return any(compare(one, _as(one, text, name)) for one in _each(value) if one is not None)
+        return any(compare(one, _limit(one, text, name)) for one in _each(value) if one is not None)
 
     return test
 
@@ -237,6 +246,37 @@ def _as(value: Any, text: str, name: str) -> Any:
 
         return STATES.get(text, text)
     return text
+
+
+def _limit(value: Any, text: str, name: str) -> Any:
+    """Return a condition's text as what a value can be more or less than.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    if _is_compound(value):
+        raise _has_fields(name)
+    limit = _as(value, text, name)
+    if limit is None:
+        raise UsageError(f"nothing is more or less than {text!r}", where="where")
+    return limit
+
+
+def _has_fields(name: str) -> UsageError:
+    return UsageError(f"{name} has fields of its own", mend=f"name one of them as {name}.FIELD: '|: fields' lists them")
+
+
+def _key(value: Any, name: str) -> Any:
+    """Return what tells a value from others.
+
+    Raises:
+        UsageError: it is made of several.
+    """
+    if any(_is_compound(one) for one in (value if isinstance(value, tuple | list) else (value,))):
+        raise _has_fields(name)
+    if isinstance(value, list):
+        return tuple(value)
+    return value if isinstance(value, Hashable) else shown(value)
 
 
 def _order(value: Any) -> tuple[int, Any]:
@@ -273,7 +313,7 @@ def _uniq(rows: Rows, text: str) -> Iterator[Any]:
     fields = _fields(text, "uniq")
     seen = set()
     for row in rows:
-        key = tuple(shown(field(row, name)) for name in fields)
+        key = tuple(_key(field(row, name), name) for name in fields)
         if key not in seen:
             seen.add(key)
             yield row
@@ -290,7 +330,7 @@ def _count(rows: Rows, text: str) -> Iterator[Record]:
         yield Record({"count": sum(1 for _ in rows)})
         return
     counts: collections.Counter[tuple[Any, ...]] = collections.Counter(
-        tuple(_hashable(field(row, name)) for name in fields) for row in rows)
+        tuple(_key(field(row, name), name) for name in fields) for row in rows)
     for key, count in counts.most_common():
         yield Record({"count": count, **dict(zip(fields, key, strict=True))})
 
@@ -307,7 +347,7 @@ def _sum(rows: Rows, text: str) -> Iterator[Record]:
             value = sum(one for one in value if isinstance(one, int | float))
         if not isinstance(value, int | float):
             raise UsageError(f"{name} is no number", where="sum")
-        key = tuple(_hashable(field(row, one)) for one in by[1:])
+        key = tuple(_key(field(row, one), one) for one in by[1:])
         sums[key] = sums.get(key, 0) + value
     for key, total in sorted(sums.items(), key=lambda item: -item[1]):
         yield Record({name: total, **dict(zip(by[1:], key, strict=True))})
@@ -325,10 +365,6 @@ def _fields(text: str, name: str) -> list[str]:
     if not fields:
         raise UsageError(f"{name} wants fields", mend="'|: fields' tells which there are")
     return fields
-
-
-def _hashable(value: Any) -> Any:
-    return value if not isinstance(value, list | dict) else shown(value)
 
 
 FILTERS: dict[str, Callable[[Rows, str], Iterator[Any]]] = {

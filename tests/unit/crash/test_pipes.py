@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,6 +75,17 @@ def test_what_filters_make() -> None:
                                                            "frames.function"]
 
 
+def test_what_stands_inside_of_rows_goes_into_json() -> None:
+    assert json.dumps(records("columns frames", "head 1")) == (
+        '[{"frames": [{"function": "schedule"}, {"function": "do_wait"}]}]')
+
+
+def test_a_table_has_the_columns_of_all_records() -> None:
+    rows = [pipes.Record({"a": 1}), pipes.Record({"b": {2}})]
+    assert [line.split() for line in pipes.table(rows)] == [["A", "B"], ["1", "-"], ["-", "{2}"]]
+    assert [pipes.plain(row) for row in pipes.apply(rows[1:], ["count b"])[0]] == [{"count": 1, "b": "{2}"}]
+
+
 def test_the_table_of_records() -> None:
     rows, _ = pipes.apply(ROWS, ["columns pid state load frames"])
     assert list(pipes.table(rows)) == [
@@ -97,7 +109,9 @@ def test_rows_are_read_only_as_far_as_they_are_wanted() -> None:
     (["where state~("], "no regular expression"), (["where kernel=maybe"], "yes or no"), (["head x"], "no number"),
     (["sort"], "wants fields"), (["sum state"], "is no number"), (["sum rss kernel"], "sum wants"),
     (["columns nothing.at.all"], "no field"), (["sort nothing"], "no field"),
-    (["where pid=" + "9" * 5000], "no number"),
+    (["where pid=" + "9" * 5000], "no number"), (["where frames>3"], "fields of its own"),
+    (["where rss>-"], "nothing is more or less"), (["count frames"], "fields of its own"),
+    (["uniq frames"], "fields of its own"),
 ])
 def test_wrong_filters_say_what_is_wrong(filters: list[str], words: str) -> None:
     with pytest.raises(UsageError, match=words):

@@ -51,7 +51,7 @@ class Py(Command[Any]):
         if not options.typed:
             _converse(session, names)
             return
-        with session.deadline.paused(), contextlib.redirect_stdout(session.output):
+        with session.deadline.paused(), contextlib.redirect_stdout(session.output), _failures():
             value = _run(options.typed, names)
             if value is None:
                 return
@@ -89,20 +89,26 @@ def namespace(session: Session, code: str = "frames") -> dict[str, Any]:
 
 
 def _run(code: str, names: dict[str, Any]) -> Any:
-    """Run code; return the value of an expression.
+    """Run code; return the value of an expression."""
+    try:
+        compiled = compile(code, "<py>", "eval")
+    except SyntaxError:
+        exec(compile(code, "<py>", "exec"), names)
+        return None
+    return eval(compiled, names)
+
+
+@contextlib.contextmanager
+def _failures() -> Iterator[None]:
+    """Tell in one line how the user's code fails, be it when a generator of it is asked for more; exit() ends it.
 
     Raises:
-        KdumpyError: it fails; one line that says how.
+        KdumpyError: it fails.
     """
     try:
-        try:
-            compiled = compile(code, "<py>", "eval")
-        except SyntaxError:
-            exec(compile(code, "<py>", "exec"), names)
-            return None
-        return eval(compiled, names)
+        yield
     except SystemExit:
-        return None
+        return
     except (KdumpyError, drgn.FaultError) as error:
         raise explain(error, "py") from error
     except SyntaxError as error:
