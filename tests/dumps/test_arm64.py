@@ -16,6 +16,7 @@ import pytest
 import kdumpy
 import lab
 from console import Console
+from kdumpy.debuginfo import attach
 from kdumpy.debuginfo.variables import DECLARATIONS
 from kdumpy.diagnosis import diagnose
 from kdumpy.kernel import Kernel
@@ -51,6 +52,14 @@ def opened() -> Kernel:
 @cache
 def listing() -> str:
     return made().console.read_text().replace("\r", "").split("LAB listing\n")[1].split("LAB listed\n")[0]
+
+
+def test_variables_are_known_where_types_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attach, "_LARGEST_BTF", 1)
+    with kdumpy.open(made().path) as kernel:
+        assert "impossible size" in kernel.debuginfo.missing["types"]
+        for name in ("init_task", "init_mm", "jiffies"):
+            assert kernel.prog.symbol(name).address == opened().prog.symbol(name).address
 
 
 def test_the_verdict_is_right() -> None:

@@ -78,13 +78,17 @@ def _attach(prog: drgn.Program, info: DebugInfo, saved: orc.SavedRegisters) -> N
         return
     prog.register_symbol_finder(_NAME, info.symbols, enable_index=-1)
     unlisted = _unlisted(prog)
+    btf = None
     try:
         btf = _kernel_btf(prog, unlisted)
-        _list(prog, info, unlisted, btf)
-        info.types = BtfTypes(prog, btf)
-        info.module_symbols = ModuleSymbols(prog, info.missing)
     except KdumpyError as error:
         info.missing["types"] = str(error)
+    try:
+        _list(info, unlisted, btf)
+    except KdumpyError as error:
+        info.missing["symbols of variables"] = str(error)
+    if btf is not None:
+        _make_types(prog, info, btf)
     info.text = Text(prog, info.module_symbols)
     info.objects = Objects(prog, info.types, info.symbols, info.text)
     prog.register_object_finder(_NAME, info.objects, enable_index=-1)
@@ -107,7 +111,15 @@ def _unlisted(prog: drgn.Program) -> Unlisted | None:
         return None
 
 
-def _list(prog: drgn.Program, info: DebugInfo, unlisted: Unlisted | None, btf: Btf | None) -> None:
+def _make_types(prog: drgn.Program, info: DebugInfo, btf: Btf) -> None:
+    try:
+        info.types = BtfTypes(prog, btf)
+        info.module_symbols = ModuleSymbols(prog, info.missing)
+    except KdumpyError as error:
+        info.missing["types"] = str(error)
+
+
+def _list(info: DebugInfo, unlisted: Unlisted | None, btf: Btf | None) -> None:
     if unlisted is None:
         return
     unlisted.complete(btf)

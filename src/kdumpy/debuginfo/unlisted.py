@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator, Mapping
+from itertools import islice
 
 import drgn
 from drgn import Architecture, Symbol, SymbolBinding, SymbolIndex, SymbolKind
@@ -42,7 +43,11 @@ _SHORTEST_RUN = 16
 _IN_NAMES = bytes([0, *range(0x20, 0x7F)])
 _ANCHOR = b"\0init_task\0"
 """A name that is exported by every kernel since 2.6."""
-
+_LONGEST_NAME = 512
+"""KSYM_NAME_LEN, include/linux/kallsyms.h."""
+_MOST_TRIES = 64
+"""Places that look like the tables' names, or like BTF, and turn out not to be; a kernel has a few."""
+_HIGHEST = (1 << 64) - 1
 
 _LONGEST_FUNCTION = 64 << 10
 _VAR_SECINFO = struct.Struct("<III")
@@ -88,7 +93,8 @@ class Unlisted:
         return ", ".join(f"{count} {source}" for source, count in self._sources.items())
 
     def _take(self, source: str, found: Mapping[str, int]) -> None:
-        new = {name: address for name, address in found.items() if name not in self.addresses}
+        new = {name: address for name, address in found.items()
+               if name not in self.addresses and 0 < address <= _HIGHEST}
         self.addresses.update(new)
         self._sources[source] = len(new)
 
@@ -159,14 +165,7 @@ def _leads_to(prog: drgn.Program, address: int, text: bytes) -> bool:
 
 def find_btf(prog: drgn.Program, start: int) -> tuple[int, int] | None:
     """Return the bounds of the kernel's BTF, found behind `start` by its header; None where there is none."""
-    for at, chunk in _chunks(prog, start, len(_BTF_START)):
-        place = chunk.find(_BTF_START)
-        while place >= 0:
-            found = _btf_at(prog, at + place)
-            if found is not None:
-                return found
-            place = chunk.find(_BTF_START, place + 1)
-    return None
+    return next(filter(None, (_btf_at(prog, place) for place in _places(prog, start, _BTF_START))), None)
 
 
 def _btf_at(prog: drgn.Program, address: int) -> tuple[int, int] | None:
@@ -182,14 +181,7 @@ def _btf_at(prog: drgn.Program, address: int) -> tuple[int, int] | None:
 
 def exported(prog: drgn.Program, start: int) -> dict[str, int]:
     """Return the exported symbols' addresses by name, out of the tables behind `start`; empty where none are found."""
-    for at, chunk in _chunks(prog, start, len(_ANCHOR)):
-        place = chunk.find(_ANCHOR)
-        while place >= 0:
-            found = _exported_near(prog, start, at + place)
-            if found:
-                return found
-            place = chunk.find(_ANCHOR, place + 1)
-    return {}
+    return next(filter(None, (_exported_near(prog, start, place) for place in _places(prog, start, _ANCHOR))), {})
 
 
 def _exported_near(prog: drgn.Program, start: int, anchor: int) -> dict[str, int]:
@@ -205,10 +197,14 @@ def _exported_near(prog: drgn.Program, start: int, anchor: int) -> dict[str, int
     # Each symbol has an entry and a checksum of four bytes (CONFIG_MODVERSIONS) before the names, of which one may
     # be the tail of another: there are fewer of them.
     begin = max(start, (first - 32 * (count + 64)) & ~3)
+    if first <= begin:
+        return {}
     table = memoryview(read_patchy(prog, begin, (first - begin) & ~3)).cast("i")
     found = {}
     for place, name_at in _runs(table, begin, first, len(names), start):
-        end = names.index(b"\0", name_at)
+        end = names.find(b"\0", name_at, name_at + _LONGEST_NAME)
+        if end < 0:
+            continue
         found[names[name_at:end].decode("ascii", "replace")] = begin + 4 * place + table[place]
     return found if "init_task" in found else {}
 
@@ -231,6 +227,12 @@ def _runs(table: memoryview[int], begin: int, first: int, name_bytes: int, start
         place += 1
     if len(run) >= _SHORTEST_RUN:
         yield from run
+
+
+def _places(prog: drgn.Program, start: int, mark: bytes) -> Iterator[int]:
+    """Yield the addresses in the image's read-only data at which a mark lies, up to a bound."""
+    return islice((at + found.start() for at, chunk in _chunks(prog, start, len(mark) - 1)
+                   for found in re.finditer(re.escape(mark), chunk)), _MOST_TRIES)
 
 
 def _chunks(prog: drgn.Program, start: int, overlap: int) -> Iterator[tuple[int, bytes]]:

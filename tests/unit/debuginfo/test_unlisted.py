@@ -84,6 +84,22 @@ def test_no_tables_are_no_symbols(memory: bytes) -> None:
     assert unlisted.exported(program(memory), START) == {}
 
 
+def test_a_name_without_an_end_is_none() -> None:
+    names = [f"{number:03}" + "x" * 600 for number in range(20)]
+    memory, addresses = exports([*NAMES, *names])
+    assert unlisted.exported(program(memory), START) == {
+        name: address for name, address in addresses.items() if name not in names}
+    end = memory.index(b"other_jiffies")            # the last name, and entries that lead there
+    assert "jiffies" not in unlisted.exported(program(memory[:end] + b"other_jiffies" + b"\x80" * 0x100), START)
+
+
+def test_places_that_are_none_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+    monkeypatch.setattr(unlisted, "_exported_near", lambda prog, start, place: tried.append(place) or {})
+    assert unlisted.exported(program(b"\0init_task\0" * 5000), START) == {}
+    assert (len(tried), tried[:2]) == (64, [START, START + 11])
+
+
 def test_memory_that_is_not_there_is_no_error() -> None:
     assert unlisted.find_btf(program(b"", START - 16), START) is None
     assert unlisted.exported(program(b"", START - 16), START) == {}
