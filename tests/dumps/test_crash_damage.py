@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import struct
 import time
 from collections.abc import Callable, Iterator
 
@@ -19,7 +20,7 @@ import lab
 from brokendump import Broken
 from kdumpy.crash import registry
 from kdumpy.errors import DamagedDump
-from kdumpy.kernel import maple
+from kdumpy.kernel import maple, paths
 from kdumpy.kernel.circles import check_xarray, guard_lists
 from kdumpy.kernel.tasks import task_objects
 
@@ -212,6 +213,7 @@ def test_the_guards_find_what_drgn_finds(broken: Broken) -> None:
 
 @pytest.mark.parametrize("kernel", lab.KERNELS)
 def test_paths_are_those_that_drgn_finds(kernel: str) -> None:
+    guard_lists()
     drgns = inspect.unwrap(fs.d_path)
     with kdumpy.open(lab.dump(kernel, "null-workqueue").path) as opened:
         assert fs.d_path is not drgns
@@ -231,6 +233,31 @@ def test_a_path_in_a_circle_is_told(broken: Broken) -> None:
     directories_circle(broken)
     with pytest.raises(DamagedDump, match="directories of a path run in a circle"):
         fs.d_path(find_task(broken.prog, 1).mm.exe_file.f_path)
+
+
+def test_a_path_without_end_is_told_and_a_long_one_is_not_remembered_for_each_directory(broken: Broken) -> None:
+    """Directories of which each is the parent of the one before it, in memory that is not in the dump."""
+    prog, made = broken.prog, broken.prog.type("struct dentry")
+    parent, name, operations = (drgn.offsetof(made, member) for member in ("d_parent", "d_name.name", "d_op"))
+    begin, size, count, text = 0x10000000, drgn.sizeof(made), 40_000, 0x8000000
+    chain = bytearray(size * count)
+    for number in range(count):
+        for offset, value in ((parent, begin + size * (number + 1)), (name, text), (operations, 0)):
+            struct.pack_into("<Q", chain, size * number + offset, value)
+    words = bytes(chain)
+    prog.add_memory_segment(begin, len(words), lambda _, size, at, physical: words[at:at + size])
+    prog.add_memory_segment(text, 256, lambda _, size, at, physical: (b"x" * 255 + b"\0")[at:at + size])
+    place = find_task(prog, 1).mm.exe_file.f_path.mnt.value_()
+    found = paths.Paths(prog)
+    with pytest.raises(DamagedDump, match="directories of a path do not end"):
+        found.of(place, begin)
+    root = begin + size * (count - 10_000)
+    struct.pack_into("<Q", chain, size * (count - 1) + parent, begin + size * (count - 1))      # the last is a root
+    words = bytes(chain)
+    assert found.of(place, root) == (b"/" + b"x" * 255) * 9_999
+    assert sum(map(len, found._known.values())) < 1 << 20
+    with pytest.raises(DamagedDump, match="no address"):
+        found.of(place, (1 << 64) - 1)
 
 
 def test_a_command_that_does_not_end_is_stopped(broken: Broken) -> None:

@@ -15,6 +15,10 @@ _MOST = 100_000
 """Directories and files that are remembered."""
 _LONGEST_NAME = 256
 """NAME_MAX, and the NUL behind it."""
+_LONGEST_KEPT = 4096
+"""PATH_MAX: what lies below a longer one is not remembered, for each directory of it would be as long."""
+_DEEPEST = 16_384
+"""Directories and mounts of one path; a process can make more than PATH_MAX has room for, one below the other."""
 
 
 class Paths:
@@ -41,9 +45,15 @@ class Paths:
         """Return the path of a dentry below a mount; `[pipefs]` and the like for what has none.
 
         Raises:
-            DamagedDump: the parents, or the mounts, lead back to where they came from.
+            DamagedDump: the parents, or the mounts, lead back to where they came from, or never end.
             drgn.FaultError: the dump lacks a page of them.
         """
+        try:
+            return self._of(vfsmount, dentry)
+        except OverflowError:
+            raise DamagedDump("a path leads to what is no address", where=f"dentry {dentry:#x}") from None
+
+    def _of(self, vfsmount: int, dentry: int) -> bytes:
         operations = self.prog.read_u64(dentry + self._operations)
         if operations:
             if operations not in self._naming:
@@ -62,6 +72,9 @@ class Paths:
             if (mount, dentry) in way:
                 raise DamagedDump("the directories of a path run in a circle", where=f"dentry {dentry:#x}")
             here = mount, dentry
+            if len(way) == _DEEPEST:
+                raise DamagedDump("the directories of a path do not end", where=f"dentry {dentry:#x}",
+                                  why=f"there are more than {_DEEPEST}")
             way[here] = b""
             if dentry == read(mount + self._inner + self._root):
                 outer = read(mount + self._outer)
@@ -78,10 +91,14 @@ class Paths:
             path = self._known[mount, dentry]
         if len(self._known) + len(way) > _MOST:
             self._known.clear()
+        beyond = []
         for here, name in reversed(way.items()):
+            if len(path) > _LONGEST_KEPT:
+                beyond.append(name)
+                continue
             path += name
             self._known[here] = path
-        return path
+        return path + b"".join(beyond)
 
 
 def bounded(original: Callable[..., Any]) -> Callable[..., Any]:

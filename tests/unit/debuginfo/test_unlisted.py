@@ -95,7 +95,12 @@ def test_a_name_without_an_end_is_none() -> None:
 
 def test_places_that_are_none_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[int] = []
-    monkeypatch.setattr(unlisted, "_exported_near", lambda prog, start, place: tried.append(place) or {})
+
+    def none_there(prog: drgn.Program, start: int, place: int) -> dict[str, int]:
+        tried.append(place)
+        return {}
+
+    monkeypatch.setattr(unlisted, "_exported_near", none_there)
     assert unlisted.exported(program(b"\0init_task\0" * 5000), START) == {}
     assert (len(tried), tried[:2]) == (64, [START, START + 11])
 
