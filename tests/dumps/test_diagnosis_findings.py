@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import struct
+import time
 from dataclasses import replace
 
 import drgn
@@ -22,6 +23,7 @@ from console import Console, kernel_of
 from diagnosed import diagnosed
 from kdumpy.diagnosis.account import memory_account
 from kdumpy.diagnosis.crash import Crash
+from kdumpy.diagnosis.disks import Disks
 from kdumpy.diagnosis.facts.findings import Severity
 from kdumpy.diagnosis.findings import CHECKS, look_around
 from kdumpy.diagnosis.findings.base import Machine
@@ -228,6 +230,20 @@ def test_disks_that_are_offline() -> None:
                 struct.pack("<I", prog.constant("NVME_CTRL_DEAD").value_()))
         assert name.startswith(b"nvme0")
         assert checked(kernel, "NVMe") == ["The NVMe controller nvme0 is dead"]
+
+
+@pytest.mark.parametrize(("member", "value"), [("depth", (1 << 32) - 1), ("shift", 31), ("map_nr", 1 << 20)])
+def test_a_damaged_bitmap_of_requests_is_told(member: str, value: int) -> None:
+    with kdumpy.open(lab.dump("6.1", "troubled").path) as kernel:
+        assert "sda" in {disk.name for disk in Disks(kernel, None).all}
+        assert "the requests of sda" not in kernel.problems
+        disk = next(disk for disk in for_each_disk(kernel.prog) if disk.disk_name.string_() == b"sda")
+        bitmap = disk.queue.tag_set.tags[0].bitmap_tags.sb
+        overlay(kernel, bitmap.member_(member).address_of_().value_(), struct.pack("<I", value))
+        started = time.process_time()
+        assert "sda" in {disk.name for disk in Disks(kernel, None).all}
+        assert "larger than any can be" in kernel.problems["the requests of sda"]
+        assert time.process_time() - started < 5
 
 
 def symbol(prog: drgn.Program, address: int) -> str:

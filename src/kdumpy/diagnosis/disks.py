@@ -5,7 +5,7 @@ Sources: block/blk-mq-tag.c, include/linux/blk-mq.h, include/linux/blk_types.h, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -17,6 +17,7 @@ from drgn.helpers.linux.sbitmap import sbitmap_for_each_set
 from drgn.helpers.linux.xarray import xa_for_each
 
 from kdumpy.debuginfo.reading import READ_ERRORS
+from kdumpy.errors import DamagedDump
 from kdumpy.kernel import Kernel
 
 MAPPED = ("dm_blk_dops", "dm_rq_blk_dops")
@@ -28,11 +29,19 @@ _MOST_REQUESTS = 8192
 """Of all disks together; beyond, they are only not listed."""
 _MOST_BIOS, _MOST_VECTORS = 256, 256
 """Of one request (BIO_MAX_VECS is 256)."""
+_MOST_BIOS_OF_ALL, _MOST_PAGES_OF_ALL, _MOST_WORDS_OF_ALL = 1 << 16, 1 << 18, 1 << 21
+"""Of all disks together: bios, their pages, and the words of the bitmaps of requests."""
+_MOST_TAGS, _LARGEST_SHIFT = 1 << 16, 6
+"""Of one bitmap: BLK_MQ_MAX_DEPTH is 10240 (include/linux/blk-mq.h); a word holds at most 2^6 bits
+(lib/sbitmap.c, sbitmap_calculate_shift)."""
 _MOST_CPUS, _MOST_HARDWARE_QUEUES = 1024, 8192
 _OPERATION = 0xFF
 """REQ_OP_MASK, include/linux/blk_types.h."""
 _OPERATIONS = {0: "read", 1: "write", 2: "flush", 3: "discard", 34: "command", 35: "command"}
 """enum req_op: REQ_OP_READ and so on."""
+
+Bits = Callable[[drgn.Object], Iterator[int]]
+"""Gives the bits that are set in a `struct sbitmap *`."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +93,8 @@ class Disks:
         self.prog = kernel.prog
         self.now_ns = now_ns
         self._objects: dict[int, drgn.Object] = {}
+        self._words = 0
+        """Words of bitmaps that were read."""
 
     @cached_property
     def all(self) -> tuple[Disk, ...]:
@@ -140,13 +151,26 @@ class Disks:
     def _requests(self, disk: drgn.Object, name: str, room: int) -> list[Request]:
         found = []
         try:
-            for request in islice(_in_flight(disk.queue.read_()), room):
+            for request in islice(_in_flight(disk.queue.read_(), self._set_bits), room):
                 item = self._request(request, name)
                 found.append(item)
                 self._objects[item.address] = request
         except READ_ERRORS as error:
             self.kernel.problems[f"the requests of {name}"] = str(error)
         return sorted(found, key=lambda item: -(item.seconds or 0))
+
+    def _set_bits(self, bitmap: drgn.Object) -> Iterator[int]:
+        """Return the bits that are set in a `struct sbitmap *`.
+
+        Raises:
+            DamagedDump: it claims to have more than any has, or all of them together do.
+        """
+        depth, shift, words = (int(bitmap.member_(name).value_()) for name in ("depth", "shift", "map_nr"))
+        self._words += words
+        if depth > _MOST_TAGS or shift > _LARGEST_SHIFT or words > depth or self._words > _MOST_WORDS_OF_ALL:
+            raise DamagedDump("a bitmap of requests is larger than any can be", where=f"address {bitmap.value_():#x}",
+                              why=f"{depth} bits in {words} words of {1 << min(shift, 64)}")
+        return sbitmap_for_each_set(bitmap)
 
     def _request(self, request: drgn.Object, name: str) -> Request:
         operation = int(request.cmd_flags.value_()) & _OPERATION
@@ -177,23 +201,31 @@ class Disks:
     @cached_property
     def _by_page(self) -> dict[int, Request]:
         found: dict[int, Request] = {}
-        for item, bio in self._bios():
+        for item, page in islice(self._every_page(), _MOST_PAGES_OF_ALL):
+            found.setdefault(page, item)
+        return found
+
+    def _every_page(self) -> Iterator[tuple[Request, int]]:
+        for item, bio in self._bios:
             try:
                 for page in self._pages(bio):
-                    found.setdefault(page, item)
+                    yield item, page
             except READ_ERRORS:
                 continue
-        return found
 
     @cached_property
     def _private(self) -> list[tuple[Request, int, int]]:
         """(request, what it was given to remember its maker by, the bio's address)."""
-        found = [(item, int(bio.bi_private.value_()), bio.value_()) for item, bio in self._bios()]
+        found = [(item, int(bio.bi_private.value_()), bio.value_()) for item, bio in self._bios]
         found += [(item, int(self._objects[item.address].end_io_data.value_()), 0)
                   for disk in self.all for item in disk.requests]
         return found
 
-    def _bios(self) -> Iterator[tuple[Request, drgn.Object]]:
+    @cached_property
+    def _bios(self) -> list[tuple[Request, drgn.Object]]:
+        return list(islice(self._every_bio(), _MOST_BIOS_OF_ALL))
+
+    def _every_bio(self) -> Iterator[tuple[Request, drgn.Object]]:
         for disk in self.all:
             for item in disk.requests:
                 try:
@@ -218,7 +250,7 @@ class Disks:
             yield compound_head(vector.bv_page).value_()
 
 
-def _in_flight(queue: drgn.Object) -> Iterator[drgn.Object]:
+def _in_flight(queue: drgn.Object, bits: Bits) -> Iterator[drgn.Object]:
     """Yield each `struct request *` that a `struct request_queue *` has, with its driver or still in its scheduler.
 
     drgn's request_queue_busy_iter() (0.3.0) takes the bits of common tags for numbers of requests, before which the
@@ -228,7 +260,7 @@ def _in_flight(queue: drgn.Object) -> Iterator[drgn.Object]:
     if not tag_set:
         return                              # a device of bios, such as dm's
     seen: set[int] = set()
-    for request in _tagged(queue, tag_set):
+    for request in _tagged(queue, tag_set, bits):
         if request.value_() in seen or request.q.value_() != queue.value_():
             continue
         seen.add(request.value_())
@@ -237,13 +269,13 @@ def _in_flight(queue: drgn.Object) -> Iterator[drgn.Object]:
             yield request
 
 
-def _tagged(queue: drgn.Object, tag_set: drgn.Object) -> Iterator[drgn.Object]:
+def _tagged(queue: drgn.Object, tag_set: drgn.Object, bits: Bits) -> Iterator[drgn.Object]:
     for tags in tag_set.tags[:min(int(tag_set.nr_hw_queues.value_()), _MOST_HARDWARE_QUEUES)]:
         if tags:
-            yield from _marked(tags, tags.rqs, "tag")
+            yield from _marked(tags, tags.rqs, "tag", bits)
     for context in islice(_hardware_contexts(queue), _MOST_HARDWARE_QUEUES):
         if context.sched_tags:
-            yield from _marked(context.sched_tags, context.sched_tags.static_rqs, "internal_tag")
+            yield from _marked(context.sched_tags, context.sched_tags.static_rqs, "internal_tag", bits)
 
 
 def _hardware_contexts(queue: drgn.Object) -> Iterator[drgn.Object]:
@@ -255,12 +287,12 @@ def _hardware_contexts(queue: drgn.Object) -> Iterator[drgn.Object]:
             yield drgn.cast(made, entry)
 
 
-def _marked(tags: drgn.Object, requests: drgn.Object, member: str) -> Iterator[drgn.Object]:
+def _marked(tags: drgn.Object, requests: drgn.Object, member: str, bits: Bits) -> Iterator[drgn.Object]:
     """Yield the requests whose bits are set in a `struct blk_mq_tags *`; those of reserved tags stand first."""
     reserved = int(tags.nr_reserved_tags.value_())
     maps = [(tags.bitmap_tags, reserved), *([(tags.breserved_tags, 0)] if reserved else [])]
     for bitmap, first in maps:
-        for bit in sbitmap_for_each_set(bitmap.sb.address_of_()):
+        for bit in bits(bitmap.sb.address_of_()):
             request = requests[first + bit].read_()
             if request and int(request.member_(member).value_()) == first + bit:
                 yield request

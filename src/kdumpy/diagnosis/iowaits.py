@@ -38,6 +38,8 @@ class IoWaits:
         self.kernel = kernel
         self.disks = disks
         self.things = Things(kernel)
+        self._carriers: dict[str, Task | None] = {}
+        """By the disk: to find one is to go through all tasks."""
 
     def of(self, task: drgn.Object, found: Waited, words: tuple[int, Sequence[int]],
            frames: Sequence[Frame]) -> tuple[Waited, str] | None:
@@ -60,7 +62,9 @@ class IoWaits:
             self.kernel.problems["requests of disks"] = str(error)
             return None
         if request is not None:
-            owner = self._carrier(request.disk)
+            if request.disk not in self._carriers:
+                self._carriers[request.disk] = self._carrier(request.disk)
+            owner = self._carriers[request.disk]
             return Waited("I/O", request.address, owner, owner is not None, self._note(request)), request.words
         if found.kind != "page lock" or not found.address:
             return None

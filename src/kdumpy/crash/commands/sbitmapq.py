@@ -17,6 +17,8 @@ from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.errors import DamagedDump, UsageError
 
 _MOST_BITS = 1 << 24
+_LARGEST_SHIFT = 6
+"""A word holds at most 2^6 bits (lib/sbitmap.c, sbitmap_calculate_shift)."""
 _FACTS = ("alloc_hint", "wake_batch", "wake_index", "ws_active", "round_robin", "min_shallow_depth")
 """Members of struct sbitmap_queue; which of them there are differs (include/linux/sbitmap.h)."""
 
@@ -63,7 +65,7 @@ class Sbitmapq(Command[BitRow]):
             raise UsageError("-s and -a belong together", where="sbitmapq")
         queue = drgn.Object(session.prog, "struct sbitmap_queue", address=_queue(session, options.address))
         depth = queue.sb.depth.value_()
-        if not 0 < depth <= _MOST_BITS or queue.sb.map_nr.value_() > depth:
+        if not 0 < depth <= _MOST_BITS or queue.sb.map_nr.value_() > depth or queue.sb.shift.value_() > _LARGEST_SHIFT:
             raise DamagedDump(f"a queue of {depth} bits is not believed", where=options.address,
                               mend="the address must be that of a struct sbitmap_queue")
         if options.array:
