@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -50,7 +51,9 @@ class Deadline:
             return
         self._depth, self._started = 1, 0.0
         before = signal.signal(signal.SIGPROF, self._ring)
-        faulthandler.register(signal.SIGVTALRM, all_threads=False, chain=True)
+        descriptor = _standard_error()
+        if descriptor is not None:
+            faulthandler.register(signal.SIGVTALRM, descriptor, all_threads=False, chain=True)
         try:
             self.alive()
             yield
@@ -86,6 +89,14 @@ class Deadline:
     def _stop() -> None:
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+
+
+def _standard_error() -> int | None:
+    """Return where the process says where it hung; None where whoever calls us keeps its errors in memory."""
+    for stream in (sys.stderr, sys.__stderr__):
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            return stream.fileno()      # type: ignore[union-attr]  # None where there is no standard error
+    return None
 
 
 def _place(frame: FrameType | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import subprocess
 import sys
@@ -24,6 +25,14 @@ def test_what_gives_no_sign_of_life_is_stopped() -> None:
         burn(5)
     assert stopped.value.seconds == 0.2
     burn(0.4)                   # the clock does not run any more
+
+
+def test_errors_that_are_kept_in_memory_do_not_stop_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    for last in (sys.__stderr__, None):
+        monkeypatch.setattr(sys, "__stderr__", last)
+        with pytest.raises(TookTooLong), Deadline(0.1).running():
+            burn(5)
 
 
 def test_a_sign_of_life_starts_the_time_again() -> None:
