@@ -10,7 +10,9 @@ import importlib
 import io
 import os
 import shutil
+import signal
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -223,8 +225,25 @@ def _workplace() -> Iterator[Path]:
             break
     else:
         raise HostError("there is no place to try the image's Python", why="/var/tmp, /tmp and /run are noexec")
-    with tempfile.TemporaryDirectory(prefix="kdumpy-image-", dir=folder) as name:
+    with _ended_in_order(), tempfile.TemporaryDirectory(prefix="kdumpy-image-", dir=folder) as name:
         yield Path(name)
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """Let a service that is stopped and a terminal that is closed end a build as ^C does: copies of keys go with it."""
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    ours = [number for number in (signal.SIGTERM, signal.SIGHUP)
+            if threading.current_thread() is threading.main_thread() and signal.getsignal(number) == signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _put(source: Path, target: Path, text: str, record: Path | None) -> None:

@@ -1,9 +1,12 @@
-"""A new image takes the old one's place whole, with its record, or leaves both as they were."""
+"""A new image takes the old one's place whole, with its record, or leaves both as they were; and no copies of keys."""
 
 from __future__ import annotations
 
 import errno
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,3 +58,16 @@ def test_an_image_to_look_at_leaves_no_record(state: Path) -> None:
     images._put(state.parent / "new", state / "elsewhere.img", "of the new", None)
     assert (state / "elsewhere.img").read_bytes() == b"new"
     assert names(state) == ["capture.img", "capture.json", "elsewhere.img"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_build_that_is_ended_leaves_no_copies_of_keys(number: signal.Signals) -> None:
+    program = ("import time\nfrom kdumpy.host import images\nwith images._workplace() as work:\n"
+               "    (work / 'key').write_text('secret')\n    print(work, flush=True)\n    time.sleep(60)\n")
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        work = Path(running.stdout.readline().strip())
+        assert (work / "key").exists()
+        running.send_signal(number)
+    assert running.returncode == 128 + number
+    assert not work.exists()
