@@ -6,12 +6,13 @@ files, and every program that is run has a time limit, no shell, and an error th
 
 from __future__ import annotations
 
-import contextlib
 import os
+import resource
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -146,13 +147,26 @@ class System:
 def _run(words: Sequence[str], stdin: str, seconds: float,
          environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
     """Do as subprocess.run(), in a session of its own: nothing asks on the terminal, and all of it can be ended."""
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                          errors="replace", env=environment, cwd="/", start_new_session=True) as running:
+    with _unlimited():
+        started = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                   text=True, errors="replace", env=environment, cwd="/", start_new_session=True)
+    with started as running:
         try:
             out, err = running.communicate(stdin, timeout=seconds)
         except BaseException:
             # A generator's own children would go on writing where the directory is removed.
-            with contextlib.suppress(ProcessLookupError):
+            with suppress(ProcessLookupError):
                 os.killpg(running.pid, signal.SIGKILL)
             raise
     return subprocess.CompletedProcess(words, running.returncode, out, err)
+
+
+@contextmanager
+def _unlimited() -> Iterator[None]:
+    """Start programs without the limit that is for our reading of dumps: they inherit it, and Argon2 takes 1 GiB."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))

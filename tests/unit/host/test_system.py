@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import time
 from pathlib import Path
 
@@ -46,3 +47,14 @@ def test_a_program_reads_its_input_and_cannot_ask_on_the_terminal() -> None:
     done = System().run(("sh", "-c", "cat; cut -d' ' -f6 /proc/$$/stat; echo $$ >&2"), stdin="given\n")
     assert done.out.splitlines()[0] == "given"
     assert done.out.splitlines()[1] == done.err.strip()
+
+
+def test_a_program_does_not_inherit_our_limit_of_memory() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (1 << 30, hard))       # as the command line sets it
+    try:
+        said = System().run(("sh", "-c", "ulimit -S -d")).out.strip()
+        assert resource.getrlimit(resource.RLIMIT_DATA) == (1 << 30, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+    assert said == ("unlimited" if hard == resource.RLIM_INFINITY else str(hard >> 10))
