@@ -8,6 +8,7 @@ Source: crypttab(5) of cryptsetup and of systemd; the LUKS2 on-disk format speci
 from __future__ import annotations
 
 import json
+import os
 import re
 import struct
 from collections.abc import Iterable, Iterator
@@ -163,6 +164,9 @@ def prove(system: System, lock: Lock) -> int:
         HostError: the key does not open the device.
     """
     done = system.run(lock.command(lock.key, lock.node, "--test-passphrase", "--verbose"), seconds=120, check=False)
+    if done.code and os.geteuid() != 0:
+        raise HostError("whether the key opens the encrypted target is for root to see", where=lock.key, why=done.told,
+                        mend="run it as root")
     if done.code:
         raise HostError("the key does not open the encrypted target", where=f"{lock.key}, {lock.node}", why=done.told,
                         mend=_mend(lock.name, lock.node))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 import subprocess
 from pathlib import Path
@@ -13,6 +14,7 @@ from kdumpy.errors import HostError
 from kdumpy.host import settings
 from kdumpy.host.images import luks
 from kdumpy.host.images.needs import Needs, look
+from kdumpy.host.system import Done
 from recordedhost import RecordedSystem, put, recorded
 
 TARGET = '[capture]\ntargets = ["/c/dumps"]\n'
@@ -85,6 +87,20 @@ def test_plain_encryption_is_refused(host: RecordedSystem) -> None:
     place.write_text("CRYPT-PLAIN-safe\n")
     with pytest.raises(HostError, match="no LUKS device"):
         needs(host)
+
+
+@pytest.mark.parametrize(("user", "what", "mend"), [
+    (0, "the key does not open the encrypted target", "luksAddKey"),
+    (1000, "is for root to see", "run it as root")])
+def test_a_key_that_does_not_open_is_told_and_who_may_not_try_is_not_told_to_make_another(
+        host: RecordedSystem, monkeypatch: pytest.MonkeyPatch, user: int, what: str, mend: str) -> None:
+    put(host.root, "etc/kdumpy/luks/safe.key", b"x" * 64)
+    lock = needs(host).locks[0]
+    monkeypatch.setattr(RecordedSystem, "run", lambda system, words, **limits: Done(2, "", "No key available."))
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    with pytest.raises(HostError, match=what) as refused:
+        luks.prove(host, lock)
+    assert mend in refused.value.mend
 
 
 def luks_file(path: Path, *words: str) -> Path:
