@@ -20,7 +20,7 @@ import lab
 from brokendump import Broken
 from kdumpy.crash import registry
 from kdumpy.errors import DamagedDump
-from kdumpy.kernel import maple, paths
+from kdumpy.kernel import maple, paths, taskreader
 from kdumpy.kernel.circles import check_xarray, guard_lists
 from kdumpy.kernel.tasks import task_objects
 
@@ -233,6 +233,25 @@ def test_a_path_in_a_circle_is_told(broken: Broken) -> None:
     directories_circle(broken)
     with pytest.raises(DamagedDump, match="directories of a path run in a circle"):
         fs.d_path(find_task(broken.prog, 1).mm.exe_file.f_path)
+
+
+def test_an_id_that_leads_nowhere_is_told(broken: Broken) -> None:
+    broken.write_word(broken.prog["init_pid_ns"].idr.idr_rt.xa_head.address_of_().value_(), (1 << 64) - 1)
+    with pytest.raises(drgn.FaultError):
+        list(taskreader.tasks_by_id(broken.prog))
+
+
+@pytest.mark.parametrize("places", [(0,) * 9, (*range(0, 64 * 8, 64), 1 << 33)])
+def test_a_task_of_damaged_types_is_read_by_helpers(places: tuple[int, ...]) -> None:
+    """BTF comes out of the dump: what it says of struct task_struct may be damaged too."""
+    prog = drgn.Program(drgn.Platform(drgn.Architecture.X86_64))
+    names = ("pid", "tgid", "real_parent", "comm", "flags", "exit_state", "on_cpu", "__state", "cpu")
+    number = prog.int_type("unsigned int", 4, False)
+    made = prog.struct_type("task_struct", 64, [
+        drgn.TypeMember(number, name, 8 * place) for name, place in zip(names, places, strict=True)])
+    prog.register_type_finder("damaged", lambda *_: made, enable_index=0)
+    with pytest.raises(LookupError, match="lie in each other"):
+        taskreader.TaskReader(prog)
 
 
 def test_a_path_without_end_is_told_and_a_long_one_is_not_remembered_for_each_directory(broken: Broken) -> None:

@@ -23,6 +23,9 @@ _READER = "kdumpy task reader"
 """Its place in drgn's cache of a program."""
 _COMM = 16
 """TASK_COMM_LEN."""
+_LARGEST_TASK = 64 << 10
+"""Bytes; a struct task_struct has about 10 KB."""
+_HIGHEST = (1 << 64) - 1
 
 
 def tasks_by_id(prog: drgn.Program) -> Iterator[drgn.Object]:
@@ -47,7 +50,7 @@ def tasks_by_id(prog: drgn.Program) -> Iterator[drgn.Object]:
         return
     pointer, read = prog.pointer_type(made), prog.read_u64
     for _, pid in xarray_entries(tree):
-        task = read(pid + first)
+        task = read(pid + first & _HIGHEST)
         if task:
             yield drgn.Object(prog, pointer, value=task - link)
 
@@ -79,6 +82,8 @@ class TaskReader:
         sizes = {"real_parent": "Q", "comm": f"{_COMM}s", "state": "I" if modern else "Q", "on_cpu": on_cpu}
         self._start, end, layout = order[0][0], order[0][0], "<"
         for offset, name in order:
+            if not end <= offset < self._start + _LARGEST_TASK:
+                raise LookupError("the members of struct task_struct lie in each other, or nowhere")
             kind = sizes.get(name, "I")
             layout += f"{offset - end}x{kind}"
             end = offset + struct.calcsize(f"<{kind}")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import struct
+
+import drgn
 import pytest
 
-from kdumpy.diagnosis.crashed.machinecheck import MachineError, from_log
+from kdumpy.diagnosis.crashed.machinecheck import MachineError, _copies, from_log
 
 # As a kernel of 6.1 printed it, in a guest whose memory controller QEMU made to fail.
 LINES = """\
@@ -35,6 +38,21 @@ def test_lines_without_end_are_bounded() -> None:
     many = [line.replace("Bank 4", f"Bank {number}") for number in range(500) for line in LINES[:2]]
     assert len(from_log(many)) == 64
     assert from_log(["mce: [Hardware Error]: CPU 0: Machine Check Exception: 5 Bank 4: "]) == ()
+    assert from_log([LINES[0].replace("CPU 1", "CPU " + "9" * 5000)]) == ()
+    assert from_log([LINES[0], LINES[2].replace("ADDR ", "ADDR " + "f" * 5000)])[0].address is None
+
+
+def test_a_copy_that_the_stack_cuts_off_is_none() -> None:
+    """The handler's stack is mapped between pages that are not: what would go on there is no copy."""
+    prog = drgn.Program(drgn.Platform(drgn.Architecture.X86_64))
+    word = prog.int_type("unsigned long", 8, False)
+    names = ("status", "mcgstatus", "ip", "tsc", "time", "addr")
+    made = prog.struct_type("mce", 48, [drgn.TypeMember(word, name, 64 * at) for at, name in enumerate(names)])
+    error = struct.pack("<6Q", 1 << 63, 5, 0xFFFFFFFF81000000, 77, 88, 0x1234000)
+    stack = (bytes(256) + error).ljust(4096 - 40, b"\0") + error[:40]
+    prog.add_memory_segment(0x10000, 4096, lambda _, size, at, physical: stack[at:at + size])
+    kept = drgn.Object.from_bytes_(prog, made, error)
+    assert [int(copy.addr) for copy in _copies(prog, kept, [(0x10000, 4096), (0x20000, 4096)])] == [0x1234000]
 
 
 # IA32_MCi_STATUS bits 15:0 → what the Intel SDM's tables of compound and simple error codes say of them.

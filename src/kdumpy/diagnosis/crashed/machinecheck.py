@@ -130,10 +130,10 @@ def _joined(*parts: str) -> str:
     return ", ".join(part for part in parts if part)
 
 
-_HEAD = re.compile(r"\[Hardware Error\]: CPU (\d+): Machine Check(?: Exception)?: ([0-9a-f]+) Bank (\d+): "
+_HEAD = re.compile(r"\[Hardware Error\]: CPU (\d{1,9}): Machine Check(?: Exception)?: ([0-9a-f]{1,16}) Bank (\d{1,9}): "
                    r"([0-9a-f]{1,16})\b")
-_ADDR = re.compile(r"\bADDR ([0-9a-f]+)")
-_MAKER = re.compile(r"\[Hardware Error\]: PROCESSOR (\d+):")
+_ADDR = re.compile(r"\bADDR ([0-9a-f]{1,16})\b")
+_MAKER = re.compile(r"\[Hardware Error\]: PROCESSOR (\d{1,9}):")
 _MOST_BETWEEN = 6
 
 
@@ -213,7 +213,7 @@ def _stacks(kernel: Kernel, cpu: int) -> Iterator[tuple[int, int]]:
 def _copies(prog: drgn.Program, kept: drgn.Object, ranges: Iterable[tuple[int, int]]) -> Iterator[drgn.Object]:
     """Find the handler's own copies on its stack: the time and the place are the same to the nanosecond."""
     made = kept.type_
-    offset = drgn.offsetof(made, "mcgstatus")
+    offset, whole = drgn.offsetof(made, "mcgstatus"), drgn.sizeof(made)
     marker = kept.to_bytes_()[offset : offset + _MARKER_BYTES]
     for begin, size in ranges:
         try:
@@ -222,8 +222,8 @@ def _copies(prog: drgn.Program, kept: drgn.Object, ranges: Iterable[tuple[int, i
             continue
         at = data.find(marker)
         while at != -1:
-            if at >= offset:
-                yield drgn.Object(prog, made, address=begin + at - offset)
+            if at >= offset and at - offset + whole <= len(data):
+                yield drgn.Object.from_bytes_(prog, made, data[at - offset:at - offset + whole])
             at = data.find(marker, at + 8)
 
 
