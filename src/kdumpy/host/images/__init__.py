@@ -84,6 +84,8 @@ def build(system: System, settings: Settings, release: str, say: Say = lambda li
     state = system.path(STATE)
     state.mkdir(0o700, parents=True, exist_ok=True)
     with _locked(state), _workplace() as work:
+        # Before anything of it is read: what changes while it is built makes it stale.
+        ingredients = _ingredients(system, settings, release, needs, builder=name)
         say("making and trying the image's Python…")
         made_python = _python(work / "python", needs)
         (work / "builder").mkdir()
@@ -96,7 +98,7 @@ def build(system: System, settings: Settings, release: str, say: Say = lambda li
             path=str(output or path_of(release)), release=release, bytes=made.bytes, unpacked=made.unpacked,
             builder=name, why_builder=why, modules=made.modules, targets=needs.config.targets,
             seconds=round(time.monotonic() - started, 1), made_at=round(time.time(), 1),
-            ingredients=_ingredients(system, settings, release, needs, builder=name), unlock=unlock)
+            ingredients=ingredients, unlock=unlock)
         _put(task.output, final, result.render(image), system.path(record_of(release)) if output is None else None)
     return image
 

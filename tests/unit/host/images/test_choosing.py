@@ -9,7 +9,8 @@ import pytest
 
 from kdumpy.errors import HostError
 from kdumpy.host import images, settings
-from kdumpy.host.images import memory
+from kdumpy.host.images import initramfs_tools, luks, memory
+from kdumpy.host.images.base import Made, Task
 from kdumpy.host.images.needs import look
 from kdumpy.host.images.result import BuiltImage, path_of, record_of, render
 from recordedhost import RecordedSystem, put, recorded
@@ -108,6 +109,26 @@ def test_its_image_is_stale_when_the_key_changes_or_goes(host: RecordedSystem) -
     assert "/etc/safe.key" in images.stale(host, wanted, RELEASE)
     (host.root / "etc/safe.key").unlink()
     assert "key file" in images.stale(host, wanted, RELEASE)
+
+
+def test_a_key_that_changes_while_the_image_is_built_makes_it_stale(host: RecordedSystem,
+                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    install(host, "mkinitramfs")
+    wanted = settings.parse('[capture]\ntargets = ["/c/dumps"]\n')
+
+    def build(task: Task) -> Made:
+        task.output.write_bytes(b"with the old key")
+        put(host.root, "etc/safe.key", b"another")
+        return Made(16, 4096, ())
+
+    monkeypatch.setattr(initramfs_tools, "build", build)
+    monkeypatch.setattr(images, "_python", lambda root, needs: None)
+    monkeypatch.setattr(luks, "prove", lambda system, lock: 64 * MIB)
+    assert images.build(host, wanted, RELEASE).unlock == 64 * MIB
+    assert "/etc/safe.key" in images.stale(host, wanted, RELEASE)
+    monkeypatch.setattr(initramfs_tools, "build", lambda task: (task.output.touch(), Made(16, 4096, ()))[1])
+    images.build(host, wanted, RELEASE)
+    assert images.stale(host, wanted, RELEASE) == ""
 
 
 def record(host: RecordedSystem, wanted: settings.Settings) -> None:
