@@ -232,6 +232,15 @@ def test_disks_that_are_offline() -> None:
         assert checked(kernel, "NVMe") == ["The NVMe controller nvme0 is dead"]
 
 
+@pytest.mark.parametrize("name", TROUBLED)
+def test_the_shell_counts_the_requests_that_the_diagnosis_finds(name: str) -> None:
+    """Among them, on the newest, those behind reserved tags."""
+    console = Console(kernel_of(name, "troubled"))
+    counted = {row["name"]: row["total"] for row in console.json("dev -D --json")}
+    assert counted == {disk.name: len(disk.requests) for disk in Disks(console.kernel, None).all if disk.requests}
+    assert counted["sda"] == 2
+
+
 @pytest.mark.parametrize(("member", "value"), [("depth", (1 << 32) - 1), ("shift", 31), ("map_nr", 1 << 20)])
 def test_a_damaged_bitmap_of_requests_is_told(member: str, value: int) -> None:
     with kdumpy.open(lab.dump("6.1", "troubled").path) as kernel:

@@ -1,11 +1,11 @@
 """Disks, and the requests that they have not answered.
 
-Sources: block/blk-mq-tag.c, include/linux/blk-mq.h, include/linux/blk_types.h, include/linux/part_stat.h.
+Sources: include/linux/blk-mq.h, include/linux/blk_types.h, include/linux/part_stat.h.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -13,12 +13,10 @@ from itertools import islice
 import drgn
 from drgn.helpers.linux.block import for_each_disk
 from drgn.helpers.linux.mm import compound_head
-from drgn.helpers.linux.sbitmap import sbitmap_for_each_set
-from drgn.helpers.linux.xarray import xa_for_each
 
 from kdumpy.debuginfo.reading import READ_ERRORS
-from kdumpy.errors import DamagedDump
 from kdumpy.kernel import Kernel
+from kdumpy.kernel.requests import Queues
 
 MAPPED = ("dm_blk_dops", "dm_rq_blk_dops")
 """The operations of device mapper's disks (drivers/md/dm.c)."""
@@ -29,19 +27,13 @@ _MOST_REQUESTS = 8192
 """Of all disks together; beyond, they are only not listed."""
 _MOST_BIOS, _MOST_VECTORS = 256, 256
 """Of one request (BIO_MAX_VECS is 256)."""
-_MOST_BIOS_OF_ALL, _MOST_PAGES_OF_ALL, _MOST_WORDS_OF_ALL = 1 << 16, 1 << 18, 1 << 21
-"""Of all disks together: bios, their pages, and the words of the bitmaps of requests."""
-_MOST_TAGS, _LARGEST_SHIFT = 1 << 16, 6
-"""Of one bitmap: BLK_MQ_MAX_DEPTH is 10240 (include/linux/blk-mq.h); a word holds at most 2^6 bits
-(lib/sbitmap.c, sbitmap_calculate_shift)."""
-_MOST_CPUS, _MOST_HARDWARE_QUEUES = 1024, 8192
+_MOST_BIOS_OF_ALL, _MOST_PAGES_OF_ALL = 1 << 16, 1 << 18
+"""Of all disks together."""
+_MOST_CPUS = 1024
 _OPERATION = 0xFF
 """REQ_OP_MASK, include/linux/blk_types.h."""
 _OPERATIONS = {0: "read", 1: "write", 2: "flush", 3: "discard", 34: "command", 35: "command"}
 """enum req_op: REQ_OP_READ and so on."""
-
-Bits = Callable[[drgn.Object], Iterator[int]]
-"""Gives the bits that are set in a `struct sbitmap *`."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +85,7 @@ class Disks:
         self.prog = kernel.prog
         self.now_ns = now_ns
         self._objects: dict[int, drgn.Object] = {}
-        self._words = 0
-        """Words of bitmaps that were read."""
+        self._queues = Queues()
 
     @cached_property
     def all(self) -> tuple[Disk, ...]:
@@ -151,26 +142,13 @@ class Disks:
     def _requests(self, disk: drgn.Object, name: str, room: int) -> list[Request]:
         found = []
         try:
-            for request in islice(_in_flight(disk.queue.read_(), self._set_bits), room):
+            for request in islice(self._queues.in_flight(disk.queue.read_()), room):
                 item = self._request(request, name)
                 found.append(item)
                 self._objects[item.address] = request
         except READ_ERRORS as error:
             self.kernel.problems[f"the requests of {name}"] = str(error)
         return sorted(found, key=lambda item: -(item.seconds or 0))
-
-    def _set_bits(self, bitmap: drgn.Object) -> Iterator[int]:
-        """Return the bits that are set in a `struct sbitmap *`.
-
-        Raises:
-            DamagedDump: it claims to have more than any has, or all of them together do.
-        """
-        depth, shift, words = (int(bitmap.member_(name).value_()) for name in ("depth", "shift", "map_nr"))
-        self._words += words
-        if depth > _MOST_TAGS or shift > _LARGEST_SHIFT or words > depth or self._words > _MOST_WORDS_OF_ALL:
-            raise DamagedDump("a bitmap of requests is larger than any can be", where=f"address {bitmap.value_():#x}",
-                              why=f"{depth} bits in {words} words of {1 << min(shift, 64)}")
-        return sbitmap_for_each_set(bitmap)
 
     def _request(self, request: drgn.Object, name: str) -> Request:
         operation = int(request.cmd_flags.value_()) & _OPERATION
@@ -248,51 +226,3 @@ class Disks:
             vector = bio.bi_io_vec[number]
             left -= max(1, int(vector.bv_len.value_()))
             yield compound_head(vector.bv_page).value_()
-
-
-def _in_flight(queue: drgn.Object, bits: Bits) -> Iterator[drgn.Object]:
-    """Yield each `struct request *` that a `struct request_queue *` has, with its driver or still in its scheduler.
-
-    drgn's request_queue_busy_iter() (0.3.0) takes the bits of common tags for numbers of requests, before which the
-    reserved ones stand: where there are some (SCSI's own commands, 7.x), it finds others.
-    """
-    tag_set = queue.tag_set.read_()
-    if not tag_set:
-        return                              # a device of bios, such as dm's
-    seen: set[int] = set()
-    for request in _tagged(queue, tag_set, bits):
-        if request.value_() in seen or request.q.value_() != queue.value_():
-            continue
-        seen.add(request.value_())
-        # A command of the driver's own has no bio, but has begun; what has neither is only kept at hand.
-        if request.bio or int(request.state.value_()):
-            yield request
-
-
-def _tagged(queue: drgn.Object, tag_set: drgn.Object, bits: Bits) -> Iterator[drgn.Object]:
-    for tags in tag_set.tags[:min(int(tag_set.nr_hw_queues.value_()), _MOST_HARDWARE_QUEUES)]:
-        if tags:
-            yield from _marked(tags, tags.rqs, "tag", bits)
-    for context in islice(_hardware_contexts(queue), _MOST_HARDWARE_QUEUES):
-        if context.sched_tags:
-            yield from _marked(context.sched_tags, context.sched_tags.static_rqs, "internal_tag", bits)
-
-
-def _hardware_contexts(queue: drgn.Object) -> Iterator[drgn.Object]:
-    if queue.type_.type.has_member("queue_hw_ctx"):
-        yield from queue.queue_hw_ctx[:min(int(queue.nr_hw_queues.value_()), _MOST_HARDWARE_QUEUES)]
-    else:                                   # 4e5cc99e1e48 "blk-mq: manage hctx map via xarray" (5.18 to 6.18)
-        made = queue.prog_.type("struct blk_mq_hw_ctx *")
-        for _, entry in xa_for_each(queue.hctx_table.address_of_()):
-            yield drgn.cast(made, entry)
-
-
-def _marked(tags: drgn.Object, requests: drgn.Object, member: str, bits: Bits) -> Iterator[drgn.Object]:
-    """Yield the requests whose bits are set in a `struct blk_mq_tags *`; those of reserved tags stand first."""
-    reserved = int(tags.nr_reserved_tags.value_())
-    maps = [(tags.bitmap_tags, reserved), *([(tags.breserved_tags, 0)] if reserved else [])]
-    for bitmap, first in maps:
-        for bit in bits(bitmap.sb.address_of_()):
-            request = requests[first + bit].read_()
-            if request and int(request.member_(member).value_()) == first + bit:
-                yield request

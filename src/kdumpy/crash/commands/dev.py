@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import drgn
-from drgn.helpers.linux.block import disk_name, for_each_disk, request_queue_busy_iter, rq_data_dir
+from drgn.helpers.linux.block import disk_name, for_each_disk, rq_data_dir
 from drgn.helpers.linux.device import MAJOR, MINOR, for_each_registered_blkdev, for_each_registered_chrdev
 from drgn.helpers.linux.ioport import for_each_resource
 from drgn.helpers.linux.pci import (
@@ -26,6 +26,7 @@ from drgn.helpers.linux.pci import (
 from kdumpy.crash.command import Arg, Command, Line, Options, columns
 from kdumpy.crash.session import Session
 from kdumpy.errors import DamagedDump, NotInDump, UsageError
+from kdumpy.kernel.requests import Queues
 
 _KIND = 0x700
 """NT_VMCOREDD. Source: include/uapi/linux/vmcore.h, struct vmcoredd_header."""
@@ -249,9 +250,10 @@ def _pci_lines(rows: Iterable[PciRow]) -> Iterator[str]:
 
 
 def _disks(session: Session) -> Iterator[DiskRow]:
+    queues = Queues()
     for disk in for_each_disk(session.prog):
         counts = [0, 0]
-        for request in itertools.islice(request_queue_busy_iter(disk.queue.read_()), _MOST):
+        for request in itertools.islice(queues.in_flight(disk.queue.read_()), _MOST):
             counts[rq_data_dir(request)] += 1
         yield DiskRow(disk.major.value_(), disk.value_(), disk_name(disk).decode("utf-8", "backslashreplace"),
                       disk.queue.value_(), sum(counts), *counts)
