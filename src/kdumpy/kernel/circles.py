@@ -1,6 +1,6 @@
 """Lists and trees that run in a circle: drgn's helpers follow them for ever; here they end with an error.
 
-The kernel never has such a list, a damaged dump may. drgn's commands go through the functions
+The kernel never has such a list, a damaged dump may; nor a mask of thousands of millions of CPUs. drgn's commands go through the functions
 named here, so that guarding these ends them all.
 """
 
@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import Any
 
 import drgn
+from drgn.helpers.linux.bitops import for_each_set_bit
 
 from kdumpy.errors import DamagedDump
 from kdumpy.kernel import maple, paths
@@ -254,12 +255,27 @@ def _pid_first(original: Any) -> Callable[..., Any]:
     return find
 
 
+def _cpus_in_bounds(original: Callable[[drgn.Object], Iterator[int]]) -> Callable[[drgn.Object], Iterator[int]]:
+    """Return a for_each_cpu() that does not go on behind its mask where nr_cpu_ids is thousands of millions."""
+    @functools.wraps(original)
+    def for_each_cpu(mask: drgn.Object) -> Iterator[int]:
+        most = 8 * drgn.sizeof(mask.bits)
+        try:
+            count = int(mask.prog_["nr_cpu_ids"])
+        except KeyError:        # a kernel for one CPU
+            return original(mask)
+        return for_each_set_bit(mask.bits, min(count, most))
+
+    return for_each_cpu
+
+
 _SUBSTITUTES: dict[str, dict[str, Callable[[Any], Any]]] = {
     "drgn.helpers.linux.rbtree": {
         "rb_find": _find_in_bounds, "rb_first": _end_in_bounds("rb_left"), "rb_last": _end_in_bounds("rb_right"),
         "rb_next": _walk_in_bounds("rb_right", "rb_left"), "rb_prev": _walk_in_bounds("rb_left", "rb_right"),
         "rbtree_preorder_for_each": ending,
     },
+    "drgn.helpers.linux.cpumask": {"for_each_cpu": _cpus_in_bounds},
     "drgn.helpers.linux.fs": {"d_path": paths.bounded},
     "drgn.helpers.linux.mapletree": {
         "mtree_load": lambda _: maple.mtree_load, "mt_for_each": lambda _: maple.mt_for_each},
