@@ -1,7 +1,7 @@
 """Lists and trees that run in a circle: drgn's helpers follow them for ever; here they end with an error.
 
-The kernel never has such a list, a damaged dump may; nor a mask of thousands of millions of CPUs. drgn's commands go through the functions
-named here, so that guarding these ends them all.
+The kernel never has such a list, a damaged dump may; nor a mask of thousands of millions of CPUs. drgn's commands go
+through the functions named here, so that guarding these ends them all.
 """
 
 from __future__ import annotations
