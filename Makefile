@@ -31,10 +31,12 @@ check: install         ## linters and types, in seconds
 
 test: check            ## everything: linters, unit tests, real dumps made in VMs
 	@tools/system-packages lab bench tests web packages
+	-@$(BIN)/python tests/lab.py
 	$(BIN)/pytest $(PARALLEL)
 
 test-all: check        ## the same over every kernel and every fault (takes long)
 	@tools/system-packages lab bench tests web packages
+	-@KDUMPY_MATRIX=full $(BIN)/python tests/lab.py
 	KDUMPY_MATRIX=full $(BIN)/pytest $(PARALLEL)
 
 bench: install         ## time kdumpy against crash and drgn on one dump
@@ -51,7 +53,7 @@ fuzz: install          ## fuzz every reader, SECONDS=60 each, with atheris where
 
 lab: install           ## make the dumps that the tests want, ahead of them
 	@tools/system-packages lab
-	@$(BIN)/python -m kdumpy.vm dump --all
+	@$(BIN)/python tests/lab.py
 
 man: install           ## make the man pages, build/man/kdumpy.1 and kdumpy.toml.5
 	@$(BIN)/python -m tools.packages.pages build/man
