@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,8 @@ class _Journal:
     """Those that were made, outer ones first."""
     commands: list[dict[str, Any]] = field(default_factory=list)
     """What takes commands back: `words`, `first`."""
+    unfinished: list[dict[str, Any]] = field(default_factory=list)
+    """The boot loader's commands that have not ended well yet: its files are written, its menu is not."""
 
     @classmethod
     def read(cls, system: System) -> _Journal:
@@ -63,20 +65,33 @@ class _Journal:
             if values["version"] != _VERSION:
                 raise HostError("the setup was made by another version of kdumpy", where=JOURNAL,
                                 why=f"version {values['version']}", mend="undo it with that one")
-            return cls(system, values["files"], values["directories"], values["commands"])
+            return cls(system, values["files"], values["directories"], values["commands"],
+                       values.get("unfinished", []))
         except (ValueError, KeyError, TypeError) as error:
             raise HostError("the journal of the setup is damaged", where=JOURNAL, why=repr(error),
                             mend=f"what the files were lies in {BACKUPS}") from error
 
     def write(self) -> None:
         values = {"version": _VERSION, "files": self.files, "directories": self.directories,
-                  "commands": self.commands}
+                  "commands": self.commands, "unfinished": self.unfinished}
         _write(self.system.path(JOURNAL), (json.dumps(values, indent=1) + "\n").encode(), 0o600)
 
     def add_command(self, command: Command) -> None:
         entry = {"words": list(command.undo), "first": command.undo_first}
         if command.undo and entry not in self.commands:
             self.commands.append(entry)
+            self.write()
+
+    def begin(self, plan: Plan) -> None:
+        self.unfinished = [asdict(change) for step in plan.steps if step.reboot for change in step.changes
+                           if isinstance(change, Command)]
+        if self.unfinished:
+            self.write()
+
+    def end(self, command: Command) -> None:
+        left = [entry for entry in self.unfinished if tuple(entry["words"]) != command.words]
+        if len(left) != len(self.unfinished):
+            self.unfinished = left
             self.write()
 
     def add_file(self, change: FileChange) -> None:
@@ -106,6 +121,12 @@ def was_set_up(system: System) -> bool:
     return system.read(JOURNAL) is not None
 
 
+def unfinished(system: System) -> tuple[Command, ...]:
+    """Return the boot loader's commands of a setup that was cut short: its files look as if all were done."""
+    return tuple(Command(**{**entry, "words": tuple(entry["words"]), "undo": tuple(entry["undo"])})
+                 for entry in _Journal.read(system).unfinished)
+
+
 def prepare_home(system: System) -> None:
     """Make the directory of kdumpy's state: it holds images with keys, and copies of configuration files."""
     for name in (HOME, BACKUPS):
@@ -126,6 +147,7 @@ def apply(system: System, plan: Plan, say: Say) -> tuple[str, ...]:
     """
     prepare_home(system)
     journal = _Journal.read(system)
+    journal.begin(plan)
     failures = []
     for change in plan.changes():
         if isinstance(change, FileChange):
@@ -137,10 +159,13 @@ def apply(system: System, plan: Plan, say: Say) -> tuple[str, ...]:
             system.run(change.words, seconds=change.seconds)
         except HostError as error:
             if not change.may_fail:
-                raise
+                raise HostError(error.what, where=error.where, why=error.why, mend=error.mend or
+                                "mend what it says and run the setup again: it goes on from there; `kdumpy setup "
+                                "--undo` takes back what was done") from error
             failures.append(f"{' '.join(change.words)}: {error.why or error.what}")
             say(f"failed: {failures[-1]}")
         else:
+            journal.end(change)
             say(f"ran {' '.join(change.words)}")
     return tuple(failures)
 
@@ -197,7 +222,7 @@ def undo(system: System, say: Say, *, force: bool = False) -> Undone:
     if left:
         # What they were is still wanted.
         journal.files = {path: journal.files[path] for path in left}
-        journal.commands, journal.directories = [], []
+        journal.commands, journal.directories, journal.unfinished = [], [], []
         journal.write()
     else:
         shutil.rmtree(system.path(HOME))

@@ -94,7 +94,7 @@ def make(system: System, wishes: Wishes, program: str = "") -> Setup:
              Step("Configuration", _configuration(system, wanted)),
              *(Step(f"Switch {peer.name} off", peer.disable()) for peer in active),
              Step(f"Reserve memory for the capture kernel: crashkernel={advice.value}",
-                  () if advice.keep else loader.plan(system, {"crashkernel": advice.value}), reboot=True),
+                  _reserve(system, loader, advice), reboot=True),
              Step("When the kernel panics", sysctls.plan(system, wanted.panic)),
              Step("Services", services.plan(system, program, online=bool(_schemes(wanted) & SERVERS))),
              _image(system, wanted, machine, program)]
@@ -102,6 +102,12 @@ def make(system: System, wishes: Wishes, program: str = "") -> Setup:
                 (f"crashkernel={advice.value}: {advice.why}", *found, *notes),
                 (*advice.warnings, *_about(machine), *_not_packaged(lacking, install)))
     return Setup(machine, wanted, made)
+
+
+def _reserve(system: System, loader: bootloaders.BootLoader, advice: crashkernel.Advice) -> tuple[Change, ...]:
+    """Return the boot loader's changes, with the commands that an earlier setup did not come to."""
+    changes = () if advice.keep else tuple(loader.plan(system, {"crashkernel": advice.value}))
+    return (*changes, *(command for command in applying.unfinished(system) if command not in changes))
 
 
 def own_program(system: System) -> str:

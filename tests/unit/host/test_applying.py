@@ -100,11 +100,28 @@ def test_a_failing_command_stops_and_what_was_done_is_undone(system: Recording) 
     system.failing = ("update-grub",)
     changes = [*write(system, "/etc/default/grub", "x", ""), Command(("update-grub",), "", ("true",)),
                *write(system, "/etc/never", "x", "")]
-    with pytest.raises(HostError, match="a program failed"):
+    with pytest.raises(HostError, match="a program failed") as stopped:
         applying.apply(system, plan(system, *changes), quiet)
+    assert "kdumpy setup --undo" in stopped.value.mend
     assert not system.exists("/etc/never")
     applying.undo(system, quiet)
     assert tree(system.root) == before
+
+
+def test_a_boot_loader_s_command_that_was_not_come_to_is_known_until_it_is_done(system: Recording) -> None:
+    command = Command(("update-grub",), "the menu", ("update-grub",))
+
+    def step(*changes: object) -> Plan:
+        return Plan((Step("boot loader", tuple(changes), reboot=True),))  # type: ignore[arg-type]
+
+    assert applying.unfinished(system) == ()
+    system.failing = ("update-grub",)
+    with pytest.raises(HostError, match="a program failed"):
+        applying.apply(system, step(*write(system, "/etc/default/grub", "x", ""), command), quiet)
+    assert applying.unfinished(system) == (command,)
+    system.failing = ()
+    applying.apply(system, step(*applying.unfinished(system)), quiet)
+    assert applying.unfinished(system) == ()
 
 
 def test_a_command_that_may_fail_is_told(system: Recording) -> None:

@@ -14,11 +14,11 @@ import otherhosts
 from armedhost import MIB, RELEASE, Host
 from kdumpy.cli import setup as screen
 from kdumpy.errors import HostError, UsageError
-from kdumpy.host import distribution, packages, services, setup
+from kdumpy.host import applying, distribution, packages, services, setup
 from kdumpy.host.changes import Command
 from kdumpy.host.images import generated
 from kdumpy.host.setup import Setup
-from kdumpy.host.system import System
+from kdumpy.host.system import Done, System
 from kdumpy.host.wish import Wishes, parse_keys
 
 TREES = sorted(path.name for path in otherhosts.HOSTS.iterdir() if (path / "etc/os-release").is_file())
@@ -65,6 +65,28 @@ def test_every_distribution_gets_a_plan_that_is_done_once_and_given_back(
     assert otherhosts.files(again) == {}, "a second setup writes nothing"
     otherhosts.undo(system, changes)
     assert otherhosts.contents(system) == before
+
+
+@pytest.mark.parametrize("name", ["debian-12", "opensuse-leap-15.6", "ubuntu-s390x"])
+def test_a_menu_that_could_not_be_made_is_made_by_the_next_setup(name: str, tmp_path: Path,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    system = machine(name, tmp_path)
+
+    def run(system: System, words: tuple[str, ...], **limits: object) -> Done:
+        if words == made:
+            raise HostError("a program failed", why="No space left on device")
+        return Done(0, "", "")
+
+    wishes = Wishes(replace=True, crashkernel="320M")
+    plan = setup.make(system, wishes).plan
+    step = next(step for step in plan.steps if step.reboot)
+    made = otherhosts.commands(step.changes)[-1]
+    monkeypatch.setattr(System, "run", run)
+    with pytest.raises(HostError, match="a program failed"):
+        applying.apply(system, plan, lambda line: None)
+    again = next(step for step in setup.make(system, wishes).plan.steps if step.reboot)
+    assert otherhosts.files(again.changes) == {}
+    assert made in otherhosts.commands(again.changes)
 
 
 @pytest.mark.parametrize(("name", "words"), [
