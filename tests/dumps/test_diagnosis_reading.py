@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from drgn.helpers.linux.percpu import per_cpu
 
 import kdumpy
 import lab
 from diagnosed import diagnosed
 from kdumpy.diagnosis.crash import Crash
+from kdumpy.diagnosis.crashed.percpu import per_cpu_addresses
 from kdumpy.diagnosis.crashed.pointee import pointee
 from kdumpy.diagnosis.facts.reading import BadPointer, Reading
 
@@ -171,3 +173,14 @@ def test_what_lies_at_an_address() -> None:
         assert pointee(kernel, prog["init_mm"].pgd.value_()).kind in ("kernel data", "page")
         assert pointee(kernel, 0xFFFF_FFFF_FFFF_FFF4).kind == "error"
         assert pointee(kernel, prog["vmalloc_base"].value_() + (1 << 40)).kind == "not mapped"
+
+
+@pytest.mark.parametrize("kernel", ["5.10", "6.1", "6.12"])
+def test_a_bare_per_cpu_pointer_is_told_from_other_small_numbers(kernel: str) -> None:
+    """Before 6.15 the variables of the kernel itself are small numbers; a process of old has its code at 4 MiB."""
+    with kdumpy.open(lab.dump(kernel, "null-workqueue").path) as opened:
+        variable = opened.prog["runqueues"].address_
+        assert variable is not None
+        assert per_cpu_addresses(opened, variable) == tuple(
+            per_cpu(opened.prog["runqueues"], cpu).address_ for cpu in (0, 1))
+        assert not any(per_cpu_addresses(opened, value) for value in range(4 << 20, 1 << 30, 1 << 20))

@@ -13,17 +13,23 @@ from kdumpy.kernel import Kernel
 
 _MOST_CPUS = 64
 _KERNEL_HALF = 1 << 63
+_FAR = 1 << 40
+"""Bytes: less than what lies between the linear map, where the first chunk is, and vmalloc's, where the others are
+(x86-64: the linear map is at least 1 TB long, arch/x86/mm/kaslr.c)."""
 
 
 def per_cpu_addresses(kernel: Kernel, value: int) -> tuple[int, ...]:
     """Return where each CPU has the variable that a value is the per-CPU pointer of; empty where it is none.
 
-    The value itself is no address of the kernel, and for every CPU there must be memory where it leads to: for a
-    value that came by chance there is not.
+    The value itself is no address of the kernel, and for every CPU there must be memory where it leads to. That alone
+    would hold for most small numbers, a process's addresses among them: the linear map goes on behind a CPU's unit. So
+    the value is one within the unit, or leads to a chunk of vmalloc's (mm/percpu.c, pcpu_embed_first_chunk()).
     """
     from kdumpy.kernel.online import online_cpus
 
     if not LOWEST_USER <= value < _KERNEL_HALF:         # a smaller one is rather NULL and an offset
+        return ()
+    if _unit(kernel) <= value < _FAR:
         return ()
     prog, found = kernel.prog, []
     try:
@@ -37,3 +43,11 @@ def per_cpu_addresses(kernel: Kernel, value: int) -> tuple[int, ...]:
     except READ_ERRORS:
         return ()
     return tuple(found)
+
+
+def _unit(kernel: Kernel) -> int:
+    """Return the bytes that each CPU has of the first chunk; 0 where that is not known."""
+    try:
+        return int(kernel.prog.read_u32(kernel.prog.symbol("pcpu_unit_size").address))
+    except READ_ERRORS:
+        return 0
