@@ -21,6 +21,9 @@ from kdumpy.errors import HostError
 SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Where programs are looked for: a service's own PATH may lack the sbin directories."""
 
+GRACE_S = 10
+"""Seconds that a program gets to end by itself."""
+
 LARGEST_TEXT = 16 << 20
 """Bytes that are read of a text file at most; none of those that are of interest is larger."""
 
@@ -154,11 +157,21 @@ def _run(words: Sequence[str], stdin: str, seconds: float,
         try:
             out, err = running.communicate(stdin, timeout=seconds)
         except BaseException:
-            # A generator's own children would go on writing where the directory is removed.
-            with suppress(ProcessLookupError):
-                os.killpg(running.pid, signal.SIGKILL)
+            _end(running)
             raise
     return subprocess.CompletedProcess(words, running.returncode, out, err)
+
+
+def _end(running: subprocess.Popen[str]) -> None:
+    """End a program with its children: a generator's would go on writing where their directory is removed.
+
+    First it may put away what it has begun: a package manager that is killed leaves its database locked.
+    """
+    with suppress(ProcessLookupError):
+        os.killpg(running.pid, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            running.wait(GRACE_S)
+        os.killpg(running.pid, signal.SIGKILL)
 
 
 @contextmanager

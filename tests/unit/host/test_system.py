@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from kdumpy.errors import HostError
+from kdumpy.host import system
 from kdumpy.host.system import LARGEST_TEXT, System
 
 
@@ -41,6 +42,21 @@ def test_what_is_too_slow_is_ended_with_all_that_it_has_started(tmp_path: Path) 
             return
         time.sleep(0.1)
     raise AssertionError(f"{child} still runs")
+
+
+def test_what_is_too_slow_may_put_away_what_it_has_begun(tmp_path: Path) -> None:
+    with pytest.raises(HostError, match="did not end in time"):
+        System().run(("sh", "-c", f"trap 'rm {tmp_path}/lock; exit' TERM; : >{tmp_path}/lock; sleep 300 & wait"),
+                     seconds=0.5)
+    assert not (tmp_path / "lock").exists()
+
+
+def test_what_will_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(system, "GRACE_S", 0.2)
+    began = time.monotonic()
+    with pytest.raises(HostError, match="did not end in time"):
+        System().run(("sh", "-c", "trap '' TERM; while :; do sleep 1; done"), seconds=0.3)
+    assert time.monotonic() - began < 10
 
 
 def test_a_program_reads_its_input_and_cannot_ask_on_the_terminal() -> None:
