@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import struct
+import time
 from collections.abc import Iterator
 
 import drgn
@@ -18,8 +19,10 @@ import lab
 from kdumpy.diagnosis import diagnose
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.locks import Waits
+from kdumpy.diagnosis.superblocks import super_blocks
 from kdumpy.diagnosis.things import Things
 from kdumpy.diagnosis.waiting import Waited, Waiters, kind_of
+from kdumpy.errors import DamagedDump
 from kdumpy.kernel import Kernel, Stack, Task
 from kdumpy.kernel.values import Frame
 
@@ -275,6 +278,21 @@ def test_locks_are_named_by_what_they_belong_to() -> None:
         waits = Waits(kernel, None)
         assert waits._name(task.stack.value_() + 0x3000) == f"on the stack of init (pid {pid})"
         assert things.of_lock("mutex", task.mm.mmap_lock.address_of_().value_()) == ""
+
+
+def test_a_damaged_list_of_file_systems_is_read_once() -> None:
+    with kdumpy.open(lab.dump("6.1", "deadlock").path) as kernel:
+        first = kernel.prog["super_blocks"].next.value_()
+        block = first - drgn.offsetof(kernel.prog.type("struct super_block"), "s_list")
+        lock = block + drgn.offsetof(kernel.prog.type("struct super_block"), "s_umount")
+        kernel.prog.add_memory_segment(first, 8, lambda address, count, offset, physical:
+                                       first.to_bytes(8, "little")[offset:offset + count])
+        with pytest.raises(DamagedDump, match="list of file systems runs in a circle"):
+            list(super_blocks(kernel.prog))
+        things, started = Things(kernel), time.process_time()
+        for _ in range(300):
+            assert things.of_lock("rwsem", lock).startswith("s_umount of the file system on ")
+        assert time.process_time() - started < 10
 
 
 def test_a_reader_is_no_certain_owner() -> None:

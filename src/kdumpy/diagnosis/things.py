@@ -155,6 +155,9 @@ class Things:
         return drgn.Object(self.prog, f"{name} *", address - drgn.offsetof(self.prog.type(name), member))
 
     def _is_known(self, block: int) -> bool:
-        if self._blocks is None:
-            self._blocks = {item.value_() for item in super_blocks(self.prog)}
+        if self._blocks is None:            # asked for every lock: where their list is damaged, too, it is read once
+            self._blocks = set()
+            with contextlib.suppress(*READ_ERRORS):
+                for item in super_blocks(self.prog):
+                    self._blocks.add(item.value_())
         return block in self._blocks
