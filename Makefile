@@ -6,6 +6,9 @@ JOBS   ?= auto
 # Whole files to each process, in their order: the guests' come first.
 PARALLEL := -n $(JOBS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
+# Where it is set, kdumpy compiles itself at every start: tests and benchmarks start it thousands of times.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help install demo test test-all check bench fuzz lab man score clean
 
 help:                  ## show the targets
