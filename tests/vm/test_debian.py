@@ -94,7 +94,7 @@ def test_a_real_crash_leaves_a_dump_and_a_report_with_the_right_cause(story: Sto
         time.sleep(1)
     report = json.loads(story.guest.get(f"{folder}/report.json"))
     assert report["verdict"]["cause"] == "sysrq"
-    assert report["dump"]["health"]["state"] == "complete"
+    assert report["dump"]["health"] == "complete"
     assert "sysrq" in story.guest.get(f"{folder}/vmcore-dmesg.txt").decode().lower()
     assert "kdumpy: saved" in story.guest.get(f"{folder}/kexec-dmesg.log").decode()
     modes = story.guest.shell(f"stat -c '%a %U %n' {folder} {folder}/*").splitlines()
