@@ -43,7 +43,7 @@ def test_the_dump_is_read_whole(kernel: str, name: str) -> None:
     assert diagnosis.dump.health == "complete"
     assert diagnosis.dump.missing == {}
     assert diagnosis.system.release == lab.dump(kernel, name).release
-    assert diagnosis.system.taints[0].startswith("O")
+    assert [taint[0] for taint in diagnosis.system.taints].count("O") == 1
     assert diagnosis.memory.total
     assert diagnosis.memory.free is not None
     assert len(diagnosis.cpus) == 2
@@ -92,6 +92,7 @@ def test_the_signature_does_not_depend_on_the_kernel() -> None:
 
 def test_the_signature_tells_the_faults_apart() -> None:
     ids = {name: diagnosed(kernel, name).signature.id for kernel, name in lab.panics() if kernel == "6.1"}
+    assert ids.pop("troubled") == ids["sysrq"]      # an operator crashed both, whatever the machine suffered from
     assert len(set(ids.values())) == len(ids)
 
 
