@@ -62,7 +62,9 @@ def test_an_image_to_look_at_leaves_no_record(state: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_build_that_is_ended_leaves_no_copies_of_keys(number: signal.Signals) -> None:
-    program = ("import time\nfrom kdumpy.host import images\nwith images._workplace() as work:\n"
+    # Whoever runs the tests may have SIGHUP ignored (nohup), and a program that is started inherits that.
+    program = (f"import signal, time\nsignal.signal({number}, signal.SIG_DFL)\n"
+               "from kdumpy.host import images\nwith images._workplace() as work:\n"
                "    (work / 'key').write_text('secret')\n    print(work, flush=True)\n    time.sleep(60)\n")
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None
