@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from kdumpy.errors import LaboratoryError
 from kdumpy.image.capture import Built
 from kdumpy.vm import capturing, guest, kernels, toolchain
 from kdumpy.vm.faults import FAULTS
@@ -17,6 +18,9 @@ from kdumpy.vm.paths import room_for_a_guest
 from kdumpy.vm.qemu import Disk, Hardware, Machine
 
 NO_UUIDS: Mapping[str, str] = {}
+
+BOOTS = 2
+"""Boots before giving up: on a busy machine a guest's start may panic, or its last word be lost in the crash."""
 
 Builder = Callable[[Kernel, Path], Built]
 """Builds a capture image for a kernel at a path."""
@@ -72,23 +76,30 @@ def crash(work: Path, image: Builder, disks: Mapping[str, int], *, kernel: str =
     guest.build_initramfs(chosen, [toolchain.build_driver(chosen)], initrd)
     built = image(chosen, carried)
     guest.make_disk(loop, mib=1)
-    guest.make_data_disk(data, {"vmlinuz": chosen.image, "initrd": carried, "image": loop,
-                                "recipe": guest_recipe(plan).encode()}, mib=96)
     targets = {label: work / f"{label}.img" for label in disks}
-    for label, mib in disks.items():
-        guest.make_disk(targets[label], mib=mib, label=label, uuid=uuids.get(label, ""))
     hardware = Hardware(kernel=chosen.image, initrd=initrd, memory_mib=memory_mib,
                         cmdline=f"{guest.CMDLINE} crashkernel={crashkernel}",
                         disks=(Disk(data, "data"), *(Disk(path, label, bus) for label, path in targets.items())),
                         extra=extra)
     console = work / "console.log"
-    with room_for_a_guest(), Machine(hardware, console) as machine:
-        machine.wait_for(r"LAB ready", BOOT_SECONDS, failures=("LAB failed", "Kernel panic"))
-        started = time.monotonic()
-        machine.wait_for(r"^kdumpy: ", plan.fault.seconds, failures=("LAB failed", "Rebooting in"))
-        machine.wait_for(r"^kdumpy: poweroff", CAPTURE_SECONDS, failures=("Kernel panic",))
-        machine.wait_end(60)
-        seconds = time.monotonic() - started
+    for boot in range(BOOTS):
+        guest.make_data_disk(data, {"vmlinuz": chosen.image, "initrd": carried, "image": loop,
+                                    "recipe": guest_recipe(plan).encode()}, mib=96)
+        for label, mib in disks.items():
+            guest.make_disk(targets[label], mib=mib, label=label, uuid=uuids.get(label, ""))
+        with room_for_a_guest(), Machine(hardware, console) as machine:
+            try:
+                machine.wait_for(r"LAB ready", BOOT_SECONDS, failures=("LAB failed", "Kernel panic"))
+            except LaboratoryError:
+                if boot + 1 == BOOTS:
+                    raise
+                continue
+            started = time.monotonic()
+            machine.wait_for(r"^kdumpy: ", plan.fault.seconds, failures=("LAB failed", "Rebooting in"))
+            machine.wait_for(r"^kdumpy: poweroff", CAPTURE_SECONDS, failures=("Kernel panic",))
+            machine.wait_end(60)
+            seconds = time.monotonic() - started
+            break
     text = console.read_text(errors="replace")
     return Trial(text[text.index("LAB ready"):], targets, built, seconds)
 
