@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kdumpy.vm import kernels, laboratory
+from kdumpy.vm import debugfiles, laboratory
 from kdumpy.vm.faults import FAULTS, Fault
 
 DRGN_BT = """\
@@ -131,7 +131,7 @@ def main() -> int:
 
     dump = laboratory.dump(arguments.kernel, arguments.fault, progress=say)
     say("fetching the kernel's debug symbols for the peers…")
-    vmlinux = kernels.debug_vmlinux(arguments.kernel)
+    vmlinux = debugfiles.debug_vmlinux(arguments.kernel)
     with tempfile.TemporaryDirectory(prefix="kdumpy-bench-") as scratch:
         programs = contenders(dump.path, vmlinux, Path(scratch), FAULTS[arguments.fault])
         for program in programs:

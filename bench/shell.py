@@ -28,7 +28,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from bench import crowd
-from kdumpy.vm import kernels
+from kdumpy.vm import debugfiles
 
 ADDRESS = r"[0-9a-f]{16}"
 
@@ -145,7 +145,7 @@ def main() -> int:
         print(line, file=sys.stderr, flush=True)
 
     dump = crowd.dump(arguments.kernel, arguments.level, say=say)
-    found = programs(dump.path, kernels.debug_vmlinux(arguments.kernel), arguments.without.split(","))
+    found = programs(dump.path, debugfiles.debug_vmlinux(arguments.kernel), arguments.without.split(","))
     only = [name.strip() for name in arguments.only.split(",") if name.strip()]
     questions = [question for question in QUESTIONS if not only or question.name in only]
     busy = os.getloadavg()[0] > (os.cpu_count() or 1) / 2

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kdumpy.dumpfile.base import Dump, PagedDump, Utsname
+from kdumpy.dumpfile.base import Dump, PagedDump
 from kdumpy.dumpfile.compressors import compressor
 from kdumpy.dumpfile.elfwriter import ElfWriter
 from kdumpy.dumpfile.kdumpwriter import KdumpWriter
@@ -18,6 +18,7 @@ from kdumpy.dumpfile.notes import NT_PRSTATUS, REGISTERS, Machine, Note
 from kdumpy.dumpfile.opening import open_dump
 from kdumpy.dumpfile.sink import Buffer, FileSink, Sink, flat_bytes
 from kdumpy.dumpfile.source import BytesSource
+from kdumpy.dumpfile.utsname import Utsname
 from kdumpy.dumpfile.vmcoreinfo import VmcoreInfo
 
 BATCH = 512

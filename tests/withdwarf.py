@@ -12,7 +12,7 @@ from drgn.helpers.linux.sched import idle_task
 
 import lab
 from kdumpy.debuginfo.attach import DebugInfo, attach
-from kdumpy.vm import kernels
+from kdumpy.vm import debugfiles
 
 Opened = tuple[drgn.Program, DebugInfo]
 
@@ -32,7 +32,7 @@ def with_dwarf(kernel: str, fault: str) -> drgn.Program:
     prog.set_core_dump(str(dump.path))
     prog.set_enabled_debug_info_finders([])
     try:
-        prog.load_debug_info([str(kernels.debug_vmlinux(kernel)), str(dump.driver), *module_files(kernel)])
+        prog.load_debug_info([str(debugfiles.debug_vmlinux(kernel)), str(dump.driver), *module_files(kernel)])
     except drgn.MissingDebugInfoError as error:     # the virtual machine's own few modules are all that matter
         print(error)
     prog.create_loaded_modules()
@@ -40,7 +40,7 @@ def with_dwarf(kernel: str, fault: str) -> drgn.Program:
 
 
 def module_files(kernel: str) -> list[str]:
-    return [str(path) for path in sorted(Path(kernels.debug_modules(kernel)).rglob("*"))
+    return [str(path) for path in sorted(Path(debugfiles.debug_modules(kernel)).rglob("*"))
             if path.name.endswith((".ko", ".debug")) and path.is_file()][:200]
 
 

@@ -35,7 +35,7 @@ from kdumpy.crash.failures import explain
 from kdumpy.debuginfo.dwarf import Dwarf
 from kdumpy.errors import KdumpyError, NotInDump
 from kdumpy.kernel import open_kernel
-from kdumpy.vm import kernels, laboratory
+from kdumpy.vm import debugfiles, laboratory
 
 KERNELS = ("5.10", "6.1", "6.12", "newest")
 FAULT = "null-workqueue"
@@ -139,7 +139,7 @@ def dump_of(kernel: str) -> Path:
 def debug_files(kernel: str) -> Sequence[Path]:
     """Return the DWARF of a kernel, or nothing where the archive has none."""
     try:
-        return (kernels.debug_vmlinux(kernel),)
+        return (debugfiles.debug_vmlinux(kernel),)
     except KdumpyError as error:
         print(f"{kernel}: no DWARF: {error}", file=sys.stderr)
         return ()

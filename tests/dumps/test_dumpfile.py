@@ -28,7 +28,7 @@ from kdumpy.dumpfile.paging import KernelMemory
 from kdumpy.dumpfile.sink import FileSink
 from kdumpy.dumpfile.source import BytesSource
 from kdumpy.errors import DamagedDump, KdumpyError, MissingPage
-from kdumpy.vm import kernels, laboratory
+from kdumpy.vm import debugfiles, laboratory
 from synthetic import for_makedumpfile, write_kdump
 
 KERNELS = ("5.10", "6.1", "6.12", "newest")
@@ -206,7 +206,7 @@ def test_log_equals_drgn_s(one: Path) -> None:
     from drgn.helpers.linux.printk import get_printk_records
     program = drgn.Program()
     program.set_core_dump(str(one))
-    program.load_debug_info([str(kernels.debug_vmlinux("6.1"))])
+    program.load_debug_info([str(debugfiles.debug_vmlinux("6.1"))])
     with open_dump(one) as dump:
         ours = [(each.seq, each.ts_ns, each.level, each.facility, each.text.encode(), each.subsystem, each.device)
                 for each in read_log(dump).records]

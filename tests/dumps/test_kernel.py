@@ -19,7 +19,7 @@ from kdumpy.debuginfo.dwarf import Dwarf
 from kdumpy.errors import NotInDump, UsageError
 from kdumpy.kernel import Kernel, engine, open_kernel
 from kdumpy.kernel.system import taint_letters, taint_words
-from kdumpy.vm import kernels
+from kdumpy.vm import debugfiles, kernels
 
 CALLED_PANIC = {"sysrq", "driver-panic", "hung-task", "deadlock", "soft-lockup", "rcu-stall", "nmi", "init-exit",
                 "memory-leak", "rwsem-readers", "stack-corruption", "hard-lockup", "hard-lockup-buddy", "no-root",
@@ -266,7 +266,8 @@ def test_a_file_that_drgn_refuses_is_read_by_our_own_reader(fault: str, monkeypa
 
 def test_dwarf_adds_lines_and_inlines_and_modules_keep_ours() -> None:
     path = lab.dump("6.1", "sysrq").path
-    with open_kernel(path, vmlinux=[kernels.debug_vmlinux("6.1")]) as rich, open_kernel(path, dwarf=Dwarf.NO) as bare:
+    vmlinux = debugfiles.debug_vmlinux("6.1")
+    with open_kernel(path, vmlinux=[vmlinux]) as rich, open_kernel(path, dwarf=Dwarf.NO) as bare:
         assert rich.debuginfo.dwarf
         assert not bare.debuginfo.dwarf
         assert rich.panic is not None
@@ -277,7 +278,7 @@ def test_dwarf_adds_lines_and_inlines_and_modules_keep_ours() -> None:
         assert handler.source.startswith("drivers/tty/sysrq.c:")
         assert any(frame.inline for frame in frames)
         assert [f.pc for f in frames if not f.inline] == [f.pc for f in bare.panic.stack.frames]
-    with open_kernel(lab.dump("6.1", "null-workqueue").path, vmlinux=[kernels.debug_vmlinux("6.1")]) as mixed:
+    with open_kernel(lab.dump("6.1", "null-workqueue").path, vmlinux=[debugfiles.debug_vmlinux("6.1")]) as mixed:
         assert mixed.panic is not None
         assert mixed.panic.stack.frames[0].function == "flaky_poll_channel"     # the module has no DWARF here
         assert mixed.panic.stack.frames[2].source
@@ -285,7 +286,7 @@ def test_dwarf_adds_lines_and_inlines_and_modules_keep_ours() -> None:
 
 def test_the_driver_s_own_dwarf_gives_its_lines() -> None:
     dump = lab.dump("6.1", "null-workqueue")
-    with open_kernel(dump.path, vmlinux=[kernels.debug_vmlinux("6.1"), dump.driver]) as kernel:
+    with open_kernel(dump.path, vmlinux=[debugfiles.debug_vmlinux("6.1"), dump.driver]) as kernel:
         assert kernel.panic is not None
         source = kernel.panic.stack.frames[0].source
         assert source is not None
@@ -297,6 +298,6 @@ def test_the_driver_s_own_dwarf_gives_its_lines() -> None:
 def test_a_vmlinux_of_another_kernel_is_refused_by_name() -> None:
     path = lab.dump("6.1", "sysrq").path
     with pytest.raises(NotInDump, match="build id"):
-        open_kernel(path, vmlinux=[kernels.debug_vmlinux("6.12")])
+        open_kernel(path, vmlinux=[debugfiles.debug_vmlinux("6.12")])
     with pytest.raises(UsageError, match="no such file"):
         open_kernel(path, vmlinux=[Path("/nonexistent/vmlinux")])

@@ -18,7 +18,7 @@ from kdumpy.dumpfile.health import State, health
 from kdumpy.dumpfile.sink import FileSink, StreamSink
 from kdumpy.dumpfile.splitset import SplitDump, parts
 from kdumpy.kernel import open_kernel
-from kdumpy.vm import kernels, laboratory
+from kdumpy.vm import debugfiles, laboratory
 from synthetic import for_makedumpfile, pfns_of, write_elf, write_kdump
 
 METHODS = ("zlib", "lzo", "snappy", "zstd", "none")
@@ -91,7 +91,7 @@ def test_read_by_drgn(origin: Dump, written: dict[str, list[Path]], form: str) -
 @pytest.fixture(scope="module")
 def answers(written: dict[str, list[Path]]) -> dict[str, str]:
     """What crash says of some forms; it takes five seconds to start, so all start together."""
-    vmlinux = str(kernels.debug_vmlinux("6.1"))
+    vmlinux = str(debugfiles.debug_vmlinux("6.1"))
     running = {form: subprocess.Popen(["crash", "-s", vmlinux, *map(str, written[form])], stdin=subprocess.PIPE,
                                       stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
                for form in BY_CRASH}

@@ -67,3 +67,43 @@ def test_the_table_is_tested_by_a_wrong_import(tmp_path: Path) -> None:
     file = tmp_path / "wrong.py"
     file.write_text("from kdumpy.report import text\nimport drgn\nfrom kdumpy import cli\n")
     assert imports_of(file) == {"report", "drgn", "cli"}
+
+
+KNOWN_CIRCLES = [{"kdumpy.host.distribution", "kdumpy.host.packages", "kdumpy.host.system"}]
+"""A program that is missing is told with the package that has it, and that depends on the system."""
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    names = {_name_of(path): path for path in PACKAGE.rglob("*.py") if path.parent not in CARRIED}
+    below = {name: _files_imported(path) & set(names) - {name} for name, path in names.items()}
+    # What can only be reached through others ends up in no circle: take away what imports nothing that is left.
+    while leaves := {name for name, imported in below.items() if not imported & set(below)}:
+        below = {name: imported for name, imported in below.items() if name not in leaves}
+    while roots := set(below) - {each for imported in below.values() for each in imported}:
+        below = {name: imported for name, imported in below.items() if name not in roots}
+    assert [set(below)] == KNOWN_CIRCLES
+
+
+def _name_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+_FILES = {_name_of(path) for path in PACKAGE.rglob("*.py")}
+
+
+def _files_imported(path: Path) -> set[str]:
+    """Return the modules that a file imports when it runs, early or late: type checking's do not count."""
+    found: set[str] = set()
+    waiting: list[ast.AST] = [ast.parse(path.read_text())]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            waiting += node.orelse
+            continue
+        if isinstance(node, ast.ImportFrom) and node.module:
+            inside = {f"{node.module}.{alias.name}" for alias in node.names}
+            files = inside & _FILES
+            found |= files if files == inside else files | {node.module}
+        waiting += ast.iter_child_nodes(node)
+    return found

@@ -157,10 +157,12 @@ def _opened(arguments: argparse.Namespace, dump: Dump) -> Iterator[tuple[Sink, l
 
 @contextmanager
 def _on_target(url: str, dump: Dump) -> Iterator[tuple[Sink, list[str], int | None]]:
+    from kdumpy.capture.config import CaptureConfig
     from kdumpy.capture.log import directory_name
     from kdumpy.capture.targets import target_of
 
-    target = target_of(url if url.startswith(_URLS) else str(Path(url).resolve()), directory=directory_name(dump))
+    url = url if url.startswith(_URLS) else str(Path(url).resolve())
+    target = target_of(url, CaptureConfig(targets=(url,)), directory_name(dump))
     target.prepare()
     name = "vmcore" if target.seekable else "vmcore.flat"
     where: list[str] = []

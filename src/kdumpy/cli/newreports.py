@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kdumpy.cli.diagnosing import diagnose_arguments, write_private
 from kdumpy.errors import KdumpyError
 from kdumpy.units import printable
 
@@ -112,7 +113,7 @@ def _news(system: System, places: tuple[str, ...], *, html: bool) -> Iterator[Ne
         news = _report(system, crash, html=html, asked_for=asked_for)
         # Whatever happened, the next boot need not try again.
         with contextlib.suppress(OSError):
-            _write(Path(crash.path) / "report.txt", news.text)
+            write_private(Path(crash.path) / "report.txt", news.text)
         yield news
 
 
@@ -164,11 +165,11 @@ def _report(system: System, crash: Crash, *, html: bool, asked_for: bool) -> New
 
     folder = Path(crash.path)
     text = human.render(diagnosis, full=True) + (printable(f"\n{missing} ({mend})") + "\n" if missing else "")
-    _write(folder / "report.json", machine.render(diagnosis))
+    write_private(folder / "report.json", machine.render(diagnosis))
     if details is not None:
         from kdumpy.report import html as page
 
-        _write(folder / "report.html", page.render(diagnosis, details))
+        write_private(folder / "report.html", page.render(diagnosis, details))
     verdict = diagnosis.verdict
     title = verdict.title
     if verdict.cause == UNKNOWN and crash.log:      # what is left of a dump may not tell what the log beside it does
@@ -180,20 +181,12 @@ def _report(system: System, crash: Crash, *, html: bool, asked_for: bool) -> New
 
 
 def _diagnosed(dump: Path, *, html: bool) -> tuple[Diagnosis, Details | None]:
-    from kdumpy.cli.report import diagnose_arguments
-
     return diagnose_arguments(argparse.Namespace(vmcore=dump, vmlinux=[], dwarf="no", html=html or None))
 
 
 def _lines(crash: Crash) -> list[tuple[float, str]]:
     with Path(crash.log).open(errors="replace") as file:
         return [(-1.0, line.rpartition("] ")[2]) for line in file.read(16 << 20).splitlines()]
-
-
-def _write(path: Path, text: str) -> None:
-    from kdumpy.cli.report import write_private
-
-    write_private(path, text)
 
 
 def _tell(system: System, configured: Settings, news: list[News]) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kdumpy.capture.config import render
-from kdumpy.cli.rehearsing import MIB, Found, guest_memory, reserved
-from kdumpy.errors import HostError, KdumpyError
+from kdumpy.errors import HostError, KdumpyError, UsageError
 from kdumpy.host import cmdline as host_cmdline
 from kdumpy.host import crashkernel, crashstate, images, kernelfile, loading
 from kdumpy.host.images import BuiltImage
@@ -27,8 +27,25 @@ from kdumpy.vm.rehearsal import Subject
 from kdumpy.vm.rehearsalguest import fault_of
 from kdumpy.vm.targetdisk import DRIVERS, MAKERS, TargetDisk, reachable_bus
 
+MIB = 1 << 20
+
 DEFAULT = 256 * MIB
 """What is reserved for a kernel of another machine."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is rehearsed, and where it is from."""
+
+    subject: Subject
+    origin: str
+    """host: this host's capture image; stand-in: kdumpy's own for a virtual disk."""
+    installed: bool
+    """It is a kernel of this host, so that the figures are worth keeping."""
+    machine: Machine
+    settings: Settings
+    notes: tuple[str, ...]
+    """What is not as on the host."""
 
 
 @dataclass
@@ -238,3 +255,40 @@ def _all_drivers() -> set[str]:
 
 def _built_in(modules: ModuleTree, name: str) -> bool:
     return modules.has(name) and bool(modules.closure([name]).builtin) and modules.path(name) is None
+
+
+def reserved(arguments: argparse.Namespace, machine: Machine, settings: Settings, default: int) -> int:
+    """Return the bytes to reserve: as asked, else as given.
+
+    Raises:
+        UsageError: it is not what the kernel takes.
+    """
+    text = arguments.crashkernel
+    if not text:
+        return default
+    if text == "auto":
+        text = crashkernel.advise(machine, replace(settings, crashkernel="auto"), None).value
+    size = crashkernel.parse(text).size_for(machine.memory_bytes)
+    if size < MIB:
+        raise UsageError("nothing would be reserved", where="--crashkernel", why=text,
+                         mend="a size such as 192M; a range has to take in this host's memory")
+    return size
+
+
+def guest_memory(arguments: argparse.Namespace, size: int) -> int:
+    """Return the guest's memory in MiB for a reservation of `size` bytes.
+
+    Raises:
+        UsageError: --memory is no size, or too small.
+    """
+    least = size // MIB + 320
+    if not arguments.memory:
+        return max(1024, -(-(2 * size // MIB + 384) // 128) * 128)
+    match = re.fullmatch(r"(\d+)([MG]?)", arguments.memory.upper())
+    if match is None:
+        raise UsageError("not a size", where="--memory", why=arguments.memory, mend="such as 1024M or 2G")
+    mib = int(match[1]) * (1024 if match[2] == "G" else 1)
+    if mib < least:
+        raise UsageError("the guest would have too little memory", where="--memory", why=f"{mib} MiB, of which "
+                         f"{size // MIB} are reserved", mend=f"at least {least}M, or a smaller --crashkernel")
+    return mib

@@ -11,7 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from kdumpy.cli.rehearsing import MIB, Answer, Found
+from kdumpy.cli.rehearsalsubject import MIB, Found
+from kdumpy.cli.rehearsing import Answer
 from kdumpy.host import crashkernel
 from kdumpy.host.cmdline import value_of
 from kdumpy.units import human_bytes, printable

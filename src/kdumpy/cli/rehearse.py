@@ -32,7 +32,8 @@ from typing import TYPE_CHECKING
 from kdumpy.cli.common import add_json, print_json
 
 if TYPE_CHECKING:
-    from kdumpy.cli.rehearsing import Answer, Found
+    from kdumpy.cli.rehearsalsubject import Found
+    from kdumpy.cli.rehearsing import Answer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,12 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from kdumpy.cli.rehearsalsubject import MIB, Found, subject_of
 from kdumpy.errors import HostError, KdumpyError, UsageError
-from kdumpy.host import crashkernel, rehearsed
 from kdumpy.host import machine as host_machine
+from kdumpy.host import rehearsed
 from kdumpy.host import settings as host_settings
-from kdumpy.host.machine import Machine
-from kdumpy.host.settings import Settings
 from kdumpy.host.system import System
 from kdumpy.vm import rehearsal, reservation
 from kdumpy.vm.qemu import accelerator
@@ -25,8 +24,6 @@ from kdumpy.vm.troubles import Stage
 
 if TYPE_CHECKING:
     from kdumpy.vm.faults import Fault
-
-MIB = 1 << 20
 
 LARGEST = 1024 * MIB
 """The largest reservation that a bisection tries where the first is too small."""
@@ -40,21 +37,6 @@ class Progress(Protocol):
 
     def note(self, text: str) -> None:
         """Say something else in a line."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """What is rehearsed, and where it is from."""
-
-    subject: Subject
-    origin: str
-    """host: this host's capture image; stand-in: kdumpy's own for a virtual disk."""
-    installed: bool
-    """It is a kernel of this host, so that the figures are worth keeping."""
-    machine: Machine
-    settings: Settings
-    notes: tuple[str, ...]
-    """What is not as on the host."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +113,6 @@ def find(arguments: argparse.Namespace, work: Path) -> Found:
         UsageError: the arguments do not go together.
         HostError: a program or a kernel is missing.
     """
-    from kdumpy.cli.rehearsalsubject import subject_of
     from kdumpy.vm import programs
     from kdumpy.vm.qemu import PROGRAM
 
@@ -147,43 +128,6 @@ def find(arguments: argparse.Namespace, work: Path) -> Found:
                         mend="rehearse on an x86-64 machine, or crash a spare one: kdumpy test")
     programs.need((PROGRAM, "setpriv", "busybox"), machine.package_manager)
     return subject_of(arguments, work, system, machine, host_settings.load(system))
-
-
-def reserved(arguments: argparse.Namespace, machine: Machine, settings: Settings, default: int) -> int:
-    """Return the bytes to reserve: as asked, else as given.
-
-    Raises:
-        UsageError: it is not what the kernel takes.
-    """
-    text = arguments.crashkernel
-    if not text:
-        return default
-    if text == "auto":
-        text = crashkernel.advise(machine, replace(settings, crashkernel="auto"), None).value
-    size = crashkernel.parse(text).size_for(machine.memory_bytes)
-    if size < MIB:
-        raise UsageError("nothing would be reserved", where="--crashkernel", why=text,
-                         mend="a size such as 192M; a range has to take in this host's memory")
-    return size
-
-
-def guest_memory(arguments: argparse.Namespace, size: int) -> int:
-    """Return the guest's memory in MiB for a reservation of `size` bytes.
-
-    Raises:
-        UsageError: --memory is no size, or too small.
-    """
-    least = size // MIB + 320
-    if not arguments.memory:
-        return max(1024, -(-(2 * size // MIB + 384) // 128) * 128)
-    match = re.fullmatch(r"(\d+)([MG]?)", arguments.memory.upper())
-    if match is None:
-        raise UsageError("not a size", where="--memory", why=arguments.memory, mend="such as 1024M or 2G")
-    mib = int(match[1]) * (1024 if match[2] == "G" else 1)
-    if mib < least:
-        raise UsageError("the guest would have too little memory", where="--memory", why=f"{mib} MiB, of which "
-                         f"{size // MIB} are reserved", mend=f"at least {least}M, or a smaller --crashkernel")
-    return mib
 
 
 def rehearse(found: Found, arguments: argparse.Namespace, work: Path, progress: Progress) -> Answer:

@@ -22,18 +22,12 @@ exit codes:
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from kdumpy.cli.common import add_dump, add_json, colourful, open_from
-
-if TYPE_CHECKING:
-    from kdumpy.diagnosis import Diagnosis
-    from kdumpy.diagnosis.details import Details
-    from kdumpy.dumpfile import Dump
+from kdumpy.cli.common import add_dump, add_json, colourful
+from kdumpy.cli.diagnosing import diagnose_arguments, write_private
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -96,44 +90,3 @@ def run(arguments: argparse.Namespace) -> int:
         sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace"))
     verdict = diagnosis.verdict
     return 1 if verdict.cause == "none" or (verdict.cause == "unknown" and not verdict.evidence) else 0
-
-
-def diagnose_arguments(arguments: argparse.Namespace) -> tuple[Diagnosis, Details | None]:
-    """Diagnose the dump; where it cannot be opened whole, by its log alone. The details are for --html only."""
-    from kdumpy.errors import DamagedDump, KdumpyError
-
-    try:
-        kernel = open_from(arguments)
-    except DamagedDump as damage:
-        from kdumpy.diagnosis.diagnose import diagnose_log
-        from kdumpy.dumpfile import open_dump
-
-        try:
-            with open_dump(arguments.vmcore) as dump:
-                found = diagnose_log(arguments.vmcore, dump, str(damage))
-                return found, _details_of_log(found, dump) if arguments.html else None
-        except KdumpyError:
-            raise damage from None
-    from kdumpy.diagnosis import diagnose
-
-    with kernel:
-        found = diagnose(kernel)
-        if arguments.html is None:
-            return found, None
-        from kdumpy.diagnosis.details import gather
-
-        return found, gather(kernel, found)
-
-
-def _details_of_log(diagnosis: Diagnosis, dump: Dump) -> Details:
-    from kdumpy.diagnosis.details import gather_log
-
-    return gather_log(diagnosis, dump)
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, whatever was there before."""
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        os.fchmod(handle, 0o600)
-        file.write(text.encode("utf-8", "backslashreplace"))

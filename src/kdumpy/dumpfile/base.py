@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, Self
 
 from kdumpy.dumpfile.notes import Machine, Note, PrStatus, parse_prstatus
 from kdumpy.dumpfile.source import Source
+from kdumpy.dumpfile.utsname import Utsname
 from kdumpy.dumpfile.vmcoreinfo import LARGEST, VmcoreInfo
 from kdumpy.errors import DamagedDump, MissingPage
 
@@ -15,36 +15,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-PAGE_SIZES = (4096, 16384, 65536)
-"""Bytes; what x86-64 and arm64 kernels can be built with."""
-
 MAX_PHYSICAL = 1 << 52
 """Bytes; no machine that is read addresses more physical memory."""
 
 _CACHED_PAGES = 256
-
-
-@dataclass(frozen=True, slots=True)
-class Utsname:
-    """struct new_utsname: what `uname -a` said on the crashed machine."""
-
-    sysname: str
-    nodename: str
-    release: str
-    version: str
-    machine: str
-    domainname: str
-
-    @classmethod
-    def parse(cls, raw: bytes) -> Utsname:
-        """Read the six NUL-ended fields of 65 bytes each (390 bytes in all)."""
-        parts = (raw[start:start + 65].split(b"\0", 1)[0] for start in range(0, 390, 65))
-        return cls(*(part.decode("utf-8", "replace") for part in parts))
-
-    def pack(self) -> bytes:
-        """Return the 390 bytes that `parse` reads."""
-        parts = (self.sysname, self.nodename, self.release, self.version, self.machine, self.domainname)
-        return b"".join(part.encode()[:64].ljust(65, b"\0") for part in parts)
 
 
 class Dump(Protocol):

@@ -11,9 +11,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from kdumpy.dumpfile.base import MAX_PHYSICAL, PAGE_SIZES, PagedDump
+from kdumpy.dumpfile.base import MAX_PHYSICAL, PagedDump
 from kdumpy.dumpfile.notes import LARGEST, Machine, Note, parse_notes
 from kdumpy.dumpfile.source import Source
+from kdumpy.dumpfile.vmcoreinfo import PAGE_SIZES
 from kdumpy.errors import DamagedDump, DumpFormatError, KdumpyError
 
 if TYPE_CHECKING:

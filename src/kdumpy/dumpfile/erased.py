@@ -9,10 +9,11 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, Self
 
-from kdumpy.dumpfile.base import Dump, Utsname
+from kdumpy.dumpfile.base import Dump
 from kdumpy.dumpfile.kdumpwriter import erase_information
 from kdumpy.dumpfile.notes import Machine, Note, PrStatus
 from kdumpy.dumpfile.source import Source
+from kdumpy.dumpfile.utsname import Utsname
 from kdumpy.dumpfile.vmcoreinfo import VmcoreInfo
 from kdumpy.errors import MissingPage
 

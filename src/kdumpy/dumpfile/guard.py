@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kdumpy.dumpfile.base import PAGE_SIZES, Dump
+from kdumpy.dumpfile.base import Dump
 from kdumpy.dumpfile.elf import ElfDump
 from kdumpy.dumpfile.flattened import FlattenedSource
 from kdumpy.dumpfile.kdump import KdumpDump
@@ -18,7 +18,7 @@ from kdumpy.dumpfile.notes import LARGEST as LARGEST_NOTES
 from kdumpy.dumpfile.notes import Machine
 from kdumpy.dumpfile.opening import open_dump
 from kdumpy.dumpfile.splitset import SplitDump
-from kdumpy.dumpfile.vmcoreinfo import LARGEST
+from kdumpy.dumpfile.vmcoreinfo import LARGEST, PAGE_SIZES
 from kdumpy.errors import DamagedDump
 
 

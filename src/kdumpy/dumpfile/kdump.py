@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from kdumpy.dumpfile import compression
-from kdumpy.dumpfile.base import MAX_PHYSICAL, PAGE_SIZES, PagedDump, Utsname
+from kdumpy.dumpfile.base import MAX_PHYSICAL, PagedDump
 from kdumpy.dumpfile.bitmap import Bitmap
 from kdumpy.dumpfile.kdumpheader import (
     DESCRIPTOR_SIZE,
@@ -29,7 +29,8 @@ from kdumpy.dumpfile.kdumpheader import (
 from kdumpy.dumpfile.notes import LARGEST as LARGEST_NOTES
 from kdumpy.dumpfile.notes import Machine, Note, machine_of, parse_notes
 from kdumpy.dumpfile.source import Source
-from kdumpy.dumpfile.vmcoreinfo import LARGEST, VmcoreInfo
+from kdumpy.dumpfile.utsname import Utsname
+from kdumpy.dumpfile.vmcoreinfo import LARGEST, PAGE_SIZES, VmcoreInfo
 from kdumpy.errors import DamagedDump, KdumpyError
 
 if TYPE_CHECKING:

@@ -10,9 +10,10 @@ import struct
 from typing import NamedTuple
 
 from kdumpy.dumpfile import compression
-from kdumpy.dumpfile.base import PAGE_SIZES, Utsname
 from kdumpy.dumpfile.notes import Machine
 from kdumpy.dumpfile.source import Source
+from kdumpy.dumpfile.utsname import Utsname
+from kdumpy.dumpfile.vmcoreinfo import PAGE_SIZES
 from kdumpy.errors import DamagedDump, DumpFormatError
 
 SIGNATURES = {b"KDUMP   ": "kdump", b"DISKDUMP": "diskdump"}

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from kdumpy.dumpfile.base import Dump, Utsname
+from kdumpy.dumpfile.base import Dump
 from kdumpy.dumpfile.compressors import compressor
 from kdumpy.dumpfile.kdump import KdumpDump
 from kdumpy.dumpfile.kdumpheader import (
@@ -33,6 +33,7 @@ from kdumpy.dumpfile.kdumpheader import (
 )
 from kdumpy.dumpfile.notes import Machine, Note, pack_notes
 from kdumpy.dumpfile.sink import Sink, clear, is_one_way
+from kdumpy.dumpfile.utsname import Utsname
 from kdumpy.errors import KdumpyError, UsageError
 
 if TYPE_CHECKING:

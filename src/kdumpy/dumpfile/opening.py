@@ -42,7 +42,7 @@ def open_dump(path: str | Path, *more: str | Path) -> Dump:
             for other in more:
                 opened.append(open_one(other))
         elif isinstance(dump, kdump.KdumpDump):
-            opened += splitset.siblings(Path(path), dump)
+            opened += splitset.siblings(Path(path), dump, open_one)
         return splitset.join(opened) if len(opened) > 1 else dump
     except BaseException:
         for one in opened:

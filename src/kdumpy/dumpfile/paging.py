@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from kdumpy.dumpfile.base import PAGE_SIZES, Utsname
 from kdumpy.dumpfile.notes import Machine
-from kdumpy.dumpfile.vmcoreinfo import VmcoreInfo
+from kdumpy.dumpfile.utsname import Utsname
+from kdumpy.dumpfile.vmcoreinfo import PAGE_SIZES, VmcoreInfo
 from kdumpy.errors import DamagedDump, KdumpyError, MissingPage, NotInDump
 from kdumpy.units import address as hexadecimal
 

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from kdumpy.dumpfile import compression
-from kdumpy.dumpfile.base import PAGE_SIZES, Utsname
 from kdumpy.dumpfile.bulk import DESCRIPTOR
 from kdumpy.dumpfile.kdumpheader import HEADER_SIZE, NEWEST_VERSION, SUB_HEADER_SIZE, Header, SubHeader
 from kdumpy.dumpfile.notes import parse_notes
 from kdumpy.dumpfile.patched import PatchedSource
 from kdumpy.dumpfile.source import Source
+from kdumpy.dumpfile.utsname import Utsname
+from kdumpy.dumpfile.vmcoreinfo import PAGE_SIZES
 from kdumpy.errors import DamagedDump
 
 if TYPE_CHECKING:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
-from kdumpy.dumpfile.base import Dump, PagedDump, Utsname
+from kdumpy.dumpfile.base import Dump, PagedDump
 from kdumpy.dumpfile.kdump import KdumpDump
 from kdumpy.dumpfile.kdumpheader import PART_UNIT
+from kdumpy.dumpfile.utsname import Utsname
 from kdumpy.dumpfile.vmcoreinfo import VmcoreInfo
 from kdumpy.errors import DumpFormatError, KdumpyError, UsageError
 
@@ -158,12 +159,11 @@ def join(dumps: Sequence[Dump]) -> SplitDump:
     return SplitDump(parts)
 
 
-def siblings(path: Path, part: KdumpDump) -> list[KdumpDump]:
+def siblings(path: Path, part: KdumpDump, open_one: Callable[[Path], Dump]) -> list[KdumpDump]:
     """Open the other parts of a set that lie beside one and are named like it but for the last number in the name.
 
     vmcore-1, vmcore-2, …; dump.0.kdump, dump.1.kdump, …. A file that is no part of this set is passed over.
     """
-    from kdumpy.dumpfile.opening import open_one
     found: list[KdumpDump] = []
     taken = [_range_of(part)]
     for place in _alike(path):

@@ -10,6 +10,9 @@ from collections.abc import Iterator, Mapping
 
 from kdumpy.errors import DamagedDump, NotInDump
 
+PAGE_SIZES = (4096, 16384, 65536)
+"""Bytes; what x86-64 and arm64 kernels can be built with."""
+
 LARGEST = 1 << 20
 """Bytes; the kernel's own limit is one page (VMCOREINFO_BYTES), 64 KiB at most."""
 

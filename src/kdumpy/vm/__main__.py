@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kdumpy.errors import KdumpyError
 from kdumpy.units import human_bytes
-from kdumpy.vm import bundle, kernels, laboratory, qemu
+from kdumpy.vm import bundle, debugfiles, kernels, laboratory, qemu
 from kdumpy.vm.faults import FAULTS
 from kdumpy.vm.laboratory import KNOWN
 
@@ -102,7 +102,7 @@ def _dump(options: argparse.Namespace) -> int:
 
 def _debug(options: argparse.Namespace) -> int:
     _say("fetching the debug symbols (about 350 MB)…")
-    print(kernels.debug_vmlinux(options.kernel))
+    print(debugfiles.debug_vmlinux(options.kernel))
     return 0
 
 

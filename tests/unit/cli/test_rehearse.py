@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from kdumpy.cli import rehearsaltext, rehearse, rehearsing
-from kdumpy.cli.rehearsing import Answer, Found, Opened, Try
+from kdumpy.cli import rehearsalsubject, rehearsaltext, rehearse, rehearsing
+from kdumpy.cli.rehearsalsubject import Found
+from kdumpy.cli.rehearsing import Answer, Opened, Try
 from kdumpy.errors import HostError, UsageError
 from kdumpy.host import rehearsed
 from kdumpy.host.machine import look
@@ -149,24 +150,24 @@ def test_without_qemu_its_package_is_named(system: System, tmp_path: Path, monke
                                            ("300M,high", 300)])
 def test_the_reservation_is_as_asked_and_auto_keeps_what_setup_would(text: str, mib: int, system: System) -> None:
     asked = arguments("--crashkernel", text)
-    assert rehearsing.reserved(asked, look(system), Settings(), 200 * MIB) == mib * MIB
+    assert rehearsalsubject.reserved(asked, look(system), Settings(), 200 * MIB) == mib * MIB
 
 
 def test_a_range_beyond_this_host_reserves_nothing(system: System) -> None:
     with pytest.raises(UsageError, match="nothing would be reserved"):
-        rehearsing.reserved(arguments("--crashkernel", "512G-:1G"), look(system), Settings(), 0)
+        rehearsalsubject.reserved(arguments("--crashkernel", "512G-:1G"), look(system), Settings(), 0)
 
 
 @pytest.mark.parametrize(("text", "reserved_mib", "mib"), [("", 192, 1024), ("", 512, 1408), ("3G", 192, 3072),
                                                            ("768m", 192, 768)])
 def test_the_guests_memory_fits_the_reservation(text: str, reserved_mib: int, mib: int) -> None:
-    assert rehearsing.guest_memory(arguments("--memory", text), reserved_mib * MIB) == mib
+    assert rehearsalsubject.guest_memory(arguments("--memory", text), reserved_mib * MIB) == mib
 
 
 @pytest.mark.parametrize("text", ["400M", "much", "1T", "-1G"])
 def test_too_little_memory_is_refused(text: str) -> None:
     with pytest.raises(UsageError):
-        rehearsing.guest_memory(arguments(f"--memory={text}"), 192 * MIB)
+        rehearsalsubject.guest_memory(arguments(f"--memory={text}"), 192 * MIB)
 
 
 def test_the_faults_are_those_of_the_guest() -> None:

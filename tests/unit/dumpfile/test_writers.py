@@ -11,7 +11,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdumpy.dumpfile.base import PAGE_SIZES, Dump
+from kdumpy.dumpfile.base import Dump
 from kdumpy.dumpfile.compressors import METHODS, compressor
 from kdumpy.dumpfile.elf import ElfDump
 from kdumpy.dumpfile.elfwriter import ElfWriter
@@ -22,6 +22,7 @@ from kdumpy.dumpfile.notes import Machine, Note, pack_notes, parse_notes
 from kdumpy.dumpfile.opening import open_source
 from kdumpy.dumpfile.sink import StreamSink
 from kdumpy.dumpfile.source import BytesSource
+from kdumpy.dumpfile.vmcoreinfo import PAGE_SIZES
 from kdumpy.errors import DamagedDump, MissingPage, UsageError
 from synthetic import MadeUpDump, MemorySink, page_like, pfns_of, write_elf, write_kdump
 

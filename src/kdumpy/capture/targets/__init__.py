@@ -38,18 +38,14 @@ def check_url(url: str, config: CaptureConfig) -> None:
     importlib.import_module(f"{__name__}.{_module_of(url)}").check(url, config)
 
 
-def target_of(url: str, config: CaptureConfig | None = None, directory: str = "") -> Target:
+def target_of(url: str, config: CaptureConfig, directory: str = "") -> Target:
     """Return the target behind a URL; nothing is mounted or reached before `prepare()`.
 
     Args:
         url: see docs/targets.md.
-        config: settings such as the ssh key; the defaults where left out.
+        config: settings such as the ssh key.
         directory: name of the crash's own directory on the target; empty: the URL's own.
     """
-    if config is None:
-        from kdumpy.capture.config import CaptureConfig
-
-        config = CaptureConfig(targets=(url,))
     module = importlib.import_module(f"{__name__}.{_module_of(url)}")
     module.check(url, config)
     target: Target = module.make(url, config, directory)

@@ -54,7 +54,9 @@ def test_the_image_learns_which_programs_it_needs() -> None:
 
 
 def test_a_kind_is_imported_only_when_it_is_asked_for() -> None:
-    code = ("import sys; from kdumpy.capture.targets import target_of; target_of('/var/crash'); "
+    code = ("import sys; from kdumpy.capture.config import CaptureConfig; "
+            "from kdumpy.capture.targets import target_of; "
+            "target_of('/var/crash', CaptureConfig(targets=('/var/crash',))); "
             "print([name for name in sys.modules if name.startswith('kdumpy.capture.targets.') or "
             "name in ('http.client', 'subprocess', 'ssl', 'numpy')])")
     out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
@@ -64,4 +66,4 @@ def test_a_kind_is_imported_only_when_it_is_asked_for() -> None:
 
 def test_an_unknown_kind_is_told_with_the_nearest() -> None:
     with pytest.raises(UsageError, match="did you mean nfs"):
-        target_of("nsf://a/b")
+        target_of("nsf://a/b", config())
