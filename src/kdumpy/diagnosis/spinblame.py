@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from kdumpy.diagnosis import culprit
 from kdumpy.diagnosis.crash import Crash
+from kdumpy.diagnosis.crashed.tickless import loops_with_interrupts
 from kdumpy.diagnosis.model import Evidence
 from kdumpy.diagnosis.spinning import Holder, Spin
-from kdumpy.kernel.values import Frame, Task
+from kdumpy.kernel.values import Cpu, Frame, Task
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class Blame:
     evidence: tuple[Evidence, ...]
     certain: bool
     """The holder is known."""
+    cpu: Cpu | None = None
+    """The CPU that the holder runs on; None where it sleeps or is not known."""
 
 
 def spins_of(crash: Crash) -> tuple[Spin, ...]:
@@ -48,7 +51,25 @@ def blame(crash: Crash, cpu: int | None) -> Blame | None:
     if choice.frame is None:
         choice = culprit.Choice(holder.frame, (f"chosen: {holder.frame.function}, which took the lock",))
     return Blame(choice, frames, holder.task, f"It spins for {lock}, which {_who(holder)} took in "
-                 f"{holder.frame.function}() and has not given back.", evidence, True)
+                 f"{holder.frame.function}() and has not given back.", evidence, True, holder.cpu)
+
+
+def kind_of_loop(crash: Crash, spin: Blame | None, cpu: Cpu | None, *, takes_interrupts: bool | None = None) -> str:
+    """Return what tells two endless loops of one caller apart in a signature: whether they let interrupts in.
+
+    Who spins for a lock does not matter, nor how: what the holder does is the bug.
+
+    Args:
+        crash: the crash.
+        spin: whom the CPU waits for; None where it loops by itself.
+        cpu: the CPU that is stuck.
+        takes_interrupts: by what noticed it, where that leaves no doubt.
+    """
+    if spin is not None:
+        cpu, takes_interrupts = spin.cpu, None
+    if takes_interrupts is None and cpu is not None and crash.kernel is not None:
+        takes_interrupts = loops_with_interrupts(crash.kernel, cpu, crash.now)
+    return "" if takes_interrupts is None else f"interrupts {'on' if takes_interrupts else 'off'}"
 
 
 def spin_evidence(crash: Crash, spin: Spin) -> tuple[Evidence, ...]:

@@ -29,6 +29,16 @@ def test_cause_subtype_and_function_tell_bugs_apart() -> None:
     assert len(ids) == 8
 
 
+def test_a_loop_is_one_bug_whichever_watchdog_notices_it() -> None:
+    noticed = [sign(cause, finding("f", subtype=""), []) for cause in ("soft-lockup", "hard-lockup", "rcu-stall")]
+    assert len({one.id for one in noticed}) == len({one.title for one in noticed}) == 1
+    assert noticed[0].id.startswith("v2-")
+    assert noticed[0].parts == ("v2", "lockup", "", "drv", "f")
+    assert "here as rcu-stall" in noticed[2].decisions[-1]
+    others = [sign("soft-lockup", finding("g", subtype=""), []), sign("hung-task", finding("f", subtype=""), [])]
+    assert len({noticed[0].id, *(one.id for one in others)}) == 3
+
+
 def test_an_empty_key_groups_nothing() -> None:
     signature = sign("unknown", finding(None), [])
     assert signature.id == ""

@@ -9,7 +9,7 @@ from kdumpy.diagnosis.crashed.origin import origin_of
 from kdumpy.diagnosis.crashed.tickless import Tickless
 from kdumpy.diagnosis.model import Evidence
 from kdumpy.diagnosis.oops import Kind
-from kdumpy.diagnosis.spinblame import blame
+from kdumpy.diagnosis.spinblame import blame, kind_of_loop
 from kdumpy.kernel.values import Cpu, Frame
 
 
@@ -51,6 +51,7 @@ class HardLockup(Cause):
                       *(spin.evidence if spin else self._stuck_in(crash, frames, stuck, origin))],
             culprit=choice.frame, decisions=choice.decisions, trace=spin.frames if spin else frames,
             trace_task=spin.task if spin else stuck.task if stuck else None,
+            subtype=kind_of_loop(crash, spin, stuck, takes_interrupts=False),
             key=culprit.above_anchor(spin.frames if spin else frames).frame)
 
     @staticmethod

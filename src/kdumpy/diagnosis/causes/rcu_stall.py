@@ -9,7 +9,7 @@ from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Words
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.crashed.origin import origin_of
 from kdumpy.diagnosis.oops import Event, Kind
-from kdumpy.diagnosis.spinblame import blame
+from kdumpy.diagnosis.spinblame import blame, kind_of_loop
 from kdumpy.kernel.values import Cpu, Frame
 
 _STALLED_CPU = re.compile(r"^rcu:?\s+(\d+)-[.!O]|^\s*(\d+)-[.!O]")
@@ -50,6 +50,8 @@ class RcuStall(Cause):
                                                 crash.evidence.stack("where the CPU was", frames, cpu))],
             culprit=choice.frame, decisions=choice.decisions, trace=spin.frames if spin else frames,
             trace_task=spin.task if spin else cpu.task if cpu else None,
+            # Who noticed its own stall did so in the interrupt of its tick.
+            subtype=kind_of_loop(crash, spin, cpu, takes_interrupts=True if cpu and cpu.panicked else None),
             key=culprit.above_anchor(spin.frames if spin else frames).frame)
 
     @staticmethod

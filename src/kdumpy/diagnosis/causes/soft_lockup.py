@@ -6,7 +6,7 @@ from kdumpy.diagnosis import culprit
 from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Words
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.oops import Kind
-from kdumpy.diagnosis.spinblame import blame
+from kdumpy.diagnosis.spinblame import blame, kind_of_loop
 
 
 class SoftLockup(Cause):
@@ -41,4 +41,6 @@ class SoftLockup(Cause):
             evidence=[*crash.evidence.log(), *(spin.evidence if spin else crash.evidence.stack("where the CPU was"))],
             culprit=choice.frame, decisions=choice.decisions, trace=spin.frames if spin and spin.certain else (),
             trace_task=spin.task if spin and spin.certain else None,
+            # The watchdog's timer is an interrupt of the CPU that is stuck.
+            subtype=kind_of_loop(crash, spin, None, takes_interrupts=True),
             key=culprit.above_anchor(spin.frames if spin else crash.below_fault).frame)

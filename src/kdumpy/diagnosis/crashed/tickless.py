@@ -21,6 +21,8 @@ _INTERRUPTS = 1 << 9
 """x86: the interrupt flag of RFLAGS."""
 _CLOCKS_APART = 1.0
 """Seconds."""
+_NO_TICKS = 2.0
+"""Seconds without a tick that no CPU spends with interrupts merely off for a moment; more than `_CLOCKS_APART`."""
 _DEFAULT_THRESHOLD = 10
 """Seconds; kernel.watchdog_thresh."""
 
@@ -61,6 +63,18 @@ def tickless_cpus(kernel: Kernel, now: float | None) -> tuple[Tickless, ...]:
         if since is not None and since > max(threshold, 1):
             found.append(Tickless(cpu, since, threshold, _interrupts_off(kernel, cpu)))
     return tuple(sorted(found, key=lambda item: -item.seconds))
+
+
+def loops_with_interrupts(kernel: Kernel, cpu: Cpu, now: float | None) -> bool | None:
+    """Tell whether a CPU that is stuck takes interrupts; None where the dump does not say.
+
+    Its registers are of one moment, and a loop may turn interrupts off and on; its last tick tells of the time before.
+    """
+    if _interrupts_off(kernel, cpu) is False:
+        return True
+    clock = _monotonic(kernel.prog, now)
+    since = None if clock is None else _since_tick(kernel.prog, cpu.number, clock)
+    return None if since is None else since <= _NO_TICKS
 
 
 def _monotonic(prog: drgn.Program, now: float | None) -> float | None:
