@@ -70,6 +70,11 @@ def last_of_earlier_boots(system: System) -> Event | None:
     return next((event for event in reversed(events(system)) if event.boot != here), None)
 
 
+def last_targets(system: System) -> tuple[str, ...]:
+    """Return the targets of what was loaded last, in whichever boot."""
+    return next((event.targets for event in reversed(events(system)) if event.event == "loaded"), ())
+
+
 def note(system: System, event: str, why: str = "", mend: str = "", reserved: int = 0,
          targets: tuple[str, ...] = ()) -> None:
     """Add an event; that it cannot be written keeps nothing from being loaded."""

@@ -75,52 +75,93 @@ def load(system: System, settings: Settings, say: Say = lambda line: None, *, bu
     """
     try:
         try:
-            done, size = _load(system, settings, say, build=build, again=again, call=call)
+            done = _load(system, settings, say, build=build, again=again, call=call)
         except OSError as error:
             raise HostError("the capture kernel cannot be loaded", where=str(error.filename or ""),
                             why=error.strerror or str(error)) from error
     except KdumpyError as error:
-        history.note(system, "failed", f"{error.what}: {error.why}" if error.why else error.what, error.mend)
+        # Where another one is loaded still, a crash is saved by that.
+        if not crashstate.look(system).loaded:
+            history.note(system, "failed", f"{error.what}: {error.why}" if error.why else error.what, error.mend)
         raise
-    if done.changed:
-        history.note(system, "loaded", reserved=done.reserved, targets=settings.capture.targets)
-        say(f"loaded {done.release} with {human_bytes(size)} of image into {human_bytes(done.reserved)} of reserved "
-            f"memory ({done.call})")
-        if done.complaint:
-            say(f"warning: kexec-tools say: {done.complaint}")
-    else:
+    if not done.changed:
         say(f"the capture kernel is loaded already: {done.release}, {human_bytes(done.reserved)} reserved")
     return done
 
 
 def _load(system: System, settings: Settings, say: Say, *, build: bool, again: bool,
-          call: str) -> tuple[Loaded, int]:
-    """Do as `load`; return the image's size, too."""
+          call: str) -> Loaded:
+    """Do as `load`; a failure is not written down yet."""
     release, running = target_release(system, settings), crashstate.release(system)
     _refuse_at_once(system, running)
     with locked(system):
-        built = _fresh(system, settings, release, say, build=build)
-        wanted = _wanted(system, settings, release)
-        size = system.path(wanted.image).stat().st_size
+        stale = images.stale(system, settings, release)
+        first = _older(system, settings, release, say, stale, call) if stale and build else None
+        built = _fresh(system, settings, release, say, stale, build=build, armed=first is not None)
+        if first is not None and not built:
+            return first
+        wanted = replace(_wanted(system, settings, release), built=built)
         there = loaded_now(system)
         if there is not None and not again and not _difference(system, there, wanted):
-            return replace(there, changed=False), size
-        attempt = Attempt("kexec_file_load", kernel=kernelfile.find(system, release), initrd=wanted.image,
-                          initrd_bytes=size, release=running)
-        _refuse_hopeless(system, attempt)
-        lost = crashstate.look(system).loaded
+            return replace(there, changed=False)
+        return _put(system, wanted, () if stale and not built else settings.capture.targets, say, call)
+
+
+def _put(system: System, wanted: Loaded, targets: tuple[str, ...], say: Say, call: str) -> Loaded:
+    """Load what is wanted, look whether it is there, and write it down.
+
+    Args:
+        system: the host.
+        wanted: what is to be loaded.
+        targets: where its image saves dumps, as configured when it was built; empty: as what was loaded before.
+        say: is told what is done.
+        call: as `load` takes it.
+    """
+    size = system.path(wanted.image).stat().st_size
+    attempt = Attempt("kexec_file_load", kernel=kernelfile.find(system, wanted.release), initrd=wanted.image,
+                      initrd_bytes=size, release=crashstate.release(system))
+    _refuse_hopeless(system, attempt)
+    lost = crashstate.look(system).loaded
+    try:
+        used, note, complaint = loadcalls.put(system, attempt, wanted.cmdline, say, call)
+    except HostError as error:
+        system.path(RECORD).unlink(missing_ok=True)
+        if lost and not crashstate.look(system).loaded:
+            raise HostError(error.what, where=error.where, mend=error.mend,
+                            why=f"{error.why}; the capture kernel that was loaded before is gone") from error
+        raise
+    done = replace(wanted, call=used, note=note, complaint=complaint)
+    _check(system, done)
+    _remember(system, done)
+    history.note(system, "loaded", reserved=done.reserved, targets=targets or history.last_targets(system))
+    say(f"loaded {done.release} with {human_bytes(size)} of image into {human_bytes(done.reserved)} of reserved "
+        f"memory ({done.call})")
+    if complaint:
+        say(f"warning: kexec-tools say: {complaint}")
+    return done
+
+
+def _older(system: System, settings: Settings, release: str, say: Say, stale: str, call: str) -> Loaded | None:
+    """Load an image that is not fresh where nothing is loaded, before minutes go into a new one; None: it cannot be.
+
+    This kernel's own first, else the newest that another kernel has left here: the capture asks the dump what kernel
+    it is of, not its own.
+    """
+    if crashstate.look(system).loaded:
+        return None
+    for candidate in _releases(system, release):
+        say(f"the image of {candidate} is loaded until there is a new one: {stale}")
         try:
-            used, note, complaint = loadcalls.put(system, attempt, wanted.cmdline, say, call)
-        except HostError as error:
-            system.path(RECORD).unlink(missing_ok=True)
-            if lost and not crashstate.look(system).loaded:
-                raise HostError(error.what, where=error.where, mend=error.mend,
-                                why=f"{error.why}; the capture kernel that was loaded before is gone") from error
-            raise
-        done = replace(wanted, built=built, call=used, note=note, complaint=complaint)
-        _check(system, done)
-        _remember(system, done)
-    return done, size
+            return _put(system, _wanted(system, settings, candidate), (), say, call)
+        except (KdumpyError, OSError) as error:
+            say(f"it cannot be: {error}")
+    return None
+
+
+def _releases(system: System, release: str) -> list[str]:
+    """Return the kernels of which an image is there: the wanted one, then others, the newest image first."""
+    found = {images.release_of(path): system.path(path).stat().st_mtime for path in system.glob(images.path_of("*"))}
+    return sorted(found, key=lambda name: (name != release, -found[name]))
 
 
 def changed(system: System, settings: Settings, release: str, there: Loaded) -> str:
@@ -236,11 +277,22 @@ def locked(system: System) -> Iterator[None]:
         yield
 
 
-def _fresh(system: System, settings: Settings, release: str, say: Say, *, build: bool) -> str:
-    """See to it that there is an image; return why it was built anew."""
-    stale = images.stale(system, settings, release)
+def _fresh(system: System, settings: Settings, release: str, say: Say, stale: str, *, build: bool,
+           armed: bool) -> str:
+    """See to it that there is an image; return why it was built anew.
+
+    Args:
+        system: the host.
+        settings: its settings.
+        release: the capture kernel.
+        say: is told what is done.
+        stale: why the image is not fresh; empty: it is.
+        build: it is to be built.
+        armed: an older one is loaded meanwhile, and stays where this one cannot be built.
+    """
     if not stale:
         return ""
+    there = system.exists(images.path_of(release))
     if build:
         say(f"the capture image is built anew: {stale}")
         try:
@@ -248,12 +300,12 @@ def _fresh(system: System, settings: Settings, release: str, say: Say, *, build:
         except (KdumpyError, OSError) as error:
             # An older one saves most crashes; none saves nothing. At boot the network may not be up yet, or the disk
             # that a crash has filled is full.
-            if not system.exists(images.path_of(release)):
+            if not there and not armed:
                 raise
             say(f"it cannot be built now ({error}): the older one is loaded as it is")
             return ""
         return stale
-    if not system.exists(images.path_of(release)):
+    if not there:
         raise HostError("there is no capture image", where=images.path_of(release), why=stale,
                         mend="build it: `kdumpy image`, or `kdumpy load` without --no-build")
     say(f"the capture image is not fresh, and is loaded as it is: {stale}")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from armedhost import MIB, RELEASE, Host, bzimage
+from armedhost import BOOT, MIB, RELEASE, Host, bzimage
 from kdumpy.errors import HostError
 from kdumpy.host import history, images, kernelfile, kexec, kexecx86, loadcalls, loading, settings
 from kdumpy.host.checks import Facts, Verdict, ask
@@ -177,6 +177,10 @@ def test_an_older_image_is_loaded_where_a_new_one_cannot_be_built(
     host.remove(path_of(RELEASE))
     with pytest.raises(HostError, match=told):
         load(host, again=True)
+    assert events(host)[-1] == "loaded"      # and is still
+    host.write("/sys/kernel/kexec_crash_loaded", "0")
+    with pytest.raises(HostError, match=told):
+        load(host)
     last = history.last_of_boot(host.system, history.boot_id(host.system))
     assert last is not None
     assert (last.event, told in last.why) == ("failed", True)
@@ -204,10 +208,57 @@ def test_a_stale_image_is_built_first(host: Host, kernel: Kernel, monkeypatch: p
         load(host, build=False)
 
 
+OLDER = "6.1.0-55-amd64"
+
+
+@pytest.mark.parametrize(("release", "built"), [(RELEASE, True), (RELEASE, False), (OLDER, True), (OLDER, False)])
+def test_the_older_image_is_loaded_while_the_new_one_is_built(
+        host: Host, kernel: Kernel, monkeypatch: pytest.MonkeyPatch, release: str, built: bool) -> None:
+    """After a change of the kernel or the configuration the host is armed for the minutes of the build, too."""
+    host.write("/sys/kernel/kexec_crash_loaded", "0")
+    host.history(("before", BOOT - 900, "loaded", "", "", 1, ["/srv/then"]))
+    if release == OLDER:
+        host.write(f"/boot/vmlinuz-{OLDER}", bzimage(OLDER))
+        (host.root / path_of(RELEASE)[1:]).rename(host.root / path_of(OLDER)[1:])
+        host.write(path_of("6.1.0-54-amd64"), bytes(4), BOOT)       # that kernel is not installed any more
+    during = []
+
+    def build(system: System, wanted: Settings, wanted_release: str, say: object) -> None:
+        there = loading.loaded_now(system)
+        assert there is not None
+        during.append((there.release, history.events(system)[-1].targets))
+        if not built:
+            raise HostError("there is no way to the target's server")
+        host.write(path_of(RELEASE), bytes(77))
+
+    monkeypatch.setattr(images, "stale", lambda system, settings, release: "the kernel changed")
+    monkeypatch.setattr(images, "build", build)
+    said: list[str] = []
+    done = loading.load(host.system, settings.load(host.system), said.append)
+    assert during == [(release, ("/srv/then",))]
+    assert (done.changed, done.release) == (True, RELEASE if built else release)
+    assert [call[0] for call in kernel.calls] == [bzimage(release), bzimage(RELEASE)][:1 + built]
+    assert said[0] == f"the image of {release} is loaded until there is a new one: the kernel changed"
+    assert history.events(host.system)[-1].targets == (("/var/crash",) if built else ("/srv/then",))
+
+
+def test_an_older_image_that_cannot_be_loaded_does_not_keep_the_new_one_from_it(
+        host: Host, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.write("/sys/kernel/kexec_crash_loaded", "0")
+    host.write(path_of(RELEASE), bytes(250 * MIB))
+    monkeypatch.setattr(images, "stale", lambda system, settings, release: "the kernel changed")
+    monkeypatch.setattr(images, "build", lambda *given: host.write(path_of(RELEASE), bytes(77)))
+    said: list[str] = []
+    assert loading.load(host.system, settings.load(host.system), said.append).built == "the kernel changed"
+    assert "do not fit into the 256.0 MiB" in said[1]
+    assert len(kernel.calls) == 1
+
+
 def test_nothing_is_built_where_nothing_can_be_loaded(host: Host, kernel: Kernel,
                                                       monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "stale", lambda system, settings, release: pytest.fail("asked"))
     host.write("/sys/kernel/kexec_crash_size", "0")
+    host.write("/sys/kernel/kexec_crash_loaded", "0")
     with pytest.raises(HostError, match="no memory is reserved"):
         load(host)
     assert events(host)[-1] == "failed"

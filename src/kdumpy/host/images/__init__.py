@@ -25,7 +25,7 @@ from kdumpy.host import distribution
 from kdumpy.host.images import layers, luks, memory, networkscript, result
 from kdumpy.host.images.base import Builder, Made, Say, Task
 from kdumpy.host.images.needs import Needs, look
-from kdumpy.host.images.result import STATE, BuiltImage, load, path_of, record_of
+from kdumpy.host.images.result import STATE, BuiltImage, load, path_of, record_of, release_of
 from kdumpy.host.settings import Settings
 from kdumpy.host.system import System
 from kdumpy.image import python
@@ -34,7 +34,7 @@ from kdumpy.image.modules import ModuleTree
 from kdumpy.image.python import PythonTree
 from kdumpy.image.stdlib import FILES
 
-__all__ = ["STATE", "BuiltImage", "build", "load", "path_of", "stale"]
+__all__ = ["STATE", "BuiltImage", "build", "load", "path_of", "release_of", "stale"]
 
 BUILDERS = {"builtin": "builtin", "initramfs-tools": "initramfs_tools", "dracut": "dracut", "mkinitcpio": "mkinitcpio"}
 """Name in the configuration → the module of this package; `auto` takes the first that does not refuse."""

@@ -56,6 +56,11 @@ def path_of(release: str) -> str:
     return f"{STATE}/capture-{release}.img"
 
 
+def release_of(path: str) -> str:
+    """Return the kernel whose image lies at a path, as `path_of` made it."""
+    return path.removeprefix(f"{STATE}/capture-").removesuffix(".img")
+
+
 def record_of(release: str) -> str:
     """Return where it is written down what the image of a kernel was made of."""
     return f"{STATE}/capture-{release}.json"
