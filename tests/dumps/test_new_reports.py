@@ -14,7 +14,7 @@ import lab
 from armedhost import BEFORE, BOOT, MIB, Host
 from kdumpy.cli.main import main
 from kdumpy.errors import HostError
-from kdumpy.host import telling
+from kdumpy.host import seen, telling
 from kdumpy.host.system import System
 
 
@@ -91,6 +91,26 @@ def test_a_crash_that_left_nothing_is_told_once_a_boot(cut_off: Host, capsys: py
     assert "left no dump" in cut_off.system.path(telling.MOTD).read_text()
     assert main(["report", "--new"]) == 0
     assert capsys.readouterr().out == ""
+
+
+def test_what_could_not_be_seen_is_looked_at_again(cut_off: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    cut_off.remove("/var/log/wtmp")
+    (cut_off.root / "var/log/wtmp").mkdir()
+    assert main(["report", "--new"]) == 0
+    assert "cannot be seen" in capsys.readouterr().err
+    (cut_off.root / "var/log/wtmp").rmdir()
+    cut_off.wtmp((BEFORE, "boot"), (BOOT + 3, "boot"))
+    assert main(["report", "--new"]) == 0
+    assert "left no dump" in capsys.readouterr().out
+
+
+def test_what_was_there_at_boot_is_written_down_even_without_a_report(cut_off: Host) -> None:
+    cut_off.write("/etc/kdumpy.toml", "[report]\nat_boot = false\n")
+    cut_off.crash("web-1", BOOT - 40, vmcore="x", vmcore_dmesg__txt="")
+    assert main(["report", "--new"]) == 0
+    (one,) = seen.all_of(cut_off.system)
+    assert (one.path, one.state, one.dump) == ("/var/crash/web-1", "complete", "/var/crash/web-1/vmcore")
+    assert cut_off.system.path(seen.PATH).stat().st_mode & 0o777 == 0o600
 
 
 def test_a_crash_whose_dump_went_to_a_server_is_told(cut_off: Host, capsys: pytest.CaptureFixture[str]) -> None:

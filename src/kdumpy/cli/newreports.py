@@ -55,20 +55,22 @@ class News:
 def run_new(arguments: argparse.Namespace) -> int:
     """Report on what has no report yet; exit code 0 also when there is nothing new."""
     from kdumpy.cli.common import print_json
-    from kdumpy.host import settings
-    from kdumpy.host.crashes import folders
+    from kdumpy.host import seen, settings
+    from kdumpy.host.crashes import find, folders
     from kdumpy.host.system import System
 
     system = System()
     configured = settings.load(system)
-    if not configured.report.at_boot and not arguments.folders:
-        return 0
     places = tuple(map(str, arguments.folders)) or folders(configured.capture)
     if not arguments.folders:
-        _collect(configured, places)
+        if configured.report.at_boot:
+            _collect(configured, places)
+        seen.remember(system, find(system, places), _last_words)
+        if not configured.report.at_boot:
+            return 0
     news = list(_news(system, places, html=configured.report.html))
-    if not arguments.folders:
-        news += _not_here(system, configured)
+    lost = None if arguments.folders else _not_here(system, configured)
+    news += lost or []
     if arguments.json:
         print_json([{"folder": one.folder, "title": one.title, "cause": one.cause, "confidence": one.confidence,
                      "test": one.asked_for} for one in news])
@@ -78,6 +80,8 @@ def run_new(arguments: argparse.Namespace) -> int:
     sys.stdout.flush()
     if news and not arguments.folders:
         _tell(system, configured, news)
+    if lost is not None:
+        _mark_told(system)
     return 0
 
 
@@ -117,30 +121,50 @@ def _news(system: System, places: tuple[str, ...], *, html: bool) -> Iterator[Ne
         yield news
 
 
-def _not_here(system: System, configured: Settings) -> Iterator[News]:
-    """Yield the crash before this boot if it left nothing here, with the reason: once a boot."""
+def _not_here(system: System, configured: Settings) -> list[News] | None:
+    """Return the crash before this boot if it left nothing here, with the reason: once a boot; None: not known."""
     from kdumpy.host import lastcrash
-    from kdumpy.host.loadcalls import RUN
 
-    told = system.path(f"{RUN}/told")
-    if told.exists():
-        return
-    with contextlib.suppress(OSError):
-        told.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        told.touch()
+    if system.exists(_told()):
+        return []
     try:
         found = lastcrash.look(system, configured.capture)
     except (KdumpyError, OSError) as error:
         print(printable(f"kdumpy: whether the last boot ended in a crash cannot be seen: {error}"), file=sys.stderr)
-        return
+        return None
     if found.kind not in ("lost", "elsewhere"):
-        return
+        return []
     what = found.cause or "the last boot ended without a shutdown"
     if found.kind == "lost":
         what += ", and left no dump"
     text = "".join(f"{printable(line)}\n" for line in (f"{what}: {found.why}", *found.evidence,
                                                        f"What to do: {found.mend}") if line)
-    yield News("", f"{what}: {found.why}", "", "", text, asked_for=False)
+    return [News("", f"{what}: {found.why}", "", "", text, asked_for=False)]
+
+
+def _told() -> str:
+    """Return the path of the mark that this boot's crash was told: gone with the next boot."""
+    from kdumpy.host.loadcalls import RUN
+
+    return f"{RUN}/told"
+
+
+def _mark_told(system: System) -> None:
+    """Set the mark, when all is told: what was cut short or could not be seen is told by the next run."""
+    told = system.path(_told())
+    with contextlib.suppress(OSError):
+        told.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        told.touch()
+
+
+def _last_words(crash: Crash) -> str:
+    """Return what the kernel said last, by the log beside the dump; empty where there is none."""
+    from kdumpy.crash.panicline import fatal_line
+
+    try:
+        return fatal_line(_lines(crash)) if crash.log else ""
+    except OSError:
+        return ""
 
 
 def _report(system: System, crash: Crash, *, html: bool, asked_for: bool) -> News:
@@ -153,9 +177,7 @@ def _report(system: System, crash: Crash, *, html: bool, asked_for: bool) -> New
             raise KdumpyError(missing, where=crash.path, mend=mend)
         diagnosis, details = _diagnosed(Path(crash.dump), html=html)
     except (KdumpyError, ImportError, MemoryError, OSError) as error:
-        from kdumpy.crash.panicline import fatal_line
-
-        last = fatal_line(_lines(crash)) if crash.log else ""
+        last = _last_words(crash)
         why = f"no report of the dump: {error}"
         text = "".join(f"{printable(line)}\n" for line in (last, why) if line)
         title = f"{last or 'a crash'}; {missing}" if missing else last or "a crash"
@@ -172,10 +194,8 @@ def _report(system: System, crash: Crash, *, html: bool, asked_for: bool) -> New
         write_private(folder / "report.html", page.render(diagnosis, details))
     verdict = diagnosis.verdict
     title = verdict.title
-    if verdict.cause == UNKNOWN and crash.log:      # what is left of a dump may not tell what the log beside it does
-        from kdumpy.crash.panicline import fatal_line
-
-        title = fatal_line(_lines(crash)) or title
+    if verdict.cause == UNKNOWN:      # what is left of a dump may not tell what the log beside it does
+        title = _last_words(crash) or title
     title = f"{title}; {missing}" if missing else title
     return News(crash.path, title, verdict.cause, str(verdict.confidence), text, asked_for)
 

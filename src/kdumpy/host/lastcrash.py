@@ -7,11 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kdumpy.capture.config import CaptureConfig
-from kdumpy.host import bootends, crashes, crashing, crashstate, history, images, need
+from kdumpy.host import bootends, crashes, crashing, crashstate, history, images, need, seen
 from kdumpy.host.bootends import BootEnd
 from kdumpy.host.crashes import Crash
 from kdumpy.host.crashing import Mark
 from kdumpy.host.kernellog import said_at_boot
+from kdumpy.host.seen import Seen
 from kdumpy.host.system import System
 from kdumpy.units import human_bytes, human_time
 
@@ -41,8 +42,8 @@ class LastCrash:
     """What is known of the last crash."""
 
     kind: str
-    """`none` (no crash is known), `dumped`, `partly` (a part, or the log), `lost` (it left nothing), `elsewhere` (its
-    dump would be on a target that is not on this host)."""
+    """`none` (no crash is known), `dumped`, `partly` (a part, or the log), `removed` (it left a dump, which is gone by
+    now), `lost` (it left nothing), `elsewhere` (its dump would be on a target that is not on this host)."""
     at: float | None = None
     """Seconds since 1970, as near as it is known."""
     path: str = ""
@@ -69,9 +70,17 @@ def look(system: System, config: CaptureConfig, cause_of: Callable[[str], str] =
     end = bootends.last_end(system)
     if end.clean is None:
         end = _by_our_record(system)
-    found = crashes.find(system, crashes.folders(config))
+    known = seen.all_of(system)
+    found = crashes.find(system, _places(config, known))
     newest = found[0] if found else None
+    before = known[0] if known else None
+    if before is not None and (newest is None or newest.at < before.at) and \
+            (end.clean is not False or _of_boot(system, before, end)):
+        return _removed(before)
     if newest is not None and (end.clean is not False or _of_boot(system, newest, end)):
+        was = next((one for one in known if one.path == newest.path), None)
+        if was is not None and was.state == "complete" != newest.state:
+            return _removed(was)
         return _with_folder(system, newest, cause_of)
     if end.clean is not False:
         return LastCrash("none")
@@ -91,7 +100,21 @@ def look(system: System, config: CaptureConfig, cause_of: Callable[[str], str] =
     return LastCrash("lost", at, cause=cause, why=why, mend=mend, evidence=evidence)
 
 
-def _of_boot(system: System, crash: Crash, end: BootEnd) -> bool:
+def _places(config: CaptureConfig, known: tuple[Seen, ...]) -> tuple[str, ...]:
+    """Return the directories where crashes may lie: today's targets, and those of crashes that were seen."""
+    earlier = (one.path.rpartition("/")[0] for one in known)
+    return tuple(dict.fromkeys((*crashes.folders(config), *filter(None, earlier))))
+
+
+def _removed(was: Seen) -> LastCrash:
+    """Tell of a crash that was there and whose dump is not any more."""
+    left = {"complete": "it left a dump", "incomplete": "it left a part of a dump", "log": "it left the kernel's log",
+            "nothing": "it left the capture's own log"}.get(was.state, "it was there")
+    return LastCrash("removed", was.at, was.dump or was.path, was.cause,
+                     f"{left}, {was.dump or was.path}, which was removed since", "")
+
+
+def _of_boot(system: System, crash: Crash | Seen, end: BootEnd) -> bool:
     """Tell whether a crash ended the last boot."""
     # The capture kernel's clock is the hardware's: an hour off where that runs in local time.
     return crash.at >= (end.began or bootends.boot_time(system) - 86400)

@@ -11,7 +11,8 @@ import pytest
 
 from armedhost import BEFORE, BOOT, MIB, Host
 from kdumpy.crash.panicline import fatal_line
-from kdumpy.host import bootends, lastcrash, settings
+from kdumpy.host import bootends, crashes, lastcrash, seen, settings
+from kdumpy.host.checks import Facts, Verdict, ask
 from kdumpy.host.lastcrash import LastCrash
 
 CUT = ((BEFORE - 999, "boot"), (BEFORE - 99, "shutdown"), (BEFORE, "boot"), (BEFORE + 9, "login"), (BOOT + 3, "boot"))
@@ -67,6 +68,51 @@ def test_an_older_dump_is_not_that_of_the_last_crash(host: Host) -> None:
     assert look(host).kind == "lost"
     host.wtmp((BEFORE, "boot"), (BOOT - 60, "shutdown"), (BOOT + 5, "boot"))
     assert look(host).kind == "dumped"      # the last one that is known, whenever it was
+
+
+def boot(host: Host) -> None:
+    """Write down what the boot after the crash finds, as `kdumpy report --new` does."""
+    found = crashes.find(host.system, crashes.folders(settings.load(host.system).capture))
+    seen.remember(host.system, found, lambda crash: "an oops")
+
+
+@pytest.mark.parametrize("shutdown", [False, True])
+@pytest.mark.parametrize("left", [(), ("vmcore_dmesg__txt",)])
+def test_a_dump_that_was_removed_by_hand_was_left_all_the_same(host: Host, left: tuple[str, ...],
+                                                               shutdown: bool) -> None:
+    if shutdown:
+        host.wtmp((BEFORE, "boot"), (BOOT - 60, "shutdown"), (BOOT + 5, "boot"))
+    folder = host.crash("web-1", BOOT - 40, vmcore="x", vmcore_dmesg__txt=OOPS, kexec_dmesg__log="kdumpy: saved\n")
+    boot(host)
+    assert look(host).kind == "dumped"
+    for file in folder.iterdir():
+        if file.name.replace("-", "_").replace(".", "__") not in left:
+            file.unlink()
+    if not left:
+        folder.rmdir()
+    found = look(host)
+    assert (found.kind, found.at, found.cause) == ("removed", BOOT - 40, "an oops")
+    assert found.why == "it left a dump, /var/crash/web-1/vmcore, which was removed since"
+    line = ask("last-crash", Facts(host.system))
+    assert (line.verdict, "which was removed since" in line.reason) == (Verdict.OK, True)
+    host.write(seen.PATH, "[{]")        # a damaged record is none
+    assert look(host).kind == ("partly" if left else "none" if shutdown else "lost")
+
+
+def test_a_removed_dump_of_an_earlier_crash_does_not_stand_for_the_last_one(host: Host) -> None:
+    folder = host.crash("web-1", BEFORE - 5000, vmcore="x")
+    boot(host)
+    (folder / "vmcore").unlink()
+    assert look(host).kind == "lost"
+    host.crash("web-2", BOOT - 40, vmcore="x")
+    assert look(host).path == "/var/crash/web-2/vmcore"
+
+
+def test_a_dump_is_found_after_the_target_was_changed(host: Host) -> None:
+    host.crash("web-1", BOOT - 40, vmcore="x")
+    boot(host)
+    host.write("/etc/kdumpy.toml", "[capture]\ntargets = ['/srv/new']\n")
+    assert (look(host).kind, look(host).path) == ("dumped", "/var/crash/web-1/vmcore")
 
 
 @pytest.mark.parametrize(("last", "mend"), [

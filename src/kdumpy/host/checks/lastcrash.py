@@ -20,6 +20,8 @@ def look(facts: Facts) -> Answer:
     cause = f": {found.cause}" if found.cause else ""
     if found.kind == "dumped":
         return ok(f"{when}{cause}; {found.path}", **values)
+    if found.kind == "removed":
+        return ok(f"{when}{cause}; {found.why}", **values)
     seen = "; ".join(found.evidence)
     told = f"{when}{cause}" if when or cause else "the last boot ended in a crash, or was cut off"
     reason = f"{told.lstrip(': ')}; {found.why}{f' ({seen})' if seen else ''}"
