@@ -33,7 +33,7 @@ WIDE = ("semaphore", "completion", "work-flush", "spin-crossed", "spin-held", "l
         "memory-leak-tracked", "unanswered-call")
 """The faults that only the full matrix takes: each dump costs half a minute."""
 
-ARM64_KERNELS = ("6.1-arm64", "6.12-arm64", "newest-arm64")
+ARM64_KERNELS = ("6.1-arm64", "6.12-arm64", "newest-arm64", "6.12-arm64-16k")
 ARM64_FAULTS = ("sysrq", "null-workqueue", "bug", "hung-task", "jump-to-null", "use-after-free", "list-corruption",
                 "soft-lockup", "bad-address", "user-access", "deadlock",
                 "write-to-readonly", "refcount")

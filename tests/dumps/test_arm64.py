@@ -1,8 +1,9 @@
 """Dumps of arm64 kernels on this machine, whatever its own processor: frames, log, tasks, modules, verdict.
 
-The default run takes one dump, of the kernel that is hardest to read: Debian's 6.1, whose kallsyms lists functions
-only. What it says is held against what the guest itself printed: its list of processes and modules before the crash,
-its oops. With KDUMPY_MATRIX=full every fault on every arm64 kernel of the laboratory is held against DWARF.
+The default run takes two dumps: of the kernel that is hardest to read, Debian's 6.1, whose kallsyms lists functions
+only; and of one with pages of 16 KiB and addresses of 52 bits. What they say is held against what the guest itself
+printed: its list of processes and modules before the crash, its oops. With KDUMPY_MATRIX=full every fault on every
+arm64 kernel of the laboratory is held against DWARF.
 """
 
 from __future__ import annotations
@@ -19,12 +20,15 @@ from console import Console
 from kdumpy.debuginfo import attach
 from kdumpy.debuginfo.variables import DECLARATIONS
 from kdumpy.diagnosis import diagnose
+from kdumpy.dumpfile.paging import KernelMemory
 from kdumpy.kernel import Kernel
 from kdumpy.vm import laboratory
 from kdumpy.vm.laboratory import LabDump, Recipe
 from withdwarf import alone, every_task, frames, same_type, with_dwarf
 
 KERNEL = "6.1-arm64"
+BIG_PAGES = "6.12-arm64-16k"
+BOTH = pytest.mark.parametrize("kernel", [KERNEL, BIG_PAGES])
 FULL = pytest.mark.skipif(not lab.FULL, reason="the full matrix: KDUMPY_MATRIX=full")
 
 
@@ -40,18 +44,18 @@ def _telling(recipe: Recipe) -> Recipe:
 
 
 @cache
-def made() -> LabDump:
-    return laboratory.dump(KERNEL, "null-workqueue", progress=print, recipe=_telling)
+def made(kernel: str = KERNEL) -> LabDump:
+    return laboratory.dump(kernel, "null-workqueue", progress=print, recipe=_telling)
 
 
 @cache
-def opened() -> Kernel:
-    return kdumpy.open(made().path)
+def opened(kernel: str = KERNEL) -> Kernel:
+    return kdumpy.open(made(kernel).path)
 
 
 @cache
-def listing() -> str:
-    return made().console.read_text().replace("\r", "").split("LAB listing\n")[1].split("LAB listed\n")[0]
+def listing(kernel: str) -> str:
+    return made(kernel).console.read_text().replace("\r", "").split("LAB listing\n")[1].split("LAB listed\n")[0]
 
 
 def test_variables_are_known_where_types_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,18 +67,20 @@ def test_variables_are_known_where_types_are_not(monkeypatch: pytest.MonkeyPatch
             assert kernel.prog.symbol(name).address == whole.prog.symbol(name).address
 
 
-def test_the_verdict_is_right() -> None:
-    verdict = diagnose(opened()).verdict
+@BOTH
+def test_the_verdict_is_right(kernel: str) -> None:
+    verdict = diagnose(opened(kernel)).verdict
     assert (verdict.cause, verdict.confidence) == ("null-dereference", "certain")
     assert verdict.culprit is not None
     assert (verdict.culprit.function, verdict.culprit.module) == ("flaky_poll_channel", "flaky")
 
 
-def test_the_frames_are_those_of_the_kernels_own_trace_and_the_caller_that_it_leaves_out() -> None:
-    panic = opened().panic
+@BOTH
+def test_the_frames_are_those_of_the_kernels_own_trace_and_the_caller_that_it_leaves_out(kernel: str) -> None:
+    panic = opened(kernel).panic
     assert panic is not None
     found = [f"{frame.function}+{frame.offset:#x}" for frame in panic.stack.frames]
-    log = made().dmesg.read_text()
+    log = made(kernel).dmesg.read_text()
     trace = log.split("Call trace:")[1].split("Code:")[0]
     printed = re.findall(r"\] +(\S+\+0x[0-9a-f]+)/", trace)
     assert len(printed) > 4
@@ -84,27 +90,30 @@ def test_the_frames_are_those_of_the_kernels_own_trace_and_the_caller_that_it_le
     assert found[1].startswith("flaky_poll_work+")
 
 
-def test_the_registers_are_those_that_the_kernel_printed() -> None:
-    panic = opened().panic
+@BOTH
+def test_the_registers_are_those_that_the_kernel_printed(kernel: str) -> None:
+    panic = opened(kernel).panic
     assert panic is not None
-    printed = dict(re.findall(r"\b(x\d+|sp|pstate) ?: ([0-9a-f]{8,16})\b", made().dmesg.read_text()))
+    printed = dict(re.findall(r"\b(x\d+|sp|pstate) ?: ([0-9a-f]{8,16})\b", made(kernel).dmesg.read_text()))
     assert len(printed) == 32
     assert {name: panic.registers[name] for name in printed} == {name: int(text, 16) for name, text in printed.items()}
 
 
-def test_the_log_is_what_the_console_showed() -> None:
-    lines = [line.split("] ", 1)[1] for line in made().console.read_text().replace("\r", "").splitlines()
+@BOTH
+def test_the_log_is_what_the_console_showed(kernel: str) -> None:
+    lines = [line.split("] ", 1)[1] for line in made(kernel).console.read_text().replace("\r", "").splitlines()
              if re.match(r"\[ +\d+\.\d+\] ", line)]
     crash = next(number for number, line in enumerate(lines) if "Starting crashdump kernel" in line)
-    found = [line.split("] ", 1)[1] for record in opened().log for line in record.lines()]
+    found = [line.split("] ", 1)[1] for record in opened(kernel).log for line in record.lines()]
     shown = iter(found)         # debug lines are in the log and not on the console: the rest is, in the same order
     assert crash > 200
     assert [line for line in lines[: crash + 1] if line not in shown] == []
 
 
-def test_the_tasks_are_those_that_the_guest_listed() -> None:
-    printed = {int(pid): comm for pid, comm in re.findall(r"^ *(\d+) \w+ +(.+)$", listing(), re.M)}
-    found = {task.pid: task.comm for task in opened().tasks()}
+@BOTH
+def test_the_tasks_are_those_that_the_guest_listed(kernel: str) -> None:
+    printed = {int(pid): comm for pid, comm in re.findall(r"^ *(\d+) \w+ +(.+)$", listing(kernel), re.M)}
+    found = {task.pid: task.comm for task in opened(kernel).tasks()}
     assert len(printed) > 40
     # The shell that lists has ended since, and a worker of the kernel may have.
     assert [comm for pid, comm in printed.items() if pid not in found
@@ -113,15 +122,17 @@ def test_the_tasks_are_those_that_the_guest_listed() -> None:
     assert {pid: found[pid][:15] for pid in threads} == {pid: comm[:15] for pid, comm in threads.items()}
 
 
-def test_the_modules_are_those_that_the_guest_listed() -> None:
-    printed = dict(re.findall(r"^(\w+) +(\d+) +\d", listing(), re.M))
+@BOTH
+def test_the_modules_are_those_that_the_guest_listed(kernel: str) -> None:
+    printed = dict(re.findall(r"^(\w+) +(\d+) +\d", listing(kernel), re.M))
     assert len(printed) > 10
-    assert {module.name for module in opened().modules} == printed.keys()
+    assert {module.name for module in opened(kernel).modules} == printed.keys()
 
 
-def test_the_cpus_that_the_panic_stopped_are_there() -> None:
-    assert [cpu.number for cpu in opened().cpus] == [0, 1]
-    assert opened().system.cpus == 2
+@BOTH
+def test_the_cpus_that_the_panic_stopped_are_there(kernel: str) -> None:
+    assert [cpu.number for cpu in opened(kernel).cpus] == [0, 1]
+    assert opened(kernel).system.cpus == 2
 
 
 def test_what_kallsyms_does_not_list_is_known_and_said() -> None:
@@ -136,8 +147,19 @@ def test_what_kallsyms_does_not_list_is_known_and_said() -> None:
 @pytest.mark.parametrize("line", ["bt -a", "ps", "log", "mod", "sys", "p jiffies", "struct task_struct.pid",
                                   "dis flaky_poll_work", "kmem -i", "runq", "foreach bt", "files 1", "mount", "vm 1",
                                   "sym flaky_poll_work", "rd init_task 4", "mach", "irq", "timer", "net", "kmem -s"])
-def test_the_shell_answers(line: str) -> None:
-    assert Console(opened())(line)
+@BOTH
+def test_the_shell_answers(kernel: str, line: str) -> None:
+    assert Console(opened(kernel))(line)
+
+
+def test_addresses_are_translated_by_tables_of_any_size_of_page() -> None:
+    kernel = opened(BIG_PAGES)
+    assert kernel.dump.page_size == 16384
+    init_task = kernel.prog.symbol("init_task").address
+    lines = Console(kernel)("vtop init_task").splitlines()
+    assert lines[1].split() == [f"{init_task:x}", f"{KernelMemory(kernel.dump).translate(init_task):x}"]
+    # 52 bits of address in pages of 16 KiB: four levels, of which the top one has 32 entries.
+    assert [line.split(":")[0].strip() for line in lines if "=>" in line] == ["level0", "level1", "level2", "level3"]
 
 
 ARM64 = [(kernel, fault) for kernel in lab.ARM64_KERNELS for fault in lab.ARM64_FAULTS]

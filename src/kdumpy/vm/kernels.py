@@ -30,6 +30,8 @@ class Line:
     release: str
     """Pattern of the release without its flavour: it must not take in a part of a longer flavour (rt-amd64)."""
     architecture: Architecture = AMD64
+    flavour: str = ""
+    """The only one that it has; empty: that which the fault needs."""
 
 
 LINES = {
@@ -40,6 +42,7 @@ LINES = {
     "6.1-arm64": Line("bookworm", r"6\.1\.0-\d+", ARM64),
     "6.12-arm64": Line("bookworm", r"6\.12\.\d+\+deb12", ARM64),
     "newest-arm64": Line("sid", r"\d+\.\d+[^-]*", ARM64),
+    "6.12-arm64-16k": Line("bookworm", r"6\.12\.\d+\+deb12", ARM64, "arm64-16k"),
 }
 """By name; what is not for amd64 says so."""
 
@@ -61,7 +64,7 @@ class Kernel:
     @property
     def architecture(self) -> Architecture:
         """The processor that it is for."""
-        return ARCHITECTURES[self.release.rsplit("-", 1)[1]]
+        return next(known for name, known in ARCHITECTURES.items() if name in self.release.split("-"))
 
     @property
     def packages_of(self) -> Suite:
@@ -160,7 +163,7 @@ def _candidates(name: str, flavour: str, refresh: bool) -> list[Kernel]:
     with suite.busy():
         suite.refresh(force=refresh)
         versions = suite.versions
-    flavour = flavour.replace(AMD64.debian, line.architecture.debian)
+    flavour = line.flavour or flavour.replace(AMD64.debian, line.architecture.debian)
     pattern = re.compile(rf"linux-image-({line.release}-{re.escape(flavour)})(?:-unsigned)?")
     releases = {match[1] for package in versions if (match := pattern.fullmatch(package))}
     # Images, headers and debug symbols reach the archive at different times.

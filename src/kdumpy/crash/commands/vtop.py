@@ -139,7 +139,7 @@ def _translate(session: Session, task: drgn.Object, address: int, *, user: bool)
     entries: list[TableEntry] = []
     table, problem = root, ""
     for shift in tables.shifts:
-        index = address >> shift & memory.page_size // 8 - 1
+        index = address >> shift & (memory.page_size // 8 if entries else tables.top_entries) - 1
         at = table + 8 * index
         try:
             entry = int.from_bytes(memory.dump.read_physical(at, 8), "little")
