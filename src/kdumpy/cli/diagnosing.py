@@ -32,14 +32,16 @@ def diagnose_arguments(arguments: argparse.Namespace) -> tuple[Diagnosis, Detail
         except KdumpyError:
             raise damage from None
     from kdumpy.diagnosis import diagnose
+    from kdumpy.diagnosis.steps import EACH
 
+    seconds = EACH if arguments.timeout is None else arguments.timeout
     with kernel:
-        found = diagnose(kernel)
+        found = diagnose(kernel, seconds=seconds)
         if arguments.html is None:
             return found, None
         from kdumpy.diagnosis.details import gather
 
-        return found, gather(kernel, found)
+        return found, gather(kernel, found, seconds=seconds)
 
 
 def _details_of_log(diagnosis: Diagnosis, dump: Dump) -> Details:

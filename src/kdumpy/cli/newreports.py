@@ -201,7 +201,8 @@ def _report(system: System, crash: Crash, *, html: bool, asked_for: bool) -> New
 
 
 def _diagnosed(dump: Path, *, html: bool) -> tuple[Diagnosis, Details | None]:
-    return diagnose_arguments(argparse.Namespace(vmcore=dump, vmlinux=[], dwarf="no", html=html or None))
+    return diagnose_arguments(argparse.Namespace(vmcore=dump, vmlinux=[], dwarf="no", html=html or None,
+                                                  timeout=None))
 
 
 def _lines(crash: Crash) -> list[tuple[float, str]]:

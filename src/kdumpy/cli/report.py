@@ -29,6 +29,9 @@ from pathlib import Path
 from kdumpy.cli.common import add_dump, add_json, colourful
 from kdumpy.cli.diagnosing import diagnose_arguments, write_private
 
+_LONGEST = 1e9
+"""Seconds."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
@@ -41,11 +44,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="more than a screen: all evidence, CPUs, blocked tasks, system, log")
     parser.add_argument("--explain", action="store_true",
                         help="also say how cause, culprit and signature were chosen, step by step")
+    parser.add_argument("--timeout", type=_seconds, metavar="SECONDS",
+                        help="CPU time that each of the causes, checks and other steps may take (30; 0: any); one that "
+                             "takes longer is left out, and named")
     parser.add_argument("--html", type=Path, metavar="FILE",
                         help="write a page for a browser there (mode 0600), in one file that needs no network; the "
                              "terminal then gets the verdict in a line, or what --json and -o ask for")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE",
                         help="write the report there (mode 0600: a dump holds secrets) and not to the terminal")
+
+
+def _seconds(word: str) -> float:
+    """Read a number of seconds; the clock takes no more than some decades."""
+    try:
+        seconds = float(word)
+    except ValueError:
+        seconds = -1
+    if not 0 <= seconds <= _LONGEST:
+        raise argparse.ArgumentTypeError(f"{word!r} is not a number of seconds")
+    return seconds
 
 
 def run(arguments: argparse.Namespace) -> int:

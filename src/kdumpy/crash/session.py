@@ -9,9 +9,9 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import drgn
 
-from kdumpy.crash.deadline import Deadline
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.errors import NotInDump, UsageError
+from kdumpy.kernel.deadline import Deadline
 from kdumpy.kernel.kernel import Kernel
 
 if TYPE_CHECKING:

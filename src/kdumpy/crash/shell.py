@@ -16,13 +16,13 @@ from typing import IO, Any, TextIO
 
 from kdumpy.crash import pipes, registry
 from kdumpy.crash.command import Command, Line, Options
-from kdumpy.crash.deadline import TookTooLong
 from kdumpy.crash.failures import explain
 from kdumpy.crash.output import SafeOutput, destination, find_pager
 from kdumpy.crash.parser import ParsedLine, parse
 from kdumpy.crash.patience import Patience
 from kdumpy.crash.session import Answer, Session
 from kdumpy.errors import KdumpyError, NotInDump, UsageError
+from kdumpy.kernel.deadline import TookTooLong
 from kdumpy.kernel.kernel import Kernel
 
 _UNPAGED = ("py",)

@@ -36,6 +36,7 @@ from kdumpy.diagnosis.model import (
     Wait,
 )
 from kdumpy.diagnosis.signature import sign
+from kdumpy.diagnosis.steps import EACH, Steps
 from kdumpy.diagnosis.usage import memory_usage
 from kdumpy.diagnosis.verdict import Judgement, judge
 from kdumpy.dumpfile.base import Dump
@@ -51,26 +52,35 @@ _LATER = (" The kernel survived that and went on for a while, with a task missin
           "it came later, and is probably a consequence.")
 
 
-def diagnose(kernel: Kernel) -> Diagnosis:
-    """Return why a kernel crashed. Whatever the dump lacks is left out and named; nothing is raised for it."""
-    crash = Crash(kernel.path, kernel, kernel.log)
+def diagnose(kernel: Kernel, *, seconds: float = EACH) -> Diagnosis:
+    """Return why a kernel crashed. Whatever the dump lacks is left out and named; nothing is raised for it.
+
+    Args:
+        kernel: the dump.
+        seconds: CPU time that each step may take, 0 for no bound; one that takes longer is left out and named.
+    """
+    steps = Steps(kernel.problems, seconds)
+    log: tuple[LogRecord, ...] = steps.get("log", lambda: kernel.log, ())
+    crash = steps.get("the story of the log", lambda: Crash(kernel.path, kernel, log), None) or \
+        Crash(kernel.path, kernel, ())
     missing_log = {"log": kernel.problems["log"]} if "log" in kernel.problems else {}
-    judgement = judge(crash)
-    frames = _trace(crash, judgement)
-    memory = _memory(crash, kernel)
-    findings, unchecked = look_around(crash, memory.account)
+    judgement = judge(crash, steps)
+    frames: tuple[Frame, ...] = steps.get("the stack", lambda: _trace(crash, judgement), ())
+    memory = steps.get("memory", lambda: _memory(crash, kernel), MemoryFacts(None, None, None, None, None, None))
+    findings, unchecked = look_around(crash, memory.account, steps)
     return Diagnosis(
-        schema=SCHEMA, system=_system(kernel), panic=_panic(crash),
-        verdict=_verdict(crash, judgement, kernel.dump, missing_log), signature=_signature(crash, judgement, frames),
-        trace=_frames(frames, judgement),
+        schema=SCHEMA, system=steps.get("the system", lambda: _system(kernel), _system_of(kernel.dump)),
+        panic=steps.get("panic", lambda: _panic(crash), None),
+        verdict=steps.get("what to do next", lambda: _verdict(crash, judgement, kernel.dump, missing_log),
+                          _bare_verdict(crash, judgement)),
+        signature=_signature(crash, judgement, frames), trace=_frames(frames, judgement),
         trace_source=("dump" if any(frame.pc for frame in frames) else "log") if frames else "",
-        trace_task=_trace_task(crash, judgement),
-        cpus=tuple(CpuFacts(cpu.number, _task(cpu.task), cpu.panicked, cpu.doing, _words(cpu.stack))
-                   for cpu in kernel.cpus),
-        blocked=_blocked(crash), memory=memory,
-        modules=tuple(ModuleFacts(item.name, item.size, item.taints, item.version, item.source_version)
-                      for item in kernel.modules),
-        log_tail=_log_tail(crash, kernel.log), findings=findings, unchecked=unchecked,
+        trace_task=steps.get("the task of the stack", lambda: _trace_task(crash, judgement), None),
+        cpus=steps.get("cpus", lambda: _cpus(kernel), ()),
+        blocked=steps.get("blocked tasks", lambda: _blocked(crash), Blocked(0, (), ())), memory=memory,
+        modules=steps.get("modules", lambda: _modules(kernel), ()),
+        log_tail=steps.get("the end of the log", lambda: _log_tail(crash, log), ()), findings=findings,
+        unchecked=unchecked,
         # The last one: reading all the above is what finds out what is missing.
         dump=_dump(kernel.path, kernel.dump, {**kernel.debuginfo.missing, **kernel.problems, **missing_log},
                    tuple(kernel.debuginfo.dwarf)))
@@ -89,13 +99,7 @@ def diagnose_log(path: Path, dump: Dump, reason: str) -> Diagnosis:
     judgement = judge(crash)
     frames = _trace(crash, judgement)
     missing = {"everything but the log": reason} | ({"log": log.why} if log.why else {})
-    names = dump.utsname
-    system = SystemFacts(
-        release=dump.vmcoreinfo.osrelease or (names.release if names else None),
-        version=names.version if names else None,
-        machine=names.machine if names else None, hostname=names.nodename if names else None, cpus=None,
-        memory_bytes=None, uptime_s=max((at for at in crash.seconds if at is not None), default=None), boot_time=None,
-        panic_time=dump.crash_time, cmdline=None, taints=(), load=())
+    system = replace(_system_of(dump), uptime_s=max((at for at in crash.seconds if at is not None), default=None))
     return Diagnosis(
         schema=SCHEMA, dump=_dump(path, dump, missing, ()), system=system, panic=_panic(crash),
         verdict=_verdict(crash, judgement, dump, missing), signature=_signature(crash, judgement, frames),
@@ -126,6 +130,26 @@ def _system(kernel: Kernel) -> SystemFacts:
         release=system.release, version=system.version, machine=system.machine, hostname=system.hostname,
         cpus=system.cpus, memory_bytes=system.memory_bytes, uptime_s=system.uptime_s, boot_time=system.boot_time,
         panic_time=system.panic_time, cmdline=system.cmdline, taints=system.taints, load=tuple(system.load or ()))
+
+
+def _system_of(dump: Dump) -> SystemFacts:
+    """Return what the headers of the file say."""
+    names = dump.utsname
+    return SystemFacts(
+        release=dump.vmcoreinfo.osrelease or (names.release if names else None),
+        version=names.version if names else None, machine=names.machine if names else None,
+        hostname=names.nodename if names else None, cpus=None, memory_bytes=None, uptime_s=None, boot_time=None,
+        panic_time=dump.crash_time, cmdline=None, taints=(), load=())
+
+
+def _cpus(kernel: Kernel) -> tuple[CpuFacts, ...]:
+    return tuple(CpuFacts(cpu.number, _task(cpu.task), cpu.panicked, cpu.doing, _words(cpu.stack))
+                 for cpu in kernel.cpus)
+
+
+def _modules(kernel: Kernel) -> tuple[ModuleFacts, ...]:
+    return tuple(ModuleFacts(item.name, item.size, item.taints, item.version, item.source_version)
+                 for item in kernel.modules)
 
 
 def _panic(crash: Crash) -> PanicFacts | None:
@@ -176,7 +200,7 @@ def _trace_task(crash: Crash, judgement: Judgement | None) -> TaskFacts | None:
 
 def _verdict(crash: Crash, judgement: Judgement | None, dump: Dump, missing: Mapping[str, str]) -> Verdict:
     if judgement is None and ("log" in missing or dump.vmcoreinfo.crash_time is not None):
-        return _untold(crash.path, dump)
+        return _untold(crash.path, crashed=dump.vmcoreinfo.crash_time is not None)  # only one that panics writes it
     if judgement is None:
         return Verdict(
             cause="none", title="The kernel did not crash", confidence=Confidence.CERTAIN, culprit=None,
@@ -194,15 +218,25 @@ def _verdict(crash: Crash, judgement: Judgement | None, dump: Dump, missing: Map
         decisions=judgement.decisions)
 
 
+def _bare_verdict(crash: Crash, judgement: Judgement | None) -> Verdict:
+    """Return the verdict without what else there is to say of it."""
+    if judgement is None:
+        return _untold(crash.path, crashed=False)
+    finding = judgement.finding
+    culprit = _culprit(finding.culprit) if finding.culprit and finding.culprit.function else None
+    return Verdict(judgement.cause, finding.title, finding.confidence, culprit, finding.explanation,
+                   tuple(finding.evidence), judgement.symptoms, tuple(finding.next), judgement.not_judged,
+                   judgement.decisions)
+
+
 def _culprit(frame: Frame) -> Culprit:
     if frame.data:
         return Culprit("", frame.module, None, variable=frame.symbol)
     return Culprit(frame.function or "", frame.module, frame.source)
 
 
-def _untold(path: Path, dump: Dump) -> Verdict:
-    """Return the verdict on a dump that shows no crash but has lost what would show one."""
-    crashed = dump.vmcoreinfo.crash_time is not None        # only a kernel that panics writes CRASHTIME
+def _untold(path: Path, *, crashed: bool) -> Verdict:
+    """Return the verdict on a dump that shows no crash but has lost what would show one. `crashed`: it noted a time."""
     return Verdict(
         cause="unknown", title="The kernel crashed, but this dump has lost what would tell why" if crashed else
         "This dump has lost what would tell whether the kernel crashed", confidence=Confidence.POSSIBLE, culprit=None,

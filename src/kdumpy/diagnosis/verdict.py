@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from kdumpy.diagnosis.causes import Cause, Finding, Unjudged, causes
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.model import Confidence, NotJudged
+from kdumpy.diagnosis.steps import OutOfTime, Steps
 
 _ORDER = {Confidence.CERTAIN: 0, Confidence.LIKELY: 1, Confidence.POSSIBLE: 2}
 
@@ -25,13 +26,18 @@ class Judgement:
     """How it was chosen."""
 
 
-def judge(crash: Crash) -> Judgement | None:
+def judge(crash: Crash, steps: Steps | None = None) -> Judgement | None:
     """Return the judgement; None when the kernel did not crash. One failing cause does not stop the others."""
+    steps = steps or Steps({})
     found: list[tuple[Cause, Finding]] = []
     unjudged: list[NotJudged] = []
     for cause in causes():
         try:
-            answer = cause.match(crash)
+            with steps.step():
+                answer = cause.match(crash)
+        except OutOfTime as error:
+            unjudged.append(NotJudged(cause.kind, str(error)))
+            continue
         except Exception as error:          # a dump may be damaged anywhere; the other causes still answer
             unjudged.append(NotJudged(cause.kind, f"{type(error).__name__}: {error}"))
             continue
@@ -44,7 +50,8 @@ def judge(crash: Crash) -> Judgement | None:
     explained = {kind for cause, _ in found for kind in cause.outranks} | {"unknown"}
     left = [pair for pair in found if pair[0].kind not in explained] or found
     cause, finding = min(left, key=lambda pair: _ORDER[pair[1].confidence])
-    if crash.event and crash.event.inferred == "fault" and finding.confidence == Confidence.CERTAIN:
+    event = steps.get("what began it", lambda: crash.event, None)
+    if event and event.inferred == "fault" and finding.confidence == Confidence.CERTAIN:
         finding = replace(finding, confidence=Confidence.LIKELY)        # the log does not confirm it
     if finding.culprit and finding.culprit.data and finding.confidence == Confidence.CERTAIN:
         finding = replace(finding, confidence=Confidence.LIKELY)        # whose data it is, is not yet whose bug

@@ -13,10 +13,10 @@ from drgn.helpers.linux.sched import task_state_to_char
 from kdumpy.crash.command import Arg, Command, Line, Options
 from kdumpy.crash.commands.ps import STATES
 from kdumpy.crash.commands.sys import Fact
-from kdumpy.crash.deadline import TookTooLong
 from kdumpy.crash.session import Session
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.errors import UsageError
+from kdumpy.kernel.deadline import TookTooLong
 from kdumpy.kernel.tasks import task_objects
 
 COMMANDS = ("bt", "vm", "task", "files", "net", "set", "ps", "sig", "vtop")

@@ -5,11 +5,16 @@ A check says something only where something is so; one whose need the dump canno
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
+
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.facts.findings import MachineFinding, Severity, Unchecked
 from kdumpy.diagnosis.facts.memory import MemoryAccount
 from kdumpy.diagnosis.findings import devices, files, hardware, log, machine, memory, network, storage, work
 from kdumpy.diagnosis.findings.base import Check, Machine
+from kdumpy.diagnosis.steps import OutOfTime, Steps
+from kdumpy.errors import NotInDump
 
 CHECKS: tuple[Check, ...] = (*memory.CHECKS, *machine.CHECKS, *work.CHECKS, *hardware.CHECKS, *devices.CHECKS,
                               *storage.CHECKS, *files.CHECKS, *network.CHECKS, *log.CHECKS)
@@ -17,9 +22,10 @@ _MOST_OF_ONE = 8
 _ORDER = {Severity.CRITICAL: 0, Severity.WARNING: 1, Severity.INFO: 2}
 
 
-def look_around(crash: Crash,
-                account: MemoryAccount | None) -> tuple[tuple[MachineFinding, ...], tuple[Unchecked, ...]]:
+def look_around(crash: Crash, account: MemoryAccount | None,
+                steps: Steps | None = None) -> tuple[tuple[MachineFinding, ...], tuple[Unchecked, ...]]:
     """Return what the checks found, the worst first, and the checks that could not be made."""
+    steps = steps or Steps({})
     looked_at = Machine(crash, account)
     found: list[MachineFinding] = []
     unchecked: list[Unchecked] = []
@@ -27,17 +33,27 @@ def look_around(crash: Crash,
         try:
             if check.unless and any(item.check == check.unless for item in found):
                 continue
-            if check.only_if is not None and crash.kernel is not None and not check.only_if(looked_at):
-                continue
-            lacking = next((why for need in check.needs if (why := looked_at.lacks(need))), "")
-            if lacking:
-                unchecked.append(Unchecked(check.name, lacking))
-                continue
-            for number, item in enumerate(check.look(looked_at)):
-                if number >= _MOST_OF_ONE:
-                    break
-                found.append(MachineFinding(check.name, item.severity, item.title, item.detail,
-                                            crash.evidence.command(item.command) if item.command else ""))
+            with steps.step():
+                found += _look(crash, looked_at, check)
+        except OutOfTime as error:
+            steps.problems[f"the check of {check.name}"] = str(error)
+            unchecked.append(Unchecked(check.name, str(error)))
         except Exception as error:          # a dump may be damaged anywhere; the other checks still answer
             unchecked.append(Unchecked(check.name, str(error) or type(error).__name__))
     return tuple(sorted(found, key=lambda item: _ORDER[item.severity])), tuple(unchecked)
+
+
+def _look(crash: Crash, looked_at: Machine, check: Check) -> Iterator[MachineFinding]:
+    """Yield what a check finds.
+
+    Raises:
+        NotInDump: the dump does not hold what it needs.
+    """
+    if check.only_if is not None and crash.kernel is not None and not check.only_if(looked_at):
+        return
+    lacking = next((why for need in check.needs if (why := looked_at.lacks(need))), "")
+    if lacking:
+        raise NotInDump(lacking)
+    for item in islice(check.look(looked_at), _MOST_OF_ONE):
+        yield MachineFinding(check.name, item.severity, item.title, item.detail,
+                             crash.evidence.command(item.command) if item.command else "")

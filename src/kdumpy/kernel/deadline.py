@@ -1,4 +1,4 @@
-"""No command runs for ever: one that burns so many seconds of CPU time without a sign of life is stopped.
+"""Nothing runs for ever: what burns so many seconds of CPU time without a sign of life is stopped.
 
 The clock is the process's own CPU time (ITIMER_PROF), so that a pager that somebody reads, a slow disk and a busy
 machine do not count. A line of output starts it again. Where the engine's C code does not come back, no Python code
@@ -83,6 +83,8 @@ class Deadline:
             self.alive()
 
     def _ring(self, _signal: int, frame: FrameType | None) -> None:
+        if frame is not None and frame.f_code.co_name == "__del__":
+            return              # what is raised there is lost, with a traceback; it rings again
         raise TookTooLong(self.seconds, _place(frame))
 
     @staticmethod

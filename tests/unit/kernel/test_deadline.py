@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from kdumpy.crash.deadline import Deadline, TookTooLong
+from kdumpy.kernel.deadline import Deadline, TookTooLong
 
 
 def burn(seconds: float) -> None:
@@ -68,7 +68,7 @@ def test_the_users_own_code_and_waiting_take_any_time() -> None:
 
 
 def test_c_code_that_does_not_come_back_ends_the_process_and_says_where() -> None:
-    code = ("import kdumpy.crash.deadline as deadline\n"
+    code = ("import kdumpy.kernel.deadline as deadline\n"
             "deadline._GRACE = 0.3\n"
             "with deadline.Deadline(0.2).running():\n"
             "    sum(range(10 ** 13))\n")
