@@ -197,7 +197,7 @@ _ALL = (
           trigger="dd if=/dev/zero of=/dev/null bs=900M count=1", seconds=120,
           sysctls={"vm.panic_on_oom": "1", "vm.overcommit_memory": "1"},
           symptoms=("panic_on_oom is enabled",)),
-    Fault("init-exit", "init-exit", "Process 1 ends.", trigger="exit 3", as_init=True,
+    Fault("init-exit", "init-exit", "Process 1 ends.", trigger="sleep 1; exit 3", as_init=True,
           symptoms=("Attempted to kill init",)),
     Fault("nmi", "nmi", "An operator sends an NMI from the management board.",
           trigger="sleep 1000", monitor="nmi", sysctls={"kernel.unknown_nmi_panic": "1"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from typing import NoReturn
 
 import pytest
 
@@ -18,7 +19,7 @@ from kdumpy.kernel import Kernel, open_kernel
 from kdumpy.report import text
 
 
-def endless(*_: object) -> None:
+def endless(*_: object) -> NoReturn:
     """Never end, and take what would end it for an error of the dump's."""
     while True:
         try:
@@ -29,7 +30,9 @@ def endless(*_: object) -> None:
 
 class Endless(Cause):
     kind = "endless"
-    match = endless
+
+    def match(self, crash: Crash) -> None:
+        endless()
 
 
 def test_a_step_is_stopped_and_the_next_one_has_its_own_time() -> None:
