@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from kdumpy.host import kernelconfig
@@ -16,19 +17,26 @@ LOAD_S = 2400
 """Seconds that building an image and loading it may take, the unit's TimeoutStartSec: longer than a generator is waited
 for (`images.generated.SECONDS`), so that where it hangs the older image is loaded."""
 
+PROTECTED = ("/home", "/root", "/run/user", "/usr", "/boot", "/efi", "/etc")
+"""What the units' ProtectHome= and ProtectSystem= make read-only for them. Source: systemd.exec(5)."""
+
+PRIVATE = ("/tmp", "/var/tmp")
+"""What they have of their own (PrivateTmp=)."""
+
 _FILES = Path(__file__).parent / "units"
 
 
-def plan(system: System, program: str, *, online: bool = False) -> tuple[Change, ...]:
+def plan(system: System, program: str, *, online: bool = False, folders: tuple[str, ...] = ()) -> tuple[Change, ...]:
     """Return the changes after which the services are there and enabled.
 
     Args:
         system: the host.
         program: how units call kdumpy.
         online: a server is among the targets: the way to it is seen when the network is up.
+        folders: targets that are directories of this host: they are waited for, and reports are written there.
     """
-    units = [*_unit(system, SERVICE, program, "loaded at each boot", online=online),
-             *_unit(system, REPORT_SERVICE, program, "what is done after a crash", online=online)]
+    units = [*_unit(system, SERVICE, program, "loaded at each boot", online=online, folders=folders),
+             *_unit(system, REPORT_SERVICE, program, "what is done after a crash", online=online, folders=folders)]
     rule: tuple[FileChange, ...]
     if needs_rule(system):
         text = _text(system, Path(RULE).name, program, online=online)
@@ -67,14 +75,60 @@ def needs_rule(system: System) -> bool:
         for config in configurations)
 
 
-def _unit(system: System, name: str, program: str, why: str, *, online: bool) -> tuple[FileChange, ...]:
-    return write(system, f"{UNITS}/{name}", _text(system, name, program, online=online), why)
+def not_reached(system: System, folders: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the targets that kdumpy-report.service may not write to, as its unit of now has it."""
+    text = system.read(f"{UNITS}/{REPORT_SERVICE}")
+    lines = set() if text is None else set(text.splitlines())
+    return () if text is None else tuple(
+        folder for folder in folders
+        if _allowed(folder) not in lines and _below(_real(system, folder), (*PROTECTED, *PRIVATE)))
 
 
-def _text(system: System, name: str, program: str, *, online: bool) -> str:
+def _real(system: System, folder: str) -> str:
+    return str(system.path(folder).resolve()) if system.live else folder
+
+
+def _below(folder: str, places: tuple[str, ...]) -> bool:
+    return any(folder == place or folder.startswith(f"{place}/") for place in places)
+
+
+def _allowed(folder: str) -> str:
+    """Return the line of a unit that lets it write to a folder, which need not be there yet."""
+    quoted = folder.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    if _below(folder, PRIVATE):
+        return f'BindPaths="-{quoted.replace(":", chr(92) * 2 + ":")}"'
+    return f'ReadWritePaths="-{quoted}"'
+
+
+def mounts(folders: tuple[str, ...]) -> str:
+    """Return the line that orders a unit after all mounts that folders may lie on; empty: there are none.
+
+    A unit that is ordered after one that is not there waits for nothing; local-fs.target does not wait for `nofail`.
+    """
+    names = [_mount(str(place)) for folder in folders for place in reversed((Path(folder), *Path(folder).parents))]
+    found = " ".join(name for name in dict.fromkeys(names) if name != "-.mount")
+    return f"After={found}" if found else ""
+
+
+def _mount(path: str) -> str:
+    """Return a mount unit's name. Source: systemd.unit(5), "String escaping for inclusion in unit names"."""
+    text = path.strip("/")
+    letters = [letter if re.fullmatch(r"[A-Za-z0-9:_.]", letter, re.ASCII) and not (letter == "." and number == 0)
+               else "-" if letter == "/" else "".join(f"\\x{byte:02x}" for byte in letter.encode(errors="surrogateescape"))
+               for number, letter in enumerate(text)]
+    return f"{''.join(letters) or '-'}.mount"
+
+
+def _unit(system: System, name: str, program: str, why: str, *, online: bool,
+          folders: tuple[str, ...]) -> tuple[FileChange, ...]:
+    return write(system, f"{UNITS}/{name}", _text(system, name, program, online=online, folders=folders), why)
+
+
+def _text(system: System, name: str, program: str, *, online: bool, folders: tuple[str, ...] = ()) -> str:
     text = (_FILES / name).read_text()
     network = "network-online.target\nWants=network-online.target" if online else "network.target"
     for mark, value in (("@KDUMPY@", program), ("@SYSTEMCTL@", system.which("systemctl") or "/usr/bin/systemctl"),
-                        ("@NETWORK@", network), ("@SECONDS@", str(LOAD_S))):
+                        ("@NETWORK@", network), ("@SECONDS@", str(LOAD_S)), ("@MOUNTS@", mounts(folders)),
+                        ("@WRITABLE@", "\n".join(map(_allowed, folders)))):
         text = text.replace(mark, value)
     return text

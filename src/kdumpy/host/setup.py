@@ -11,6 +11,7 @@ from kdumpy.errors import HostError
 from kdumpy.host import (
     applying,
     bootloaders,
+    crashes,
     crashkernel,
     crashstate,
     images,
@@ -96,7 +97,8 @@ def make(system: System, wishes: Wishes, program: str = "") -> Setup:
              Step(f"Reserve memory for the capture kernel: crashkernel={advice.value}",
                   _reserve(system, loader, advice), reboot=True),
              Step("When the kernel panics", sysctls.plan(system, wanted.panic)),
-             Step("Services", services.plan(system, program, online=bool(_schemes(wanted) & SERVERS))),
+             Step("Services", services.plan(system, program, online=bool(_schemes(wanted) & SERVERS),
+                                            folders=crashes.folders(wanted.capture))),
              _image(system, wanted, machine, program)]
     made = Plan(tuple(step for step in steps if step.changes),
                 (f"crashkernel={advice.value}: {advice.why}", *found, *notes),

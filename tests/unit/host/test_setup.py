@@ -190,10 +190,35 @@ def test_a_generator_that_hangs_leaves_time_to_load_the_older_image(host: Host) 
     assert all(change.seconds >= generated.SECONDS + 300 for change in build)
 
 
+ODD = ("/home/dumps/of web-3", "/srv/100%/a-b:c", "/var/tmp/cr\"ash", "/var/.hidden/c\\x")
+
+
+def test_the_units_wait_for_the_targets_and_may_write_there(host: Host) -> None:
+    host.write("/etc/kdumpy.toml", "[capture]\ntargets = ['/home/dumps/crash', '/var/tmp/crash', 'nfs://x/y']\n")
+    made = plan(host)
+    units = otherhosts.files(made.plan.changes())
+    loads, tells = (units[f"{services.UNITS}/{name}"] for name in (services.SERVICE, services.REPORT_SERVICE))
+    assert "\nAfter=home.mount home-dumps.mount home-dumps-crash.mount var.mount " in loads
+    assert 'ReadWritePaths="-/home/dumps/crash"' in tells
+    assert 'BindPaths="-/var/tmp/crash"' in tells
+    assert "@" not in re.sub(r"@system-service|#.*", "", loads + tells)
+
+
+@pytest.mark.skipif(shutil.which("systemd-escape") is None, reason="systemd is not installed")
+@pytest.mark.parametrize("folder", ["/", "/var/crash", "//a//b/", *ODD])
+def test_mounts_are_named_as_systemd_names_them(folder: str) -> None:
+    done = subprocess.run(["systemd-escape", "--path", "--suffix=mount", folder], capture_output=True, text=True,
+                          check=True)
+    wanted = done.stdout.strip()
+    assert (services.mounts((folder,)).removeprefix("After=").split(" ")[-1] or "-.mount") == wanted
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
-@pytest.mark.parametrize("online", [False, True])
-def test_systemd_takes_the_units_and_finds_them_hardened(online: bool, tmp_path: Path) -> None:
-    written = otherhosts.files(services.plan(System(tmp_path / "root"), shutil.which("true") or "", online=online))
+@pytest.mark.parametrize(("online", "folders"), [(False, ()), (True, ("/var/crash",)), (False, ODD)])
+def test_systemd_takes_the_units_and_finds_them_hardened(online: bool, folders: tuple[str, ...],
+                                                         tmp_path: Path) -> None:
+    written = otherhosts.files(services.plan(System(tmp_path / "root"), shutil.which("true") or "", online=online,
+                                             folders=folders))
     exposure = {}
     for name in (services.SERVICE, services.REPORT_SERVICE):
         unit = tmp_path / name

@@ -119,6 +119,10 @@ SPOILED: list[tuple[str, str, Spoil, Verdict, str, str]] = [
      "command line"),
     ("no unit", "service", lambda host: host.remove("/etc/systemd/system/kdumpy.service"), Verdict.WARN,
      "there is no kdumpy.service", "kdumpy setup"),
+    ("a unit that may not write where the dumps are", "service", lambda host: (
+        host.write("/etc/systemd/system/kdumpy-report.service", "[Service]\nReadWritePaths=\"-/var/crash\"\n"),
+        host.write("/etc/kdumpy.toml", "[capture]\ntargets = ['/var/crash', '/home/crash']\n")), Verdict.WARN,
+     "kdumpy-report.service may not write to /home/crash", "kdumpy setup"),
     ("a unit that is not enabled", "service", lambda host: host.remove(
         "/etc/systemd/system/multi-user.target.wants/kdumpy.service"), Verdict.WARN, "is not enabled",
      "systemctl enable kdumpy.service"),

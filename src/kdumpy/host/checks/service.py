@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kdumpy.host import crashes, services
 from kdumpy.host.checks.base import Answer, Facts, ok, unknown, warn
 from kdumpy.host.peers import reading
 
@@ -26,5 +27,9 @@ def look(facts: Facts) -> Answer:
     if not reading.enabled(system, SERVICE):
         return warn(f"{SERVICE} is not enabled: after the next boot nothing loads the capture kernel",
                     f"systemctl enable {SERVICE}")
+    closed = services.not_reached(system, crashes.folders(facts.settings.capture))
+    if closed:
+        return warn(f"{services.REPORT_SERVICE} may not write to {', '.join(closed)}: no report appears beside dumps "
+                    f"there, and old ones stay", "run `kdumpy setup`, which lets it")
     return ok(f"{SERVICE} is enabled")
 
