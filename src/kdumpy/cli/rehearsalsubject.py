@@ -124,8 +124,8 @@ def _of_host(system: System, machine: Machine, settings: Settings, *, current: b
     there = crashstate.look(system).reserved if current else 0
     if there:
         return there
-    advised = crashkernel.parse(crashkernel.advise(machine, settings, None).value)
-    return advised.size_for(machine.memory_bytes) or DEFAULT
+    advised = crashkernel.advise(machine, settings, None).value
+    return crashkernel.size_for(advised, machine.memory_bytes) or DEFAULT
 
 
 def _stand_in(arguments: argparse.Namespace, work: Path, machine: Machine, settings: Settings, kernel: _Named,
@@ -268,7 +268,7 @@ def reserved(arguments: argparse.Namespace, machine: Machine, settings: Settings
         return default
     if text == "auto":
         text = crashkernel.advise(machine, replace(settings, crashkernel="auto"), None).value
-    size = crashkernel.parse(text).size_for(machine.memory_bytes)
+    size = crashkernel.size_for(text, machine.memory_bytes)
     if size < MIB:
         raise UsageError("nothing would be reserved", where="--crashkernel", why=text,
                          mend="a size such as 192M; a range has to take in this host's memory")

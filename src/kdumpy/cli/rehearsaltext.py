@@ -219,7 +219,7 @@ def _host_lines(found: Found, answer: Answer) -> list[str]:
     lines.append("  drivers   what they take on real hardware (buffers of controllers and network cards, IOMMU) was "
                  "not measured")
     if host["advice"]:
-        lines.append(f"Advice: crashkernel={host['advice']} ({host['advice_why']})")
+        lines.append(f"Advice: {crashkernel.spelled(host['advice'])} ({host['advice_why']})")
         lines += [f"  - {warning}" for warning in host["warnings"]]
     return lines
 

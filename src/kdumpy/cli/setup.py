@@ -40,7 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="show what would be changed, change nothing")
     parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
     parser.add_argument("--crashkernel", metavar="SIZE", default="",
-                        help="memory to reserve: auto, or as the kernel takes it (256M, `512M,high`)")
+                        help="memory to reserve: auto, or as the kernel takes it (256M, `512M,high`, "
+                             "`512M,high 128M,low`)")
     parser.add_argument("--target", metavar="URL", action="append", default=[], dest="targets",
                         help="where dumps go, in order of preference: /var/crash, nfs://host/export, "
                              "ssh://user@host/dir, …; repeatable")

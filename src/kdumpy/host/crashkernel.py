@@ -44,7 +44,7 @@ PAGES_64K = 112 * MIB
 PACKAGED = ("384M-:128M", "512M-:192M", "2G-4G:320M,4G-32G:512M,32G-64G:1024M,64G-128G:2048M,128G-:4096M")
 """What kdump-tools' packages put into GRUB's configuration: nobody's choice, so `auto` may raise it."""
 
-MEND = "auto, or as the kernel takes it: 256M, `512M,high`, `2G-64G:256M,64G-:512M`"
+MEND = "auto, or as the kernel takes it: 256M, `512M,high`, `512M,high 128M,low`, `2G-64G:256M,64G-:512M`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +86,30 @@ class Advice:
     """What `crashkernel=` should be."""
 
     value: str
-    """For the boot loader: `256M`."""
+    """For the boot loader: `256M`; or two, `512M,high 128M,low`."""
     why: str
     """Where it comes from, for the plan."""
     keep: bool = False
     """The value is there already, and stays."""
     warnings: tuple[str, ...] = ()
+
+
+def spelled(value: str) -> str:
+    """Return a configured value as it stands on the command line."""
+    return " ".join(f"crashkernel={text}" for text in value.split())
+
+
+def read(text: str) -> tuple[Reservation, ...]:
+    """Read what a configuration says: one value, or `X,high Y,low`, of which the first is what is loaded into.
+
+    Raises:
+        UsageError: the kernel would not take it, or not both together.
+    """
+    found = sorted((parse(part) for part in text.split()), key=lambda one: one.kind)
+    kinds = [one.kind for one in found]
+    if not found or (len(found) > 1 and kinds != ["high", "low"]):
+        raise _wrong(text, "only `X,high` and `Y,low` go together" if found else "nothing is said")
+    return tuple(found)
 
 
 def parse(text: str) -> Reservation:
@@ -139,12 +157,12 @@ def _wrong(text: str, why: str) -> UsageError:
 
 
 def size_for(text: str, memory_bytes: int) -> int:
-    """Return the bytes that one `crashkernel=` reserves on a machine with that much memory.
+    """Return the bytes that a configured value reserves for loading on a machine with that much memory.
 
     Raises:
-        UsageError: as `parse`.
+        UsageError: as `read`.
     """
-    return parse(text).size_for(memory_bytes)
+    return read(text)[0].size_for(memory_bytes)
 
 
 def given(cmdline: str) -> tuple[str, ...]:
@@ -191,9 +209,9 @@ def advise(machine: Machine, settings: Settings, measured: int | None = None, *,
     """
     memory = machine.memory_bytes
     if settings.crashkernel != "auto":
-        configured = parse(settings.crashkernel)
-        return Advice(settings.crashkernel, "the configuration says so",
-                      warnings=_of_a_hand(configured, machine, measured, image))
+        configured = read(settings.crashkernel)
+        return Advice(" ".join(one.text for one in configured), "the configuration says so",
+                      warnings=_of_all(configured, machine, measured, image))
     wanted, why = _wanted(machine, measured, image)
     there = tuple(text for text in given(machine.cmdline if next_cmdline is None else next_cmdline) if _taken(text))
     if there:
@@ -202,7 +220,7 @@ def advise(machine: Machine, settings: Settings, measured: int | None = None, *,
             return Advice(leading, "it is there already", keep=True)
         if size and not ours and leading not in PACKAGED:
             return Advice(leading, f"it was set by hand or by the distribution and stays; {why} is {wanted // MIB}M",
-                          keep=True, warnings=_of_a_hand(parse(leading), machine, measured, image))
+                          keep=True, warnings=_of_all(tuple(map(parse, leading.split())), machine, measured, image))
     return Advice(f"{wanted // MIB}M", why, warnings=_warnings(Reservation("", wanted), machine, measured))
 
 
@@ -224,9 +242,21 @@ def _wanted(machine: Machine, measured: int | None, image: int = 0) -> tuple[int
 
 
 def _leading(there: tuple[str, ...]) -> str:
-    """Return the value that says how much is reserved: the last plain one, else the last `,high`, else the last."""
+    """Return what says how much is reserved: the last plain one, else the last `,high` with `,low`, else the last."""
     kinds = {parse(text).kind: text for text in there}
-    return kinds.get("") or kinds.get("high") or there[-1]
+    both = " ".join(kinds[kind] for kind in ("high", "low") if kind in kinds)
+    return kinds.get("") or (both if "high" in kinds else there[-1])
+
+
+def _of_all(found: tuple[Reservation, ...], machine: Machine, measured: int | None, image: int) -> tuple[str, ...]:
+    """Return what is wrong with a reservation that somebody chose, and with the low part that goes with it."""
+    said = _of_a_hand(found[0], machine, measured, image)
+    if len(found) > 1 and not found[1].size:
+        # Source: kernel/crash_reserve.c, reserve_crashkernel_generic(): without it swiotlb of the capture kernel has
+        # nothing, and drivers of devices that reach only 4 GiB fail.
+        said += ("crashkernel=0,low leaves nothing below 4 GiB: the capture kernel's drivers may lack memory that "
+                 "their devices reach",)
+    return said
 
 
 def _of_a_hand(reservation: Reservation, machine: Machine, measured: int | None, image: int) -> tuple[str, ...]:

@@ -112,11 +112,10 @@ def mounts(folders: tuple[str, ...]) -> str:
 
 def _mount(path: str) -> str:
     """Return a mount unit's name. Source: systemd.unit(5), "String escaping for inclusion in unit names"."""
-    text = path.strip("/")
-    letters = [letter if re.fullmatch(r"[A-Za-z0-9:_.]", letter, re.ASCII) and not (letter == "." and number == 0)
-               else "-" if letter == "/" else "".join(f"\\x{byte:02x}" for byte in letter.encode(errors="surrogateescape"))
-               for number, letter in enumerate(text)]
-    return f"{''.join(letters) or '-'}.mount"
+    def escaped(found: re.Match[str]) -> str:
+        return "".join(f"\\x{byte:02x}" for byte in found[0].encode(errors="surrogateescape"))
+
+    return f"{re.sub(r'[^A-Za-z0-9:_./]|^[.]', escaped, path.strip('/')).replace('/', '-') or '-'}.mount"
 
 
 def _unit(system: System, name: str, program: str, why: str, *, online: bool,

@@ -82,7 +82,7 @@ class Settings:
     """All of /etc/kdumpy.toml."""
 
     crashkernel: str = key("memory that is reserved for the capture kernel: auto, or as the kernel takes it (256M, "
-                           "`2G-64G:256M,64G-:512M`, `512M,high`)", "auto")
+                           "`2G-64G:256M,64G-:512M`, `512M,high`, or with its low part `512M,high 128M,low`)", "auto")
     capture: CaptureConfig = field(default_factory=lambda: CaptureConfig(targets=DEFAULT_TARGETS),
                                    metadata=doc("What is saved, where to, and how."))
     image: Image = field(default_factory=Image, metadata=doc("The capture kernel and its image."))
@@ -96,7 +96,9 @@ class Settings:
         declared.check(self)
         for name in ("panic", "image", "retention", "report"):
             declared.check(getattr(self, name))
-        if not self.crashkernel or any(letter.isspace() for letter in self.crashkernel):
+        parts = self.crashkernel.split()
+        kinds = sorted(part.rpartition(",")[2] for part in parts)
+        if self.crashkernel != " ".join(parts) or not parts or (len(parts) > 1 and kinds != ["high", "low"]):
             raise wrong("crashkernel", f"is {self.crashkernel!r}", "auto, or a size such as 256M")
 
 

@@ -94,14 +94,14 @@ def make(system: System, wishes: Wishes, program: str = "") -> Setup:
     steps = [Step("Packages", (Command(install, f"missing: {', '.join(lacking)}", seconds=900),) if install else ()),
              Step("Configuration", _configuration(system, wanted)),
              *(Step(f"Switch {peer.name} off", peer.disable()) for peer in active),
-             Step(f"Reserve memory for the capture kernel: crashkernel={advice.value}",
+             Step(f"Reserve memory for the capture kernel: {crashkernel.spelled(advice.value)}",
                   _reserve(system, loader, advice), reboot=True),
              Step("When the kernel panics", sysctls.plan(system, wanted.panic)),
              Step("Services", services.plan(system, program, online=bool(_schemes(wanted) & SERVERS),
                                             folders=crashes.folders(wanted.capture))),
              _image(system, wanted, machine, program)]
     made = Plan(tuple(step for step in steps if step.changes),
-                (f"crashkernel={advice.value}: {advice.why}", *found, *notes),
+                (f"{crashkernel.spelled(advice.value)}: {advice.why}", *found, *notes),
                 (*advice.warnings, *_about(machine), *_not_packaged(lacking, install)))
     return Setup(machine, wanted, made)
 

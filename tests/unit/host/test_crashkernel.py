@@ -101,12 +101,25 @@ def test_what_the_configuration_says_is_taken_and_checked() -> None:
         advise(MACHINE, replace(AUTO, crashkernel="lots"))
 
 
+def test_a_high_and_a_low_part_go_together() -> None:
+    advice = advise(MACHINE, replace(AUTO, crashkernel="128M,low 512M,high"))
+    assert (advice.value, advice.warnings) == ("512M,high 128M,low", ())
+    assert crashkernel.spelled(advice.value) == "crashkernel=512M,high crashkernel=128M,low"
+    assert crashkernel.size_for("512M,high 128M,low", MACHINE.memory_bytes) == 512 * MIB
+    small = advise(MACHINE, replace(AUTO, crashkernel="64M,high 0,low"))
+    assert any("less than the advised" in one for one in small.warnings)
+    assert any("nothing below 4 GiB" in one for one in small.warnings)
+    for wrong in ("512M 128M,low", "512M,high 128M,high", "512M,high 128M,cma", "1M,high 2M,low 3M,low"):
+        with pytest.raises(UsageError, match="go together"):
+            crashkernel.read(wrong)
+
+
 def test_what_was_set_by_hand_stays_and_too_little_is_said() -> None:
     advice = advise(MACHINE, AUTO, next_cmdline="ro crashkernel=128M")
     assert (advice.value, advice.keep) == ("128M", True)
     assert any("less than the advised 256.0 MiB" in one and "--crashkernel 256M" in one for one in advice.warnings)
     several = advise(MACHINE, AUTO, next_cmdline="crashkernel=303M,high crashkernel=72M,low crashkernel=auto")
-    assert (several.value, several.keep, several.warnings) == ("303M,high", True, ())
+    assert (several.value, several.keep, several.warnings) == ("303M,high 72M,low", True, ())
     plenty = advise(MACHINE, AUTO, next_cmdline="ro crashkernel=1G")
     assert (plenty.value, plenty.keep, plenty.warnings) == ("1G", True, ())
 

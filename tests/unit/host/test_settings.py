@@ -43,6 +43,8 @@ def test_a_table_may_name_some_keys_only() -> None:
     ("[retention]\nkeep = -1", "from 0 to 100000"),
     ("[image]\nbuilder = 'drakut'", "did you mean dracut?"),
     ("crashkernel = '1 G'", "a size such as 256M"),
+    ("crashkernel = '512M,high  128M,low'", "a size such as 256M"),
+    ("crashkernel = '512M,high 128M'", "a size such as 256M"),
     ("[capture", "not TOML"),
 ])
 def test_a_wrong_key_is_named(text: str, said: str) -> None:

@@ -15,7 +15,7 @@ from armedhost import MIB, RELEASE, Host
 from kdumpy.cli import setup as screen
 from kdumpy.errors import HostError, UsageError
 from kdumpy.host import applying, distribution, packages, services, setup
-from kdumpy.host.changes import Command
+from kdumpy.host.changes import Change, Command
 from kdumpy.host.images import generated
 from kdumpy.host.setup import Setup
 from kdumpy.host.system import Done, System
@@ -65,6 +65,34 @@ def test_every_distribution_gets_a_plan_that_is_done_once_and_given_back(
     assert otherhosts.files(again) == {}, "a second setup writes nothing"
     otherhosts.undo(system, changes)
     assert otherhosts.contents(system) == before
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_every_boot_loader_takes_a_high_and_a_low_part(name: str, tmp_path: Path) -> None:
+    system = machine(name, tmp_path)
+    before = otherhosts.contents(system)
+    made = setup.make(system, Wishes("512M,high 128M,low", replace=True))
+    changes = list(made.plan.changes())
+    text = "\n".join([*otherhosts.files(changes).values(), *(" ".join(words) for words in
+                                                             otherhosts.commands(changes))])
+    assert re.search(r"crashkernel=512M,high (--append=)?crashkernel=128M,low", text)
+    assert 'crashkernel = "512M,high 128M,low"' in text
+    assert any("crashkernel=512M,high crashkernel=128M,low" in step.title for step in made.plan.steps)
+    otherhosts.apply(system, changes)
+    reserving = [step for step in setup.make(system, Wishes(replace=True)).plan.steps if "Reserve" in step.title]
+    assert otherhosts.files(change for step in reserving for change in step.changes) == {}, "a second setup"
+    changed = [*changes, *back_to_one(system)]
+    otherhosts.undo(system, changed)
+    assert otherhosts.contents(system) == before
+
+
+def back_to_one(system: System) -> list[Change]:
+    """Change the pair to one value and look that nothing of it is left; return the changes."""
+    changes = list(setup.make(system, Wishes("256M", replace=True)).plan.changes())
+    otherhosts.apply(system, changes)
+    text = "\n".join(otherhosts.files(changes).values())
+    assert "crashkernel=128M,low" not in text
+    return changes
 
 
 @pytest.mark.parametrize("name", ["debian-12", "opensuse-leap-15.6", "ubuntu-s390x"])

@@ -31,7 +31,8 @@ class BootLoader(Protocol):
         Args:
             system: whose files are looked at; nothing is written.
             parameters: a kernel parameter's name and value; an empty value is the bare name, None removes it. A
-                parameter that is there several times is there once afterwards.
+                parameter that is there several times is there once afterwards, or as often as its value says
+                (`parameters.SEVERAL`).
 
         Everything else in the files stays byte for byte. Nothing to do: no changes, not even the update command.
 

@@ -72,7 +72,7 @@ class Settings:
         self.snippets = reads_snippets(system) if snippets is None else snippets
         paths = [SETTINGS, *(system.glob(f"{SNIPPETS}/*.cfg") if self.snippets else ())]
         self._texts = {path: text for path in paths if (text := text_of(system, path)) is not None}
-        self._ours: dict[str, str] = dict(_ours(self._texts.get(OURS)))
+        self._ours = _ours(self._texts.get(OURS))
 
     def set(self, name: str, value: str | None) -> None:
         """Set a parameter (None: remove it), where it stands by hand, else in our own snippet or in the settings.
@@ -80,7 +80,7 @@ class Settings:
         Raises:
             HostError: a file cannot be edited, or one that is not understood decides about the parameter.
         """
-        if value is not None and not SAFE.fullmatch(value):
+        if value is not None and not all(map(SAFE.fullmatch, parameters.each(name, value))):
             raise HostError("GRUB's configuration cannot hold this parameter", where=f"{name}={value}"[:80],
                             why="its tools copy values without quotes")
         left = PACKAGED if value is not None and _beside(value) else ()
@@ -96,7 +96,7 @@ class Settings:
         if value is None:
             self._ours.pop(name, None)
         elif self.snippets:
-            if self.effective(name, without_ours=True) != value:
+            if self.effective(name, len(parameters.each(name, value)), without_ours=True) != value:
                 self._ours[name] = value
             else:
                 self._ours.pop(name, None)
@@ -106,7 +106,7 @@ class Settings:
 
     def _hold(self, name: str, value: str | None) -> None:
         """Make sure that the files say what was meant: another one may come after, or say it in a condition."""
-        if self.effective(name) == value:
+        if self.effective(name, len(parameters.each(name, value or ""))) == value:
             return
         culprit = next((path for path, text in reversed(self._texts.items()) if path != OURS
                         and any(one.name in (COMMON, NORMAL) for one in shell.assignments(text, path))), SETTINGS)
@@ -114,10 +114,13 @@ class Settings:
                         why="it sets the command line itself, in a way that is not understood",
                         mend=f"set {name}{'' if value is None else '=' + value} there by hand, or remove it")
 
-    def effective(self, name: str, *, without_ours: bool = False) -> str | None:
-        """Return the value of a parameter after all files; an unknown part of the command line is passed over."""
+    def effective(self, name: str, count: int = 1, *, without_ours: bool = False) -> str | None:
+        """Return the last `count` values of a parameter after all files, with blanks between; None: it is not there.
+
+        An unknown part of the command line is passed over.
+        """
         found = parameters.values(self.cmdline(without_ours=without_ours), name)
-        return (found[-1] or "") if found else None
+        return " ".join(value or "" for value in found[-count:]) if found else None
 
     def cmdline(self, *, without_ours: bool = False) -> str:
         """Return the parameters that the files give a normal entry."""
@@ -171,15 +174,18 @@ class Settings:
 
 def _beside(value: str) -> bool:
     """Tell whether a value may come after another of its name: the kernel looks for a plain crashkernel= first."""
-    return value.rpartition(",")[2] not in ("high", "low", "cma")
+    return all(one.rpartition(",")[2] not in ("high", "low", "cma") for one in value.split(" "))
 
 
-def _ours(text: str | None) -> Iterator[tuple[str, str]]:
-    """Yield what our own snippet sets; anybody's edits of it are lost, as its first line says."""
+def _ours(text: str | None) -> dict[str, str]:
+    """Return what our own snippet sets; anybody's edits of it are lost, as its first line says."""
+    found: dict[str, str] = {}
     for one in shell.assignments(text or "", OURS):
         for word in parameters.words(one.text):
             if shell.OPAQUE not in word.name:
-                yield word.name, word.value or ""
+                also = f"{found[word.name]} " if word.name in found and word.name in parameters.SEVERAL else ""
+                found[word.name] = also + (word.value or "")
+    return found
 
 
 def reads_snippets(system: System) -> bool:

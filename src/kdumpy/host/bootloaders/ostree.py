@@ -44,7 +44,7 @@ def _words(cmdline: str, name: str) -> list[str]:
 
 
 def _wanted(name: str, value: str | None) -> list[str]:
-    return [] if value is None else [parameters.spell(name, value)]
+    return [] if value is None else [parameters.spell(name, one) for one in parameters.each(name, value)]
 
 
 def detect(system: System) -> Ostree | None:

@@ -15,6 +15,10 @@ BLANKS = " \t\n\r\v\f"
 
 NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
+SEVERAL = frozenset({"crashkernel"})
+"""Parameters that the kernel takes more than once, and whose values have no blanks: a value of theirs may be several,
+with a blank between (`512M,high 128M,low`), and each becomes a word."""
+
 
 class Word(NamedTuple):
     """One word of a command line."""
@@ -76,12 +80,23 @@ def values(text: str, name: str) -> list[str | None]:
     return [word.value for word in words(text) if word.name == _same(name)]
 
 
+def each(name: str, value: str) -> list[str]:
+    """Return the values that a value stands for: one, but for those of SEVERAL."""
+    return (value.split(" ") if _same(name) in SEVERAL else None) or [value]
+
+
 def spell(name: str, value: str) -> str:
     """Return a parameter as a word: `name=value`, quoted where blanks need it; an empty value is the bare name.
+
+    Those of SEVERAL are as many words as they have values.
 
     Raises:
         UsageError: no quoting makes it one word.
     """
+    return " ".join(_spelled(name, one) for one in each(name, value))
+
+
+def _spelled(name: str, value: str) -> str:
     if not NAME.fullmatch(name) or '"' in value or any(ord(letter) < 32 or ord(letter) == 127 for letter in value):
         raise UsageError("this is no kernel parameter", where=f"{name}={value}"[:80],
                          mend="letters, digits, dots, dashes in the name; no quotes or control characters in the value")
@@ -102,6 +117,8 @@ def splices(text: str, name: str, value: str | None) -> list[Splice]:
         new = spell(name, value)
         if not found:
             return [_added(text, new)]
+        if len(found) > 1 and [word.value for word in found] == each(name, value):
+            return []
         last = found.pop()
         if text[last.start:last.end] != new and not (last.value == value or (not value and last.value is None)):
             edits.append(Splice(last.start, last.end, new))

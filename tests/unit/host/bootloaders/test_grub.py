@@ -57,6 +57,16 @@ def test_a_package_s_plain_value_goes_before_a_high_one_so_it_is_removed(tmp_pat
     system = otherhosts.copy("ubuntu-24.04", tmp_path)
     assert sorted(planned(system, "512M,high")) == [KDUMP_TOOLS, OURS]
     assert effective(system, "512M,high") == ["512M,high"]
+    assert effective(system, "512M,high 128M,low") == ["512M,high", "128M,low"]
+    assert planned(system, "512M,high 128M,low") == {}
+
+
+def test_a_pair_is_set_where_it_stands_by_hand(tmp_path: Path) -> None:
+    system = otherhosts.copy("debian-12", tmp_path)
+    settings(system, "GRUB_CMDLINE_LINUX='crashkernel=64M,low a'\nGRUB_CMDLINE_LINUX_DEFAULT=crashkernel=1G,high\n")
+    assert effective(system, "512M,high 128M,low") == ["512M,high", "128M,low"]
+    assert planned(system, "512M,high 128M,low") == {}
+    assert effective(system, "256M") == ["256M"]
 
 
 def test_a_package_s_file_that_says_it_already_needs_nothing(tmp_path: Path) -> None:
