@@ -97,7 +97,7 @@ def _unpack(dump: KdumpDump, data: bytes, base: int, descriptors: NDArray[np.voi
     fresh[1:] = descriptors[1:] != descriptors[:-1]
     offsets = descriptors["offset"].astype(np.int64) - base
     flags = descriptors["flags"] & compression.ANY
-    for flag in np.unique(flags[fresh]).tolist():
+    for flag in sorted(set(flags[fresh].tolist())):     # np.unique() would load numpy.ma: 15 ms
         some = np.flatnonzero(fresh & (flags == flag))
         if not flag:
             copy_pages(data, offsets[some], blocks, rows[some])

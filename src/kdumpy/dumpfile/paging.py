@@ -164,9 +164,11 @@ class KernelMemory:
         except KdumpyError:
             return
         covered = start >> shift << shift
-        for entry in memoryview(raw).cast("Q"):
-            low, high = max(start, covered), min(stop, covered + (1 << shift))
-            covered += 1 << shift
+        for index, entry in enumerate(memoryview(raw).cast("Q")):
+            if not entry:           # most of them: an exception each takes longer than all the rest
+                continue
+            low = max(start, covered + (index << shift))
+            high = min(stop, covered + (index + 1 << shift))
             try:
                 physical, leaf = self.tables.step(entry, shift)
             except LookupError:

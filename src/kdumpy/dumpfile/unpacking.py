@@ -1,8 +1,9 @@
 """Many compressed pages at once, each straight into its row: the sibling of `compressors`, and `compression` in bulk.
 
 Measured on one core, microseconds a page of 4 KiB: zlib with libdeflate 7, with isal 10, with the standard library
-15 (8 and 6 in two threads: they let go of the interpreter's lock); lzo with liblzo2 4; snappy 2.5; zstd 3, one page
-at a time with one context (multi_decompress_to_buffer: 6, and 4 in two threads). Threads gain nothing but for zlib.
+15 (8 and 6 in two threads: they let go of the interpreter's lock); lzo with liblzo2 4; snappy 2.5; zstd with libzstd
+2.7, with the zstandard module 4, one page at a time with one context (multi_decompress_to_buffer: 6, and 4 in two
+threads). Threads gain nothing but for zlib.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ def unpacker(flags: int) -> Unpacker:
     """Return the fastest way at hand for the method that a descriptor's flags name; HostError when there is none."""
     bit = next(bit for bit in compression.NAMES if flags & bit)
     if bit not in _loaded:
-        fast = {compression.ZLIB: _libdeflate, compression.LZO: _liblzo, compression.SNAPPY: _snappy}.get(bit)
+        fast = {compression.ZLIB: _libdeflate, compression.LZO: _liblzo, compression.SNAPPY: _snappy,
+                compression.ZSTD: _libzstd}.get(bit)
         found = fast() if fast is not None else None
         if found is None:
             found = _one_by_one(bit)
@@ -112,6 +114,33 @@ def _liblzo() -> Unpacker | None:
             room.value = size
             if decompress(source + offset, length, target + row * size, room_at, None) or room.value != size:
                 raise ValueError("liblzo2 refuses, or there is less than a page")
+    return unpack
+
+
+def _libzstd() -> Unpacker | None:
+    """Source: zstd.h; a frame is decompressed straight into its page, and writes no more than that."""
+    try:
+        import ctypes
+        library = ctypes.CDLL("libzstd.so.1")
+        function = library.ZSTD_decompressDCtx
+        library.ZSTD_createDCtx.restype = ctypes.c_void_p
+    except (ImportError, OSError, AttributeError):
+        return None
+    pointer, size_t = ctypes.c_void_p, ctypes.c_size_t
+    function.argtypes, function.restype = (pointer, pointer, size_t, pointer, size_t), size_t
+    own = threading.local()  # a context (160 KB, kept) must not be used by two threads at a time
+
+    def unpack(data: bytes, jobs: Jobs, pages: NDArray[np.uint8]) -> None:
+        context = getattr(own, "context", None)
+        if context is None:
+            context = own.context = library.ZSTD_createDCtx()
+            if not context:
+                raise MemoryError
+        source, target, size = _address(data), pages.ctypes.data, pages.shape[1]
+        for offset, length, row in jobs:
+            # What is wrong comes as a huge number (ZSTD_isError).
+            if function(context, target + row * size, size, source + offset, length) != size:
+                raise ValueError("libzstd refuses, or there is less than a page")
     return unpack
 
 
