@@ -88,7 +88,7 @@ class BtfTypes:
     def function(self, name: str) -> drgn.Type | None:
         """Return the prototype of a function, or None when BTF does not know it."""
         for blob in self._blobs():
-            type_id = blob.functions.get(name)
+            type_id = blob.function(name)
             if type_id is not None:
                 return self.type(blob, blob.type(type_id).size_or_type)
         return None

@@ -119,6 +119,23 @@ def test_a_name_may_be_the_tail_of_another_string() -> None:
     assert Btf(blob.bytes()).index.names[Kind.STRUCT] == {"struct": 1}
 
 
+def test_a_function_is_found_by_its_name_as_in_the_table_of_all() -> None:
+    blob = small()
+    prototype = blob.add("", Kind.FUNC_PROTO, 0)
+    blob.add("redraw", Kind.FUNC, prototype)
+    blob.add("raw", Kind.FUNC, prototype)               # a tail of "redraw", and of "draw"
+    blob.add("draw", Kind.FUNC, prototype)              # again: the first stays
+    blob.add("point_of", Kind.TYPEDEF, prototype)       # a name, and no function's
+    btf = Btf(blob.bytes())
+    assert len(btf.functions) == 3
+    assert {name: btf.function(name) for name in btf.functions} == btf.functions
+    assert [btf.function(name) for name in ("", "aw", "point_of", "redraws")] == [None] * 4
+    module = Blob(btf)
+    own = module.add("shade", Kind.FUNC, prototype)
+    split = Btf(module.bytes(), base=btf)
+    assert (split.function("shade"), split.function("redraw")) == (own, None)
+
+
 def test_split_btf_continues_ids_and_strings_of_its_base() -> None:
     base = Btf(small().bytes())
     split = Blob()

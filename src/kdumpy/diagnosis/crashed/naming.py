@@ -211,8 +211,9 @@ def prototype(kernel: Kernel, symbol: str, module: str | None) -> drgn.Type | No
                    if made.module_at(item.address) == module] if made else []
             if len(own) != 1:
                 return None
-        type_id = blob.functions[symbol]
-        return info.types.type(blob, blob.type(type_id).size_or_type)
+        type_id = blob.function(symbol)
+        if type_id is not None:
+            return info.types.type(blob, blob.type(type_id).size_or_type)
     return None
 
 
