@@ -152,6 +152,16 @@ def test_the_shell_answers(kernel: str, line: str) -> None:
     assert Console(opened(kernel))(line)
 
 
+@BOTH
+def test_search_finds_each_place_once_though_the_image_lies_in_vmalloc_s_range(kernel: str) -> None:
+    opened_dump = opened(kernel)
+    found = [row["address"] for row in Console(opened_dump).json("search 57ac6e9d --json")]     # STACK_END_MAGIC
+    assert len(found) > 50
+    assert found == sorted(set(found))
+    assert [address for address in found if opened_dump.prog.read_u64(address) != 0x57ac6e9d] == []
+
+
+
 def test_addresses_are_translated_by_tables_of_any_size_of_page() -> None:
     kernel = opened(BIG_PAGES)
     assert kernel.dump.page_size == 16384

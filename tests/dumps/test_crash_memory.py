@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import pytest
 from drgn.helpers.linux.mm import for_each_page, page_to_phys, totalram_pages
 from drgn.helpers.linux.pid import find_task
 from drgn.helpers.linux.slab import for_each_slab_cache
 
 from brokendump import Broken
 from console import Console
+from kdumpy.crash.commands import search
 from kdumpy.crash.memory.arrays import Arrays
 from kdumpy.crash.memory.pages import StructPages
 from kdumpy.crash.memory.slabvalues import Cache
+from kdumpy.errors import DamagedDump
 
 
 def test_kmem_p_has_every_page_as_drgn_reads_it(null: Console) -> None:
@@ -152,6 +157,41 @@ def test_search_finds_values_of_each_width_masked_and_not(null: Console) -> None
     assert name["address"] == task.comm.address_
     first = null.json(f"search {where} -x 2 {at:x} --json")[0] if at in words else None
     assert first is None or len(first["after"]) == 2
+
+
+def test_search_finds_each_place_once_whatever_maps_its_page(null: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages without a hit in the direct map are not read again where vmalloc or the image maps them, too."""
+    value = null.prog["init_task"].address_
+    found = [row["address"] for row in null.json(f"search {value:x} --json")]
+    assert found == sorted(set(found))
+    assert [address for address in found if null.prog.read_u64(address) != value] == []
+    direct = [address for address in found if null.shell.session.arrays.is_direct(address, address + 8)]
+    assert 0 < len(direct) < len(found)
+    # What stands around a hit is wanted of the neighbours, so that all pages are read.
+    assert [row["address"] for row in null.json(f"search -x 1 {value:x} --json")] == found
+    monkeypatch.setattr(search, "_MOST_SEEN", 0)
+    assert [row["address"] for row in null.json(f"search {value:x} --json")] == found
+
+
+def test_memory_that_is_damaged_in_the_file_is_told_as_lost(broken: Broken, monkeypatch: pytest.MonkeyPatch) -> None:
+    arrays = broken.shell.session.arrays
+    pages = StructPages(broken.prog, arrays)
+    whole = next(pages.walk())
+    physical = int(arrays.physical(np.array([whole.address], np.uint64))[0])
+    dump: Any = broken.kernel.dump
+    read = dump.read_pages
+
+    def read_pages(pfns: Any, missing: Any = "raise") -> Any:
+        if physical // 4096 + 1 in np.asarray(pfns):
+            raise DamagedDump("this page is damaged")
+        return read(pfns, missing)
+
+    monkeypatch.setattr(dump, "read_pages", read_pages)
+    found = next(pages.walk())
+    (first, *_, last) = np.flatnonzero(whole.held & ~found.held).tolist()
+    assert (first, last) == (4096 // pages.size, -(-8192 // pages.size) - 1)
+    assert np.array_equal(found.raw[found.held], whole.raw[found.held])
+    assert [str(error) for error in arrays.damaged] == ["this page is damaged"]
 
 
 def test_search_of_symbols_says_which(old: Console) -> None:

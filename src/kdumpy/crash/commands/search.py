@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 
 import drgn
 import numpy as np
 from drgn.helpers.linux.mm import for_each_vma, for_each_vmap_area
 from drgn.helpers.linux.sched import task_cpu
+from numpy.typing import NDArray
 
 from kdumpy.crash.command import Arg, Command, Options
 from kdumpy.crash.commands.bt import header
@@ -23,6 +25,8 @@ _SHOWN = 56
 """Characters shown of a found text."""
 _MOST_CONTEXT = 1024
 _MOST_STRING = 4096
+_MOST_SEEN = 1 << 20
+"""Pages with hits that are kept in mind: 8 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,8 @@ class _Range:
 
     start: int
     stop: int
+    parts: tuple[tuple[int, int], ...] = ()
+    """What of it is meant, (begin, end) of each part, where that is mapped by page tables."""
     user: drgn.Object | None = None
     physical: bool = False
     task: drgn.Object | None = None
@@ -111,8 +117,9 @@ class Search(Command[FoundRow]):
             context = int(options.context, 0) if options.context else 0
             if not 0 <= context <= _MOST_CONTEXT:
                 raise UsageError(f"at most {_MOST_CONTEXT} values can stand around one", where="-x")
+            seen = _Seen()
             for area in ranges:
-                yield from _values(session, area, values, mask, unit, context)
+                yield from _values(session, area, values, mask, unit, context, seen)
         if session.arrays.damaged:
             raise DamagedDump(f"{len(session.arrays.damaged)} pages could not be searched",
                               why=str(session.arrays.damaged[0]))
@@ -169,10 +176,11 @@ def _ranges(session: Session, options: Options) -> Iterator[_Range]:
     if kind == "user" or (start is not None and not start >> 63):
         yield from _user(session, start or 0, stop)
         return
-    for low, high in kernel_ranges(session, kind):
-        low, high = max(low, start or 0), min(high, stop)
-        if low < high:
-            yield _Range(low, high)
+    ranges = [(max(low, start or 0), min(high, stop)) for low, high in kernel_ranges(session, kind)]
+    ranges = [(low, high) for low, high in ranges if low < high]
+    for direct, some in groupby(ranges, lambda bounds: session.arrays.is_direct(*bounds)):
+        parts = tuple(some)
+        yield _Range(parts[0][0], parts[-1][1], parts=() if direct else parts)
 
 
 def _limits(session: Session, options: Options) -> tuple[int | None, int]:
@@ -215,7 +223,12 @@ def kernel_ranges(session: Session, kind: str) -> list[tuple[int, int]]:
         vmemmap = int(prog["vmemmap"])
         page = drgn.sizeof(prog.type("struct page"))
         found.append((vmemmap, vmemmap + size // arrays.page_size * page))
-    return sorted(found)
+    apart: list[tuple[int, int]] = []
+    for low, high in sorted(found):
+        if apart and low < apart[-1][1]:        # the image is an area of vmalloc on arm64
+            low, high = apart[-1][0], max(high, apart.pop()[1])
+        apart.append((low, high))
+    return apart
 
 
 def _stacks(session: Session, *, active: bool) -> Iterator[_Range]:
@@ -242,19 +255,18 @@ def _user(session: Session, start: int, stop: int) -> Iterator[_Range]:
             yield _Range(low, high, user=task.mm)
 
 
-def pieces(session: Session, area: _Range) -> Iterator[Piece]:
-    """Yield what the dump holds of a range."""
+def pieces(session: Session, area: _Range, only: NDArray[np.int64] | None = None) -> Iterator[Piece]:
+    """Yield what the dump holds of a range; of mapped memory but the pages `only` (page frame numbers, rising)."""
     arrays = session.arrays
     if area.physical:
         return arrays.walk_physical(area.start, area.stop)
     if area.user is not None:
         return _user_pieces(session, arrays, area)
-    if arrays.direct is not None and arrays.direct <= area.start \
-            and area.stop <= arrays.direct + arrays.dump.max_pfn * arrays.dump.page_size:
+    if arrays.direct is not None and arrays.is_direct(area.start, area.stop):
         direct = arrays.direct
         return (Piece(piece.address + direct, piece.data)
                 for piece in arrays.walk_physical(area.start - direct, area.stop - direct))
-    return arrays.walk_virtual(area.start, area.stop)
+    return arrays.walk_virtual(area.parts or ((area.start, area.stop),), only)
 
 
 def _user_pieces(session: Session, arrays: Arrays, area: _Range) -> Iterator[Piece]:
@@ -271,24 +283,57 @@ def _user_pieces(session: Session, arrays: Arrays, area: _Range) -> Iterator[Pie
             yield Piece(address + low, piece.data[low:area.stop - address])
 
 
-def _values(session: Session, area: _Range, values: list[_Value], mask: int, unit: int,
-            context: int) -> Iterator[FoundRow]:
+class _Seen:
+    """The pages in which the direct map, gone through as a whole, has hits.
+
+    What else maps memory maps the same pages: those without a hit need not be read again.
+    """
+
+    def __init__(self) -> None:
+        self.pages: NDArray[np.int64] | None = None
+        """Page frame numbers, rising; None where all may have one."""
+        self._found: list[NDArray[np.int64]] = []
+        self._count = 0
+
+    def note(self, pfns: NDArray[np.int64]) -> None:
+        """Take the pages of a piece's hits; there may be one several times."""
+        distinct = pfns[np.flatnonzero(np.diff(pfns, prepend=-1))]
+        self._count += len(distinct)
+        if self._count <= _MOST_SEEN:
+            self._found.append(distinct)
+
+    def finish(self) -> None:
+        """The whole direct map was gone through."""
+        if self._count <= _MOST_SEEN:
+            self.pages = np.concatenate([np.zeros(0, np.int64), *self._found])
+
+
+def _values(session: Session, area: _Range, values: list[_Value], mask: int, unit: int, context: int, seen: _Seen
+            ) -> Iterator[FoundRow]:
     kind = np.dtype(f"<u{unit}")
     keep = np.array((1 << 8 * unit) - 1 & ~mask, kind)
     names = {value.number & ~mask: value.name for value in values}
     wanted = [np.array(number & (1 << 8 * unit) - 1, kind) for number in names]
     pid, task = (None, None) if area.task is None else (area.task.pid.value_(), area.task.value_())
-    for piece in pieces(session, area):
+    arrays = session.arrays
+    whole = arrays.is_direct(area.start, area.stop, whole=True)
+    # A page's neighbours are wanted for what stands around a hit.
+    for piece in pieces(session, area, seen.pages if not context else None):
         words = piece.data[:len(piece.data) // unit * unit].view(kind)
         masked = words & keep if mask else words
         hits = masked == wanted[0]
         for other in wanted[1:]:
             hits |= masked == other
-        for place in np.flatnonzero(hits).tolist():
+        places = np.flatnonzero(hits)
+        if whole:
+            seen.note((places * unit + (piece.address - area.start)) // arrays.dump.page_size)
+        for place in places.tolist():
             number = int(words[place])
             yield FoundRow(piece.address + place * unit, number, "", names.get(number & ~mask, ""),
                            tuple(words[max(place - context, 0):place].tolist()) if context else (),
                            tuple(words[place + 1:place + 1 + context].tolist()) if context else (), pid, task)
+    if whole:
+        seen.finish()
 
 
 def _texts(session: Session, area: _Range, texts: list[bytes]) -> Iterator[FoundRow]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import drgn
@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.dumpfile.base import Dump
 from kdumpy.dumpfile.paging import KernelMemory
-from kdumpy.errors import DamagedDump, KdumpyError
+from kdumpy.errors import KdumpyError
 
 BATCH = 2048
 """Pages read together: 8 MiB of 4 KiB pages."""
-_WORD = 1 << 64
+_NEAR = 1 << 30
+"""Bytes between two ranges that are walked over rather than around."""
 
 
 class Piece(NamedTuple):
@@ -60,12 +61,22 @@ class Arrays:
         except (StopIteration, *READ_ERRORS):
             return None
 
+    def is_direct(self, start: int, stop: int, *, whole: bool = False) -> bool:
+        """Whether [start, stop) lies in the direct map of the physical memory, or is it as a whole."""
+        if self.direct is None:
+            return False
+        end = self.direct + self.dump.max_pfn * self.dump.page_size
+        return (start, stop) == (self.direct, end) if whole else self.direct <= start and stop <= end
+
     def pages(self, pfns: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """Return whole pages, shape (n, page_size), and which of them the dump holds; zeros for the others.
 
         A page whose data is damaged counts as not held, and stands in `damaged`.
         """
-        held = self.dump.held(pfns)
+        return self._read(pfns, self.dump.held(pfns))
+
+    def _read(self, pfns: NDArray[np.int64], held: NDArray[np.bool_]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """Return what `pages` does, where it is known which of the pages the dump says it holds."""
         try:
             return self.dump.read_pages(pfns, "zero"), held
         except KdumpyError:
@@ -149,75 +160,117 @@ class Arrays:
         return data.view("<u8").reshape(-1), good
 
     def read(self, address: int, size: int) -> tuple[NDArray[np.uint8], list[tuple[int, int]]]:
-        """Return virtual memory, and the stretches (begin, end) of it that are not in the dump, which hold zeros."""
+        """Return virtual memory, and the stretches (begin, end) of it that cannot be had, which hold zeros."""
         out = np.zeros(size, np.uint8)
         done, lost = 0, list[tuple[int, int]]()
-        for virtual, physical, length in self.memory.extents(address, address + size):
-            start = virtual - address
-            if start > done:
-                lost.append((done, start))
-            done = start + length
-            for piece in self._pieces(physical, physical + length):
-                at = piece.address - physical + start
-                out[at:at + len(piece.data)] = piece.data
-                if lost and lost[-1][1] > at:
-                    lost[-1] = lost[-1][0], at
-            lost += self._gaps(physical, length, start)
+        for piece in self._walk(self.memory.extents(address, address + size)):
+            at = piece.address - address
+            if at > done:
+                lost.append((done, at))
+            done = at + len(piece.data)
+            out[at:done] = piece.data
         if done < size:
             lost.append((done, size))
         return out, lost
 
-    def _gaps(self, physical: int, length: int, start: int) -> list[tuple[int, int]]:
-        unit = self.dump.page_size
-        first, last = physical // unit, -(-(physical + length) // unit)
-        held = np.concatenate(([True], self.dump.held(np.arange(first, last)), [True]))
-        edges = np.flatnonzero(np.diff(held.astype(np.int8)))
-        return [(max(start, start + (first + low) * unit - physical), min(start + length, start + (first + high) * unit
-                                                                         - physical))
-                for low, high in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)]
-
     def walk_physical(self, start: int, stop: int) -> Iterator[Piece]:
         """Yield what the dump holds of physical memory in [start, stop), rising, at most BATCH pages at a time."""
         unit = self.dump.page_size
-        for run in self.dump.present():
-            low, high = max(run.start * unit, start), min(run.stop * unit, stop)
-            if low < high:
-                for piece in self._pieces(low, high):
-                    self.alive()
-                    yield piece
+        runs = ((max(run.start * unit, start), min(run.stop * unit, stop)) for run in self.dump.present())
+        for piece in self._walk((low, low, high - low) for low, high in runs if low < high):
+            self.alive()
+            yield piece
 
-    def _pieces(self, start: int, stop: int) -> Iterator[Piece]:
-        """Yield what is held of physical memory in [start, stop)."""
+    def walk_virtual(self, ranges: Sequence[tuple[int, int]], only: NDArray[np.int64] | None = None
+                     ) -> Iterator[Piece]:
+        """Yield what the kernel maps in some ranges and the dump holds, rising, at most BATCH pages at a time.
+
+        Args:
+            ranges: (first address, end) of each, rising, none in another.
+            only: page frame numbers, sorted; other pages are passed over.
+        """
+        for piece in self._walk(_within(self.memory.extents, ranges), only):
+            self.alive()
+            yield piece
+
+    def _walk(self, extents: Iterable[tuple[int, int, int]], only: NDArray[np.int64] | None = None
+              ) -> Iterator[Piece]:
+        """Yield what is held of extents (the address that is told, physical address, bytes), in their order.
+
+        The pages of small extents are read together.
+        """
         unit = self.dump.page_size
-        for low in range(start // unit, -(-stop // unit), BATCH):
-            pfns = np.arange(low, min(low + BATCH, -(-stop // unit)))
-            pfns = pfns[self.dump.held(pfns)]
-            if not len(pfns):
-                continue
-            data, held = self.pages(pfns)
-            breaks = np.flatnonzero((np.diff(pfns) != 1) | (held[1:] != held[:-1])) + 1
-            for first, last in zip((0, *breaks.tolist()), (*breaks.tolist(), len(pfns)), strict=True):
-                if not held[first]:
-                    continue
-                begin = int(pfns[first]) * unit
-                flat = data[first:last].reshape(-1)
-                head, tail = max(start - begin, 0), min(stop - begin, len(flat))
-                yield Piece(begin + head, flat[head:tail])
+        end = self.dump.max_pfn * unit
+        waiting: list[tuple[int, int, int]] = []        # the address that is told, physical begin and end
+        pages = 0
+        for told, physical, length in extents:
+            stop = min(physical + length, end)
+            last = -(-stop // unit)
+            for low in range(physical // unit, last, BATCH):
+                begin = max(low * unit, physical)
+                high = min(low + BATCH, last)
+                waiting.append((told + begin - physical, begin, min(high * unit, stop)))
+                pages += high - low
+                if pages >= BATCH:
+                    yield from self._together(waiting, only)
+                    waiting, pages = [], 0
+        yield from self._together(waiting, only)
 
-    def walk_virtual(self, start: int, stop: int) -> Iterator[Piece]:
-        """Yield what the kernel maps in [start, stop) and the dump holds, rising."""
-        for virtual, physical, length in self.memory.extents(start, min(stop, _WORD)):
-            for piece in self._pieces(physical, min(physical + length, self.dump.max_pfn * self.dump.page_size)):
-                self.alive()
-                yield Piece(virtual + piece.address - physical, piece.data)
+    def _together(self, parts: Sequence[tuple[int, int, int]], only: NDArray[np.int64] | None) -> Iterator[Piece]:
+        """Yield what is held of parts of memory (see `_walk`), all read at a time."""
+        if not parts:
+            return
+        unit = self.dump.page_size
+        places = np.array(parts, np.uint64)[:, 1:].astype(np.int64)
+        first = places[:, 0] // unit
+        counts = -(-places[:, 1] // unit) - first
+        which = np.repeat(np.arange(len(parts)), counts)
+        pfns = np.arange(len(which)) + np.repeat(first - (np.cumsum(counts) - counts), counts)
+        held = self.dump.held(pfns)
+        if only is not None:
+            held &= _among(only, pfns)
+        pfns, which = pfns[held], which[held]
+        if not len(pfns):
+            return
+        data, good = self._read(pfns, np.ones(len(pfns), np.bool_))
+        breaks = np.flatnonzero((np.diff(pfns) != 1) | (np.diff(which) != 0) | (good[1:] != good[:-1])) + 1
+        for low, high in zip((0, *breaks.tolist()), (*breaks.tolist(), len(pfns)), strict=True):
+            if good[low]:
+                told, start, stop = parts[which[low]]
+                begin = int(pfns[low]) * unit
+                flat = data[low:high].reshape(-1)
+                head = max(start - begin, 0)
+                yield Piece(told + begin + head - start, flat[head:min(stop - begin, len(flat))])
 
 
-def checked_size(size: int, largest: int, where: str) -> int:
-    """Return a size out of the dump.
+def _among(sorted_numbers: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return which of some numbers are among others (np.isin() sorts them again, and loads numpy.ma: 15 ms)."""
+    if not len(sorted_numbers):
+        return np.zeros(len(wanted), np.bool_)
+    place = np.minimum(np.searchsorted(sorted_numbers, wanted), len(sorted_numbers) - 1)
+    found: NDArray[np.bool_] = sorted_numbers[place] == wanted
+    return found
 
-    Raises:
-        DamagedDump: it cannot be right.
+
+def _within(extents: Callable[[int, int], Iterator[tuple[int, int, int]]], ranges: Sequence[tuple[int, int]]
+            ) -> Iterator[tuple[int, int, int]]:
+    """Yield (virtual address, physical address, bytes) of what is mapped in ranges, as `KernelMemory.extents` does.
+
+    Ranges that lie near each other share a walk of the page tables: there are thousands of vmalloc's.
     """
-    if not 0 < size <= largest:
-        raise DamagedDump(f"a size of {size} is not believed", where=where)
-    return size
+    at = 0
+    while at < len(ranges):
+        near = at + 1
+        while near < len(ranges) and ranges[near][0] - ranges[near - 1][1] < _NEAR:
+            near += 1
+        some = ranges[at:near]
+        number = 0
+        for virtual, physical, length in extents(some[0][0], some[-1][1]):
+            while number < len(some) and some[number][1] <= virtual:
+                number += 1
+            inside = number
+            while inside < len(some) and some[inside][0] < virtual + length:
+                start, stop = max(some[inside][0], virtual), min(some[inside][1], virtual + length)
+                yield start, physical + start - virtual, stop - start
+                inside += 1
+        at = near
