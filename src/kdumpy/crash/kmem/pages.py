@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain
+from typing import Any, NamedTuple
 
 import drgn
 import numpy as np
@@ -13,9 +13,13 @@ from numpy.typing import NDArray
 
 from kdumpy.crash.command import Options
 from kdumpy.crash.memory.pages import PageArray, StructPages
+from kdumpy.crash.memory.text import Cells, Hexadecimal, joined, same
 from kdumpy.crash.session import Session
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.errors import NotInDump, UsageError
+
+_MOST_ENDS = 1 << 16
+"""Ends of lines that are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,47 +123,76 @@ def pfn_of(session: Session, pages: StructPages, text: str) -> int:
     return address // session.arrays.page_size
 
 
-_Columns = tuple[list[int], list[int], list[int], list[int], list[int], list[int]]
+class _Columns(NamedTuple):
+    """What is told of some pages; shapes (n,)."""
+
+    page: NDArray[np.uint64]
+    """Address of the struct page."""
+    physical: NDArray[np.uint64]
+    mapping: NDArray[np.uint64]
+    place: NDArray[np.uint64]
+    """Its index in the mapping."""
+    users: NDArray[np.int32]
+    flags: NDArray[np.uint64]
 
 
 def _columns(pages: StructPages, found: PageArray, page_size: int) -> _Columns:
-    """Return struct page, physical address, mapping, index, count and flags of the pages that are held."""
-    def column(*members: str, size: int = 8, signed: bool = False) -> list[int]:
-        values: list[int] = pages.column(found, pages.offset(*members), size, signed=signed)[which].tolist()
-        return values
+    """Return the columns of those pages that are held."""
+    def column(*members: str) -> NDArray[Any]:
+        size = 4 if members[0] == "_refcount" else 8
+        return pages.column(found, pages.offset(*members), size, signed=size == 4)[which]
 
-    which: NDArray[np.int64] = np.flatnonzero(found.held)
-    addresses = which.astype(np.uint64) * np.uint64(pages.size) + np.uint64(found.address)
-    return (addresses.tolist(), ((which + found.first) * page_size).tolist(), column("mapping"),
-            column("index", "__folio_index"), column("_refcount", "_count", size=4, signed=True), column("flags"))
+    which = np.flatnonzero(found.held)
+    numbers = which.astype(np.uint64)
+    return _Columns(numbers * np.uint64(pages.size) + np.uint64(found.address),
+                    (numbers + np.uint64(found.first)) * np.uint64(page_size), column("mapping"),
+                    column("index", "__folio_index"), column("_refcount", "_count"), column("flags"))
 
 
 def _array(pages: StructPages, found: PageArray, names: FlagNames, page_size: int) -> Iterator[PageRow]:
-    addresses, physical, mappings, indices, counts, flags = _columns(pages, found, page_size)
-    for page, place, mapping, index, count, value in zip(addresses, physical, mappings, indices, counts, flags,
-                                                         strict=True):
-        yield PageRow(page, place, mapping, index, count, value, names(value))
+    columns: list[list[int]] = [column.tolist() for column in _columns(pages, found, page_size)]
+    for page, physical, mapping, index, count, flags in zip(*columns, strict=True):
+        yield PageRow(page, physical, mapping, index, count, flags, names(flags))
 
 
-_LINES = 1024
-"""Put together at a time."""
-_LINE = "%016x %8x %16x %8x %2d %s"
+class _Ends:
+    """The ends of the lines, count and flags: 1,000,000 pages have some hundreds of them."""
+
+    def __init__(self, names: FlagNames) -> None:
+        self._names = names
+        self._numbers: dict[tuple[int, int], int] = {}
+        self._texts: list[bytes] = []
+
+    def cells(self, counts: NDArray[np.int32], flags: NDArray[np.uint64]) -> Cells:
+        """Return them as a column."""
+        if len(self._texts) > _MOST_ENDS:       # a dump whose counts are noise
+            self._numbers.clear()
+            self._texts.clear()
+        # Neighbours are mostly alike: the first of each run is looked up.
+        changes = (counts[1:] != counts[:-1]) | (flags[1:] != flags[:-1])
+        first = np.concatenate([np.zeros(min(len(counts), 1), np.int64), np.flatnonzero(changes) + 1])
+        which = [self._number(*pair) for pair in zip(counts[first].tolist(), flags[first].tolist(), strict=True)]
+        return same(self._texts, np.repeat(np.array(which, np.int64), np.diff(first, append=len(counts))))
+
+    def _number(self, count: int, flags: int) -> int:
+        found = self._numbers.get((count, flags))
+        if found is None:
+            found = self._numbers[count, flags] = len(self._texts)
+            self._texts.append(f"{count:2d} {flags:x} {self._names(flags)}".rstrip().encode() + b"\n")
+        return found
 
 
 def render(found: Iterable[PageArray], session: Session, options: Options) -> Iterator[str]:
-    """Lay the pages out as crash does, many lines at a time: one format for all takes half of what one a line does."""
+    """Lay the pages out as crash does, thousands of lines at a time."""
     yield "      PAGE       PHYSICAL      MAPPING       INDEX CNT FLAGS"
-    pages, names = StructPages(session.prog, session.arrays), FlagNames(session.prog)
-    shown: dict[int, str] = {}
+    pages = StructPages(session.prog, session.arrays)
+    hexadecimal, ends = Hexadecimal(), _Ends(FlagNames(session.prog))
     for array in found:
-        columns = _columns(pages, array, session.arrays.page_size)
-        flags = columns[-1]
-        for value in set(flags) - shown.keys():
-            shown[value] = f"{value:x} {names(value)}".rstrip()
-        texts = [shown[value] for value in flags]
-        for low in range(0, len(flags), _LINES):
-            values = zip(*(column[low:low + _LINES] for column in (*columns[:-1], texts)), strict=True)
-            yield "\n".join([_LINE] * len(flags[low:low + _LINES])) % tuple(chain.from_iterable(values))
+        page, physical, mapping, index, count, flags = _columns(pages, array, session.arrays.page_size)
+        text = joined((hexadecimal.addresses(page), hexadecimal.cells(physical, 8), hexadecimal.cells(mapping, 16),
+                       hexadecimal.cells(index, 8), ends.cells(count, flags)), len(page))
+        if text:
+            yield text[:-1].decode()        # whoever writes it ends the last line
 
 
 def member_rows(session: Session, options: Options) -> Iterator[MemberRow]:
