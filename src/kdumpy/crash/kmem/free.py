@@ -14,10 +14,10 @@ from drgn.helpers.linux.mmzone import for_each_online_pgdat
 from drgn.helpers.linux.percpu import per_cpu_ptr
 
 from kdumpy.crash.command import Options
-from kdumpy.crash.kmem.pages import pfn_of
-from kdumpy.crash.memory.pages import StructPages
+from kdumpy.crash.memory.bits import page_struct_size
 from kdumpy.crash.session import Session
 from kdumpy.debuginfo.reading import READ_ERRORS
+from kdumpy.dumpfile.paging import kernel_page_size
 from kdumpy.errors import DamagedDump, NotInDump
 
 
@@ -57,16 +57,16 @@ def rows(session: Session, options: Options) -> Iterator[FreeListRow]:
     Raises:
         DamagedDump: a zone's lists hold another number of pages than it counts.
     """
-    pages = StructPages(session.prog, session.arrays)
-    base = int(session.prog["vmemmap"])
-    wanted = [pfn_of(session, pages, text) for text in options.addresses]
+    base, size = int(session.prog["vmemmap"]), page_struct_size(session.prog)
+    page_size = kernel_page_size(session.kernel.dump)
+    wanted = _wanted(session, options.addresses) if options.addresses else []
     problems = []
     for zone in _zones(session):
         total = 0
-        for row in (*_areas(session, zone, base, pages.size), *_per_cpu(session, zone, base, pages.size)):
+        for row in (*_areas(session, zone, base, size), *_per_cpu(session, zone, base, size)):
             if row.cpu is None:
                 total += row.pages
-            if wanted and not _holds(row, wanted, session.arrays.page_size):
+            if wanted and not _holds(row, wanted, page_size):
                 continue
             if options.free_pages or wanted:
                 yield row
@@ -78,6 +78,14 @@ def rows(session: Session, options: Options) -> Iterator[FreeListRow]:
             problems.append(f"node {zone.node}, {zone.name}: {total} pages on the lists, and it counts {counted}")
     if problems and not wanted:
         raise DamagedDump("lists of free pages do not fit the counters", why="; ".join(problems))
+
+
+def _wanted(session: Session, addresses: list[str]) -> list[int]:
+    from kdumpy.crash.kmem.pages import pfn_of  # numpy is not needed for the lists themselves
+    from kdumpy.crash.memory.pages import StructPages
+
+    pages = StructPages(session.prog, session.arrays)
+    return [pfn_of(session, pages, text) for text in addresses]
 
 
 def _holds(row: FreeListRow, wanted: list[int], page_size: int) -> bool:
@@ -124,7 +132,7 @@ def _list(session: Session, zone: _Zone, head: int, order: int, kind: int, cpu: 
           ) -> FreeListRow:
     """Follow a list of struct pages; it must lead to struct pages of memory, each once."""
     at = int(drgn.offsetof(session.prog.type("struct page"), "lru"))
-    limit = session.arrays.dump.max_pfn
+    limit = session.kernel.dump.max_pfn
     blocks: list[int] = []
     problem, before = "", head
     try:
@@ -143,7 +151,7 @@ def _list(session: Session, zone: _Zone, head: int, order: int, kind: int, cpu: 
             before, current = current, int(session.prog.read_u64(current))
     except drgn.FaultError as error:
         problem = f"leads to {error.address:016x}, which is not in the dump, after {len(blocks)} blocks"
-    page_size = session.arrays.page_size
+    page_size = kernel_page_size(session.kernel.dump)
     return FreeListRow(zone.node, zone.name, cpu, order, head, kind, len(blocks), len(blocks) << order,
                        tuple(pfn * page_size for pfn in blocks), problem)
 
@@ -153,8 +161,9 @@ def render(found: Iterable[FreeListRow], session: Session, options: Options) -> 
     before: tuple[int, str] | None = None
     in_cpu: int | None = None
     zones = {(zone.node, zone.name): (number, zone.value) for number, zone in enumerate(_zones(session))}
-    page_kb = session.arrays.page_size >> 10
-    vmemmap, size = int(session.prog["vmemmap"]), drgn.sizeof(session.prog.type("struct page"))
+    page_size = kernel_page_size(session.kernel.dump)
+    page_kb = page_size >> 10
+    vmemmap, size = int(session.prog["vmemmap"]), page_struct_size(session.prog)
     total = kept = 0
     for row in found:
         if (row.node, row.zone) != before:
@@ -176,7 +185,7 @@ def render(found: Iterable[FreeListRow], session: Session, options: Options) -> 
         yield f"{row.order:3} {page_kb << row.order:8}k  {row.head:016x}  {row.blocks:6} {row.pages:6}"
         if row.problem:
             yield f"  [CORRUPT] the list {row.problem}"
-        yield from (f"{vmemmap + start // session.arrays.page_size * size:016x}  {start:x}" for start in row.physical)
+        yield from (f"{vmemmap + start // page_size * size:016x}  {start:x}" for start in row.physical)
     if before is None:
         raise NotInDump("this page is on no list of free pages")
     if not options.addresses:

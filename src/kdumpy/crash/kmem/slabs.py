@@ -88,11 +88,10 @@ def rows(session: Session, options: Options) -> Iterator[CacheRow]:
     if slabs.heads.unreadable:
         raise NotInDump(f"the struct pages of {slabs.heads.unreadable} pages are not in the dump, and so their slabs")
     if wanted is None:
-        strays = np.unique(slabs.heads.cache[~np.isin(slabs.heads.cache,
-                                                      np.array([cache.address for cache in slabs.caches], np.uint64))])
-        if len(strays):
+        strays = sorted(set(slabs.heads.cache.tolist()) - {cache.address for cache in slabs.caches})
+        if strays:
             raise NotInDump(f"slabs belong to {len(strays)} caches that no list names",
-                            where=", ".join(f"{int(stray):016x}" for stray in strays[:4]))
+                            where=", ".join(f"{stray:016x}" for stray in strays[:4]))
 
 
 def _wanted(session: Session, slabs: Slabs, options: Options) -> tuple[list[Cache] | None, int | None]:

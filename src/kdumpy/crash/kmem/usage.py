@@ -14,7 +14,6 @@ from drgn.helpers.linux.swap import swap_total_usage, total_swapcache_pages
 from drgn.helpers.linux.vmstat import global_node_page_state, nr_free_pages
 
 from kdumpy.crash.command import Options
-from kdumpy.crash.kmem.pages import shared_pages
 from kdumpy.crash.session import Session
 from kdumpy.errors import NotInDump
 
@@ -76,6 +75,8 @@ def rows(session: Session, options: Options) -> Iterator[UsageRow]:
 
 
 def _shared(session: Session, total: int, page: int) -> UsageRow:
+    from kdumpy.crash.kmem.pages import shared_pages
+
     shared = shared_pages(session)
     if shared is None:
         return UsageRow("SHARED", None, None, None, "TOTAL MEM", "the struct pages cannot be read")

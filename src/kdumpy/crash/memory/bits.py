@@ -1,10 +1,13 @@
-"""Where a member lies in a structure, bit fields and members of unnamed parts too."""
+"""Where a member lies in a structure, bit fields and members of unnamed parts too; the size of a struct page."""
 
 from __future__ import annotations
 
 import drgn
 
-from kdumpy.errors import NotInDump
+from kdumpy.errors import DamagedDump, NotInDump
+
+_LARGEST_PAGE_STRUCT = 256
+"""Bytes; it has 64, and 80 with every option of the kernel."""
 
 
 def has_bits(made: drgn.Type, name: str) -> bool:
@@ -33,3 +36,16 @@ def bit_place(made: drgn.Type, name: str = "") -> tuple[int, int]:
                 continue
             return member.bit_offset + start, bits
     raise NotInDump(f"{made.type_name()} has no member {name!r}")
+
+
+def page_struct_size(prog: drgn.Program) -> int:
+    """Return the bytes of a struct page.
+
+    Raises:
+        DamagedDump: it cannot be right.
+        LookupError: the type is not known.
+    """
+    size = int(drgn.sizeof(prog.type("struct page")))
+    if not 0 < size <= _LARGEST_PAGE_STRUCT:
+        raise DamagedDump(f"a size of {size} is not believed", where="struct page")
+    return size

@@ -10,7 +10,8 @@ import numpy as np
 from drgn.helpers.linux.mm import for_each_valid_page_range
 from numpy.typing import NDArray
 
-from kdumpy.crash.memory.arrays import Arrays, checked_size
+from kdumpy.crash.memory.arrays import Arrays
+from kdumpy.crash.memory.bits import page_struct_size
 from kdumpy.errors import NotInDump
 
 _PAGES = 32768
@@ -38,7 +39,7 @@ class StructPages:
         self.prog = prog
         self.arrays = arrays
         self.type = prog.type("struct page")
-        self.size = checked_size(drgn.sizeof(self.type), 256, "struct page")
+        self.size = page_struct_size(prog)
 
     def offset(self, *names: str) -> int:
         """Return the byte offset of the first of these members that the kernel has.
