@@ -48,7 +48,7 @@ KNOWN = {
     "rcu-stall": {"RCU": "warning", "timers": "warning"},
     "troubled": dict.fromkeys((
         "NUMA nodes", "work queues", "block requests", "suspended devices", "failed paths", "RAID arrays",
-        "frozen file systems", "unread sockets", "unaccepted connections", "RPC calls", "NFS from itself"), "warning"),
+        "frozen file systems", "unaccepted connections", "RPC calls", "NFS from itself"), "warning"),
 }
 MAY_BE = {"memory-leak": {"free memory"}, "troubled": {"load", "swap"}, "rcu-stall": {"function calls"}}
 """A zone at the end of its memory is below its mark or just above; the one in trouble swaps, or not."""

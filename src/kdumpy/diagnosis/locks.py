@@ -25,7 +25,7 @@ from kdumpy.diagnosis.disks import Disks
 from kdumpy.diagnosis.holders import Holders
 from kdumpy.diagnosis.iowaits import IoWaits
 from kdumpy.diagnosis.spinning import Spins
-from kdumpy.diagnosis.waiterlists import THREAD_SIZE, list_head, ring
+from kdumpy.diagnosis.waiterlists import list_head, ring
 from kdumpy.diagnosis.waiting import Waiters, kind_of
 from kdumpy.kernel import Kernel, Stack, Task
 from kdumpy.kernel.tasks import task_objects, task_value
@@ -324,7 +324,7 @@ class Waits:
 
     def _on_a_stack(self, address: int) -> str:
         """Say on whose stack an address lies; drgn's identify_address() would ask every task each time."""
-        task = self._stacks.get(address & -THREAD_SIZE)
+        task = self._stacks.get(address & -self.kernel.stack_size)
         if task is None:
             return ""
         value = task_value(task)
@@ -381,7 +381,7 @@ class Waits:
     def _stack_words(self, task: drgn.Object) -> tuple[int, tuple[int, ...]]:
         """Return (address, words) of the part of a sleeping task's stack that is in use."""
         begin = task.stack.value_()
-        end = begin + THREAD_SIZE
+        end = begin + self.kernel.stack_size
         thread = task.thread
         made = thread.type_
         sp = thread.sp.value_() if made.has_member("sp") else thread.cpu_context.sp.value_()

@@ -8,8 +8,6 @@ import drgn
 
 from kdumpy.kernel import Kernel
 
-THREAD_SIZE = 16384
-"""THREAD_SIZE of x86-64 and arm64 without KASAN, in bytes."""
 MOST_WAITERS = 4096
 """Waiters in one list; one that is longer goes in circles."""
 
@@ -46,4 +44,4 @@ def _is_waiter(kernel: Kernel, node: int, task_offset: int) -> bool:
         stack = task.stack.value_()
     except drgn.FaultError:
         return False
-    return bool(stack <= node < stack + THREAD_SIZE)
+    return bool(stack <= node < stack + kernel.stack_size)

@@ -18,6 +18,9 @@ from kdumpy.kernel.panic import read_panic
 from kdumpy.kernel.stacks import Stacks
 from kdumpy.kernel.values import Cpu, Module, Panic, Stack, System, Task
 
+_COMMON_STACK = 16384
+"""Bytes of a kernel stack; x86-64 and arm64 without KASAN."""
+
 
 class Kernel:
     """A crashed kernel: a `drgn.Program` with the dump's own debug information, and its story.
@@ -92,6 +95,15 @@ class Kernel:
         """Return the kernel stack of a task, by value or by the address of its task_struct."""
         address = task.address if isinstance(task, Task) else task
         return self.stacks.of(self.task_object(address))
+
+    @cached_property
+    def stack_size(self) -> int:
+        """Bytes of a kernel stack (THREAD_SIZE), a power of two: with KASAN twice or four times the common one."""
+        try:
+            size = int(self.prog["THREAD_SIZE"].value_())
+        except READ_ERRORS:
+            return _COMMON_STACK
+        return size if size > 0 and size & size - 1 == 0 else _COMMON_STACK
 
     @cached_property
     def cpus(self) -> tuple[Cpu, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Words
 from kdumpy.diagnosis.crash import Crash
+from kdumpy.diagnosis.crashed.percpu import is_small
 from kdumpy.diagnosis.memory import Meaning
 from kdumpy.diagnosis.oops import Kind
 
@@ -27,19 +28,24 @@ class BadAddress(Cause):
         explained = f" ({meant.words})" if told and meant else ""
         code = crash.event.error_code if crash.event else None
         held = code is not None and not code & 1
+        doubtful = bool(crash.per_cpu) and is_small(crash.pointer or 0)
+        per_cpu = ""
+        if crash.per_cpu:
+            per_cpu = (f"It {'can be' if doubtful else 'is'} the pointer to a per-CPU variable, used as it is: the "
+                       "CPU's own offset must be added first (this_cpu_ptr(), per_cpu_ptr()); CPU 0 "
+                       f"{'would have' if doubtful else 'has'} that variable at {crash.per_cpu[0]:#x}."
+                       + (" Or it is a number that is no pointer at all." if doubtful else ""))
         return Finding(
             title=words.titled("Use of a bad address"),
             confidence=CERTAIN if held and meant and (
-                meant.meaning in (Meaning.KERNEL, Meaning.ERROR) or crash.per_cpu) else LIKELY,
+                meant.meaning in (Meaning.KERNEL, Meaning.ERROR) or (crash.per_cpu and not doubtful)) else LIKELY,
             explanation=words.paragraph(
                 f"{words.name} {how} the address {crash.address or 0:#x}{explained}, "
                 + ("where no memory is mapped." if held else "which it may not use like that."),
                 f"It lies in {place}." if place else "",
                 "An error code was returned by a function, and was used as a pointer without a check."
                 if error else
-                "It is the pointer to a per-CPU variable, used as it is: the CPU's own offset must be added first "
-                f"(this_cpu_ptr(), per_cpu_ptr()); CPU 0 has that variable at {crash.per_cpu[0]:#x}."
-                if crash.per_cpu else
+                per_cpu if per_cpu else
                 "Such an address comes from an object that was unmapped or freed while it was still used, or from a "
                 "pointer that was overwritten.",
                 words.where, words.blame),

@@ -6,11 +6,11 @@ from kdumpy.diagnosis import culprit
 from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Words
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.crashed.origin import origin_of
-from kdumpy.diagnosis.crashed.tickless import Tickless
+from kdumpy.diagnosis.crashed.tickless import Tickless, went_on
 from kdumpy.diagnosis.model import Evidence
 from kdumpy.diagnosis.oops import Kind
 from kdumpy.diagnosis.spinblame import blame, kind_of_loop
-from kdumpy.kernel.values import Cpu, Frame
+from kdumpy.kernel.values import Cpu, Frame, Task
 
 
 class HardLockup(Cause):
@@ -36,18 +36,23 @@ class HardLockup(Cause):
             if not frames and crash.kernel and stuck.task:          # it did not even give its registers
                 origin = origin_of(crash.kernel, stuck.task)
                 frames = (origin,) if origin else ()
+        witness = went_on(crash.kernel, still, crash.now) if still and crash.kernel else None
+        paused = still is not None and witness is None
         spin = blame(crash, number)
         choice = spin.choice if spin else culprit.choose(frames)
         words = Words(crash, culprit.choose(frames).frame)
         who = "A CPU" if number is None else f"CPU {number}"
+        sure = choice.frame and origin is None and not paused and (spin is None or spin.certain)
         return Finding(
             title=Words(crash, choice.frame).titled("Hard lockup: a CPU took no interrupts"),
-            confidence=CERTAIN if choice.frame and origin is None and (spin is None or spin.certain) else LIKELY,
+            confidence=CERTAIN if sure else LIKELY,
             explanation=words.paragraph(
                 self._told(who, words, still, silent=origin is not None or not frames),
                 spin.sentence if spin else "It loops there, or waits for a spinlock that is never released."
-                if frames else "", words.blame),
-            evidence=[*crash.evidence.log(), *(self._clock(crash, still) if still else ()),
+                if frames else "",
+                "Nothing shows that the other CPUs ran meanwhile: a virtual machine that was paused for so long would "
+                "look the same." if paused else "", words.blame),
+            evidence=[*crash.evidence.log(), *(self._clock(crash, still, witness) if still else ()),
                       *(spin.evidence if spin else self._stuck_in(crash, frames, stuck, origin))],
             culprit=choice.frame, decisions=choice.decisions, trace=spin.frames if spin else frames,
             trace_task=spin.task if spin else stuck.task if stuck else None,
@@ -94,9 +99,10 @@ class HardLockup(Cause):
         return crash.evidence.stack("where the CPU was", frames, stuck)
 
     @staticmethod
-    def _clock(crash: Crash, still: Tickless) -> list[Evidence]:
+    def _clock(crash: Crash, still: Tickless, witness: Task | None) -> list[Evidence]:
         number = still.cpu.number
+        meanwhile = f"; meanwhile CPU {witness.cpu} ran {witness.comm} (pid {witness.pid})" if witness else ""
         return [Evidence(f"the clock of CPU {number}",
                          f"its last tick was {still.seconds:.1f} s before the end, and its interrupts were off; the "
-                         f"kernel allows {still.threshold} s (kernel.watchdog_thresh)",
+                         f"kernel allows {still.threshold} s (kernel.watchdog_thresh){meanwhile}",
                          crash.evidence.command(f"p tick_cpu_sched:{number}"))]

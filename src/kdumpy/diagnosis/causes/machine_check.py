@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding
 from kdumpy.diagnosis.crash import Crash
-from kdumpy.diagnosis.crashed.machinecheck import MachineError, from_log, from_memory
+from kdumpy.diagnosis.crashed.machinecheck import UNCORRECTED, MachineError, from_log, from_memory
 from kdumpy.diagnosis.crashed.pointee import at_physical
 from kdumpy.diagnosis.model import Evidence
 from kdumpy.diagnosis.oops import Kind
@@ -28,12 +28,14 @@ class MachineCheck(Cause):
         if not (told or crash.in_stack("mce_panic")):
             return None
         errors = sorted(_errors(crash), key=lambda error: error.worst)
-        worst = errors[-1] if errors else None
+        worst = errors[-1] if errors and errors[-1].status & UNCORRECTED else None
         part = worst.part if worst else ""
         cpus = {error.cpu for error in errors}
         sentences = ["The processor reported an error of the hardware that it could not correct"
                      + (f", in {part}" if part else "")
                      + (f" (bank {worst.bank} of CPU {worst.cpu})." if worst else ".")]
+        if errors and worst is None:
+            sentences.append("What the banks hold was corrected; the error that stopped the kernel is not among that.")
         if worst and worst.what:
             sentences.append(f"What it was about: {worst.what}.")
         if worst and worst.address is not None and part == "the memory controller":

@@ -23,13 +23,14 @@ def per_cpu_addresses(kernel: Kernel, value: int) -> tuple[int, ...]:
 
     The value itself is no address of the kernel, and for every CPU there must be memory where it leads to. That alone
     would hold for most small numbers, a process's addresses among them: the linear map goes on behind a CPU's unit. So
-    the value is one within the unit, or leads to a chunk of vmalloc's (mm/percpu.c, pcpu_embed_first_chunk()).
+    the value is one within the unit, or leads to a chunk of vmalloc's (mm/percpu.c, pcpu_embed_first_chunk()). One
+    within the unit may still be any small number: what rests on it is likely at most, see `is_small`.
     """
     from kdumpy.kernel.online import online_cpus
 
     if not LOWEST_USER <= value < _KERNEL_HALF:         # a smaller one is rather NULL and an offset
         return ()
-    if _unit(kernel) <= value < _FAR:
+    if _unit(kernel) <= value and is_small(value):
         return ()
     prog, found = kernel.prog, []
     try:
@@ -43,6 +44,11 @@ def per_cpu_addresses(kernel: Kernel, value: int) -> tuple[int, ...]:
     except READ_ERRORS:
         return ()
     return tuple(found)
+
+
+def is_small(value: int) -> bool:
+    """Tell whether a value may as well be a number, a length or a flag: whether it leads to no chunk of vmalloc's."""
+    return value < _FAR
 
 
 def _unit(kernel: Kernel) -> int:

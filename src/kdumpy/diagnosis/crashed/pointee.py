@@ -14,7 +14,6 @@ from kdumpy.diagnosis.facts.reading import Pointee
 from kdumpy.diagnosis.memory import Meaning
 from kdumpy.kernel import Kernel
 
-_STACK_BYTES = 16384
 _MOST_CPUS = 64
 _POISONS = {0x6B: "poisoned as free (0x6b)", 0x5A: "poisoned as never set (0x5a)"}
 
@@ -83,16 +82,16 @@ def _stack(kernel: Kernel, address: int) -> Pointee | None:
     near += [cpu.task for cpu in kernel.cpus if cpu.task]
     for task in near:
         begin = kernel.task_object(task.address).stack.value_()
-        if begin <= address < begin + _STACK_BYTES:
-            return _on_stack(address, begin, task.comm, task.pid)
+        if begin <= address < begin + kernel.stack_size:
+            return _on_stack(kernel, address, begin, task.comm, task.pid)
         if begin - 0x1000 <= address < begin:
             words = f"the guard page below the stack of {task.comm} (pid {task.pid})"
             return Pointee(address, "stack guard", words, object=begin)
     return None
 
 
-def _on_stack(address: int, begin: int, comm: str, pid: int) -> Pointee:
-    words = f"the stack of {comm} (pid {pid}), {begin + _STACK_BYTES - address} bytes from its top"
+def _on_stack(kernel: Kernel, address: int, begin: int, comm: str, pid: int) -> Pointee:
+    words = f"the stack of {comm} (pid {pid}), {begin + kernel.stack_size - address} bytes from its top"
     return Pointee(address, "stack", words, object=begin)
 
 
@@ -141,10 +140,10 @@ def _mapping(kernel: Kernel, address: int) -> Pointee | None:
     if holder:
         begin_stack = begin
         for task in kernel.tasks():
-            if task.kernel_thread is not None and abs(begin_stack - address) < 2 * _STACK_BYTES:
+            if task.kernel_thread is not None and abs(begin_stack - address) < 2 * kernel.stack_size:
                 stack = int(kernel.task_object(task.address).stack.value_())
-                if stack <= address < stack + _STACK_BYTES:
-                    return _on_stack(address, stack, task.comm, task.pid)
+                if stack <= address < stack + kernel.stack_size:
+                    return _on_stack(kernel, address, stack, task.comm, task.pid)
     caller = memory.symbol_at(prog, int(holder.caller.value_())) if holder and holder.caller else ""
     words = f"offset {address - begin:#x} of a vmalloc area of {end - begin} bytes" \
         + (f", mapped by {caller.split('+')[0]}()" if caller else "")

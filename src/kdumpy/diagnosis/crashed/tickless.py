@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
+from itertools import islice
 
 import drgn
 
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.kernel.kernel import Kernel
 from kdumpy.kernel.panic import SAVERS
-from kdumpy.kernel.values import Cpu
+from kdumpy.kernel.values import Cpu, Task
 
 _INTERRUPTS = 1 << 9
 """x86: the interrupt flag of RFLAGS."""
@@ -23,6 +24,7 @@ _CLOCKS_APART = 1.0
 """Seconds."""
 _NO_TICKS = 2.0
 """Seconds without a tick that no CPU spends with interrupts merely off for a moment; more than `_CLOCKS_APART`."""
+_MOST_TASKS = 65_536
 _DEFAULT_THRESHOLD = 10
 """Seconds; kernel.watchdog_thresh."""
 
@@ -63,6 +65,26 @@ def tickless_cpus(kernel: Kernel, now: float | None) -> tuple[Tickless, ...]:
         if since is not None and since > max(threshold, 1):
             found.append(Tickless(cpu, since, threshold, _interrupts_off(kernel, cpu)))
     return tuple(sorted(found, key=lambda item: -item.seconds))
+
+
+def went_on(kernel: Kernel, still: Tickless, now: float | None) -> Task | None:
+    """Return a task that another CPU ran while one had no ticks; None where nothing shows that time went on.
+
+    A virtual machine that was stopped has no ticks either, for as long: then no task came to a CPU in the middle of
+    that time. The begin of the last time slice is the run queue's clock, which is the log's (kernel/sched/stats.h,
+    sched_info_arrive(); kernel/sched/fair.c, update_curr()).
+    """
+    end = now if now is not None else _monotonic(kernel.prog, now)
+    if end is None:
+        return None
+    begin, until = (int((end - still.seconds * part) * 1e9) for part in (0.8, 0.2))
+    for task in islice(kernel.tasks(), _MOST_TASKS):
+        with contextlib.suppress(*READ_ERRORS):
+            made = kernel.task_object(task.address)
+            ran = int(made.sched_info.last_arrival) or int(made.se.exec_start)
+            if begin < ran < until and task.cpu != still.cpu.number:
+                return task
+    return None
 
 
 def loops_with_interrupts(kernel: Kernel, cpu: Cpu, now: float | None) -> bool | None:

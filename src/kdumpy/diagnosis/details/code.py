@@ -165,8 +165,8 @@ def _kernel_words(kernel: Kernel, value: int, task: int) -> str:
     """Name what lies at an address of the kernel: this task's stack, a symbol, an object."""
     try:
         begin = kernel.task_object(task).stack.value_() if task else 0
-        if begin and begin <= value < begin + 16384:
-            return f"this task's stack, {begin + 16384 - value:#x} from its top"
+        if begin and begin <= value < begin + kernel.stack_size:
+            return f"this task's stack, {begin + kernel.stack_size - value:#x} from its top"
     except READ_ERRORS:
         pass
     return memory.describe(kernel.prog, value)

@@ -13,7 +13,8 @@ import drgn
 from drgn.helpers.linux.list import list_for_each_entry
 from drgn.helpers.linux.net import for_each_net, for_each_netdev, netdev_ipv4_addrs
 
-from kdumpy.diagnosis.findings.base import CRITICAL, WARNING, Check, Found, Machine, text, with_symbol
+from kdumpy.diagnosis.facts.findings import Severity
+from kdumpy.diagnosis.findings.base import CRITICAL, INFO, WARNING, Check, Found, Machine, text, with_symbol
 from kdumpy.diagnosis.sockets import LISTEN, Socket
 from kdumpy.units import human_bytes, human_seconds
 
@@ -30,11 +31,14 @@ _NAMED = 3
 
 
 def unread(machine: Machine) -> Iterator[Found]:
-    """Sockets that have received as much as they may: nobody reads it, or not as fast as it comes."""
+    """Sockets that have received as much as they may: nobody reads it, or not as fast as it comes.
+
+    Good to know and no more: many a program opens a socket that it only sends by, or is just about to read.
+    """
     full = [item for item in machine.sockets if item.state != LISTEN and item.received
             and (item.received >= _FULL * item.room or item.received + _SMALLEST > item.room)]
     yield from _told(full, "received all that it may keep, and nobody reads it",
-                     lambda item: human_bytes(item.received))
+                     lambda item: human_bytes(item.received), INFO)
 
 
 def unaccepted(machine: Machine) -> Iterator[Found]:
@@ -45,13 +49,14 @@ def unaccepted(machine: Machine) -> Iterator[Found]:
                      lambda item: str(item.pending))
 
 
-def _told(full: list[Socket], words: str, much: Callable[[Socket], str]) -> Iterator[Found]:
+def _told(full: list[Socket], words: str, much: Callable[[Socket], str],
+          severity: Severity = WARNING) -> Iterator[Found]:
     if not full:
         return
     listed = [f"{item.protocol} {item.ends} of {item.user} ({much(item)})" for item in full]
     more = f", and {len(listed) - _NAMED} more" if len(listed) > _NAMED else ""
     title = f"A socket {words}" if len(full) == 1 else f"{len(full)} sockets: each {words}"
-    yield Found(WARNING, title, "; ".join(listed[:_NAMED]) + more, f"struct sock {full[0].address:x}")
+    yield Found(severity, title, "; ".join(listed[:_NAMED]) + more, f"struct sock {full[0].address:x}")
 
 
 def calls(machine: Machine) -> Iterator[Found]:
