@@ -19,7 +19,7 @@ import drgn
 from drgn.helpers.linux.locking import mutex_owner, rwsem_owner
 
 from kdumpy.debuginfo.reading import READ_ERRORS
-from kdumpy.diagnosis import memory
+from kdumpy.diagnosis import memory, rtlocks
 from kdumpy.diagnosis.crashed.held import RWSEM, SEMAPHORE, Family
 from kdumpy.diagnosis.disks import Disks
 from kdumpy.diagnosis.holders import Holders
@@ -182,6 +182,7 @@ class Waits:
         made = self.prog.type("struct task_struct")
         # __state: 2f064a59a11f "sched: Change task_struct::state" (5.14).
         offset = drgn.offsetof(made, "__state" if made.has_member("__state") else "state")
+        waiting = _UNINTERRUPTIBLE | (rtlocks.RTLOCK_WAIT if rtlocks.is_rt(self.prog) else 0)
         for number, task in enumerate(task_objects(self.prog)):
             if number >= MOST_TASKS:
                 self.problem = f"only the first {MOST_TASKS} tasks were looked at"
@@ -191,7 +192,7 @@ class Waits:
             except drgn.FaultError:
                 self.problem = "tasks are not in the dump"
                 continue
-            if state & _UNINTERRUPTIBLE and not state & _NOLOAD:
+            if state & waiting and not state & _NOLOAD:
                 yield task
 
     def _blocked(self, task: drgn.Object) -> BlockedTask:
@@ -207,6 +208,11 @@ class Waits:
 
     def lock_of(self, task: drgn.Object, stack: Stack) -> LockWait | None:
         """Return the lock that a sleeping task waits for; None when its stack shows no wait for one."""
+        found = rtlocks.waited(self.kernel, task, stack, self._stack_words)
+        if found is not None:
+            wait, mode = found
+            return LockWait(wait.kind, wait.address, self._name(wait.address, wait.kind), wait.owner, mode,
+                            wait.certain, wait.note)
         kind = kind_of(stack)
         if kind not in ("mutex", "rwsem"):
             return self._other(task, kind, stack.frames)
@@ -370,7 +376,7 @@ class Waits:
             nodes.update(ring(self.prog, address))
         offset = drgn.offsetof(lock, "first_waiter")
         for word in dict.fromkeys(words):
-            if word >= memory.KERNEL_BEGIN or word >> 56 == 0xFF:
+            if memory.is_kernels(word):
                 try:
                     if self.prog.read_u64(word + offset) in nodes:
                         return word

@@ -33,6 +33,11 @@ class Meaning(StrEnum):
     KERNEL = "kernel"
 
 
+def is_kernels(word: int) -> bool:
+    """Tell whether a word can be an address of the kernel's, on any architecture."""
+    return word >> 56 == 0xFF
+
+
 class Meant(NamedTuple):
     """An address, explained."""
 

@@ -20,6 +20,9 @@ from kdumpy.diagnosis.facts.waits import WaitGraph
 SCHEMA = 1
 """Raised when a field is removed or changes its meaning; a new field does not raise it."""
 
+OWNED = ("mutex", "rwsem", "semaphore", "rt_mutex", "spinlock", "rwlock")
+"""Kinds of wait for what has a holder: it is worth to say that he is not known."""
+
 
 class Confidence(StrEnum):
     """How sure a verdict is."""
@@ -254,7 +257,7 @@ class Wait:
     """Where the lock lies."""
     kind: str
     """mutex, rwsem, percpu rwsem, semaphore, completion, wait queue, page lock, buffer lock, bit lock, RCU, work, or
-    I/O."""
+    I/O; rt_mutex, and with PREEMPT_RT spinlock and rwlock."""
     owner: TaskFacts | None
     """Task that holds it; null where that cannot be told."""
     note: str = ""

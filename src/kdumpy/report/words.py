@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from kdumpy.diagnosis.model import TaskFacts, Wait
+from kdumpy.diagnosis.model import OWNED, TaskFacts, Wait
 
-_OWNED = ("mutex", "rwsem", "semaphore")
-"""Kinds of wait for what has a holder: it is worth to say that he is not known."""
 _SAID = ("I/O", "page lock")
 """Kinds of wait for what has no name of its own but is described."""
 _BY = {"work": "run by", "I/O": "carried out by", "RCU": "held up by"}
@@ -21,7 +19,7 @@ def wait_words(wait: Wait) -> str:
     parts = [f"{wait.kind}{':' if wait.kind in _SAID else ''} {wait.lock}"]
     if wait.owner:
         parts.append(f"{_BY.get(wait.kind, 'held by')} {task_words(wait.owner)}")
-    elif wait.kind in _OWNED:
+    elif wait.kind in OWNED:
         parts.append("its holder is not known")
     if wait.note:
         parts.append(wait.note)

@@ -42,6 +42,7 @@ LINES = {
     "6.1-arm64": Line("bookworm", r"6\.1\.0-\d+", ARM64),
     "6.12-arm64": Line("bookworm", r"6\.12\.\d+\+deb12", ARM64),
     "newest-arm64": Line("sid", r"\d+\.\d+[^-]*", ARM64),
+    "6.12-rt": Line("bookworm", r"6\.12\.\d+\+deb12", flavour="rt-amd64"),
     "6.12-arm64-16k": Line("bookworm", r"6\.12\.\d+\+deb12", ARM64, "arm64-16k"),
 }
 """By name; what is not for amd64 says so."""

@@ -7,7 +7,7 @@ from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Unjudg
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.crashed.diskdriver import DiskDriver, disk_of_page, disk_of_request
 from kdumpy.diagnosis.locks import BlockedTask, LockWait
-from kdumpy.diagnosis.model import Evidence
+from kdumpy.diagnosis.model import OWNED, Evidence
 from kdumpy.diagnosis.oops import Kind
 from kdumpy.kernel.values import Frame, Task
 
@@ -53,8 +53,8 @@ class HungTask(Cause):
                 + (f"for more than {seconds} seconds" if seconds is not None else "too long")
                 + f" in {waiter.name} and could not be interrupted."]
         if lock and owner:
-            held = "holds" if lock.kind in _OWNED else "runs" if lock.kind == "work" else "is to bring about"
-            back = "give it back" if lock.kind in _OWNED else "come to its end"
+            held = "holds" if lock.kind in OWNED else "runs" if lock.kind == "work" else "is to bring about"
+            back = "give it back" if lock.kind in OWNED else "come to its end"
             told.append(f"It waits for the {_kind(lock)} {lock.name}, which {owner.comm} (pid {owner.pid}) {held}"
                         + (f"; that task is in {words.name} and does not {back}." if holder else "."))
         elif disk is not None:
@@ -62,7 +62,7 @@ class HungTask(Cause):
                         f"{disk.frame.module}, or the disk itself has not answered.")
         elif lock:
             told.append(f"It waits for the {_kind(lock)} {lock.name}".rstrip()
-                        + ("; who holds it cannot be told." if lock.kind in _OWNED else
+                        + ("; who holds it cannot be told." if lock.kind in OWNED else
                            "; whom it waits for the dump does not tell."))
         if others > 0:
             told.append(f"{others} more task{'s' if others > 1 else ''} waited in the same way (see below).")
@@ -115,12 +115,11 @@ class HungTask(Cause):
         return next((family for start, family in _FAMILIES if any(name.startswith(start) for name in names)), "")
 
 
-_KINDS = {"rwsem": "read-write semaphore", "RCU": "end of an RCU grace period", "work": "end of a work",
-          "I/O": "end of I/O"}
-_OWNED = ("mutex", "rwsem", "semaphore")
-_STRUCTURES = {"mutex": "mutex", "rwsem": "rw_semaphore", "semaphore": "semaphore", "completion": "completion",
-               "wait queue": "wait_queue_head", "page lock": "page",
-               "I/O": "request"}
+_KINDS = {"rwsem": "read-write semaphore", "rwlock": "read-write spinlock", "RCU": "end of an RCU grace period",
+          "work": "end of a work", "I/O": "end of I/O"}
+_STRUCTURES = {"mutex": "mutex", "rwsem": "rw_semaphore", "semaphore": "semaphore", "rt_mutex": "rt_mutex",
+               "spinlock": "spinlock", "rwlock": "rwbase_rt", "completion": "completion",
+               "wait queue": "wait_queue_head", "page lock": "page", "I/O": "request"}
 """Kinds of wait, and the structure that is waited for."""
 
 
@@ -140,7 +139,7 @@ def wait_evidence(crash: Crash, blocked: BlockedTask | None) -> list[Evidence]:
         owner = f"{by} {lock.owner.comm} (pid {lock.owner.pid})" if lock.owner else "its holder is not known"
         made = _STRUCTURES.get(lock.kind)
         what = f"{_kind(lock)} {lock.name}".rstrip()
-        parts = [what, *([owner] if lock.kind in _OWNED or lock.owner else []), *([lock.note] if lock.note else [])]
+        parts = [what, *([owner] if lock.kind in OWNED or lock.owner else []), *([lock.note] if lock.note else [])]
         shown = crash.evidence.command(f"struct {made} {lock.address:x}") if made and lock.address else ""
-        found.append(Evidence("the lock" if lock.kind in _OWNED else "what it waits for", ", ".join(parts), shown))
+        found.append(Evidence("the lock" if lock.kind in OWNED else "what it waits for", ", ".join(parts), shown))
     return found
