@@ -210,9 +210,10 @@ class Waits:
         """Return the lock that a sleeping task waits for; None when its stack shows no wait for one."""
         found = rtlocks.waited(self.kernel, task, stack, self._stack_words)
         if found is not None:
-            wait, mode = found
-            return LockWait(wait.kind, wait.address, self._name(wait.address, wait.kind), wait.owner, mode,
-                            wait.certain, wait.note)
+            held = f"held by {found.readers} reader{'s' if found.readers > 1 else ''}" if found.readers else ""
+            wait = LockWait(found.kind, found.address, self._name(found.address, found.kind), found.owner, found.mode,
+                            found.owner is not None, held)
+            return self._reader(wait, found.readers, stack.frames) if held and found.kind == "rwsem" else wait
         kind = kind_of(stack)
         if kind not in ("mutex", "rwsem"):
             return self._other(task, kind, stack.frames)

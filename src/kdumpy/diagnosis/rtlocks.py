@@ -10,13 +10,13 @@ Sources: kernel/locking/rtmutex_common.h, rwbase_rt.c, rtmutex_api.c, spinlock_r
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import drgn
 
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.diagnosis import memory
-from kdumpy.diagnosis.waiting import Waited
-from kdumpy.kernel import Kernel, Stack
+from kdumpy.kernel import Kernel, Stack, Task
 from kdumpy.kernel.tasks import task_value
 
 RTLOCK_WAIT = 0x1000
@@ -29,6 +29,19 @@ _DEEPEST = 14
 """Frames in which the kind of lock is looked for."""
 
 
+class RtWait(NamedTuple):
+    """What a task waits for."""
+
+    kind: str
+    """mutex, rwsem, spinlock, rwlock, rt_mutex."""
+    address: int
+    mode: str
+    """read or write, where the kind tells them apart."""
+    owner: Task | None = None
+    readers: int = 0
+    """Who must go before a writer gets it."""
+
+
 def is_rt(prog: drgn.Program) -> bool:
     """Tell whether the kernel was built with PREEMPT_RT: its mutex is an rt_mutex."""
     try:
@@ -38,8 +51,8 @@ def is_rt(prog: drgn.Program) -> bool:
 
 
 def waited(kernel: Kernel, task: drgn.Object, stack: Stack,
-           stack_words: Callable[[drgn.Object], tuple[int, Sequence[int]]]) -> tuple[Waited, str] | None:
-    """Return (the lock that a sleeping task waits for, read or write); None where it waits for none of these.
+           stack_words: Callable[[drgn.Object], tuple[int, Sequence[int]]]) -> RtWait | None:
+    """Return the lock that a sleeping task waits for; None where it waits for none of these.
 
     Args:
         kernel: the opened dump.
@@ -56,16 +69,16 @@ def waited(kernel: Kernel, task: drgn.Object, stack: Stack,
         return None
 
 
-def _queued(kernel: Kernel, stack: Stack, lock: drgn.Object) -> tuple[Waited, str]:
+def _queued(kernel: Kernel, stack: Stack, lock: drgn.Object) -> RtWait:
     kind, mode = _kind_of(stack, rt=is_rt(kernel.prog))
     inside = _offset(kernel.prog, "rtmutex") if kind in ("rwsem", "rwlock") else 0
     holder = int(lock.owner.value_()) & ~_HAS_WAITERS
     owner = task_value(kernel.task_object(holder)) if holder else None
-    return Waited(kind, int(lock.value_()) - inside, owner, owner is not None), mode
+    return RtWait(kind, int(lock.value_()) - inside, mode, owner)
 
 
 def _writer(kernel: Kernel, task: drgn.Object, stack: Stack,
-            stack_words: Callable[[drgn.Object], tuple[int, Sequence[int]]]) -> tuple[Waited, str] | None:
+            stack_words: Callable[[drgn.Object], tuple[int, Sequence[int]]]) -> RtWait | None:
     """Find the lock whose readers a writer waits for, among the words of its stack."""
     kind, mode = _kind_of(stack, rt=True)
     if kind not in ("rwsem", "rwlock") or mode != "write":
@@ -81,7 +94,7 @@ def _writer(kernel: Kernel, task: drgn.Object, stack: Stack,
         except drgn.FaultError:
             continue
         if 0 < count < _WRITER_BIAS:
-            return Waited(kind, word, note=f"held by {count} reader{'s' if count != 1 else ''}"), mode
+            return RtWait(kind, word, mode, readers=count)
     return None
 
 

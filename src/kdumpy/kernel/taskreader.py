@@ -55,6 +55,10 @@ def tasks_by_id(prog: drgn.Program) -> Iterator[drgn.Object]:
             yield drgn.Object(prog, pointer, value=task - link)
 
 
+_HIDDEN = 0x1000 | 0x8000
+"""TASK_RTLOCK_WAIT, TASK_FROZEN."""
+
+
 class TaskReader:
     """Reads tasks of one program as values."""
 
@@ -147,9 +151,18 @@ def _signed(number: int) -> int:
 def state_of(task: drgn.Object) -> str:
     """Return the letter of a task's state; ? where it cannot be told."""
     try:
-        return str(task_state_to_char(task))
+        letter = str(task_state_to_char(task))
+        return "D" if letter == "R" and _asleep(task) else letter
     except READ_ERRORS:
         return "?"
+
+
+def _asleep(task: drgn.Object) -> bool:
+    """Tell whether a task that seems to run waits for a spinlock of PREEMPT_RT, or is frozen: the kernel says D then.
+
+    Source: include/linux/sched.h, __task_state_index(); TASK_RTLOCK_WAIT since 5.15, TASK_FROZEN since 6.1.
+    """
+    return task.type_.type.has_member("__state") and bool(task.member_("__state").value_() & _HIDDEN)
 
 
 def by_helpers(task: drgn.Object) -> Task:

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import drgn
-from drgn.helpers.linux.sched import task_state_to_char
 
 from kdumpy.crash.command import Arg, Command, Line, Options
 from kdumpy.crash.commands.ps import STATES
@@ -17,6 +16,7 @@ from kdumpy.crash.session import Session
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.errors import UsageError
 from kdumpy.kernel.deadline import TookTooLong
+from kdumpy.kernel.taskreader import state_of
 from kdumpy.kernel.tasks import task_objects
 
 COMMANDS = ("bt", "vm", "task", "files", "net", "set", "ps", "sig", "vtop")
@@ -100,7 +100,7 @@ class Foreach(Command[Any]):
                 if ("user" in chosen and kernel) or ("kernel" in chosen and not kernel) \
                         or ("active" in chosen and task.value_() not in active) \
                         or ("gleader" in chosen and task.pid.value_() != task.tgid.value_()) \
-                        or (states and STATES.get(task_state_to_char(task)) not in states):
+                        or (states and STATES.get(state_of(task)) not in states):
                     continue
                 if names and not any(_is_named(task, name) for name in names):
                     continue

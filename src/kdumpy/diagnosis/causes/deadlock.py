@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+
+from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.diagnosis import culprit
 from kdumpy.diagnosis.causes.base import CERTAIN, Cause, Finding, Unjudged, Words
 from kdumpy.diagnosis.causes.hung_task import wait_evidence
@@ -23,16 +26,25 @@ class Deadlock(Cause):
 
     def match(self, crash: Crash) -> Finding | Unjudged | None:
         """Match a circle among the locks that blocked tasks wait for, or among the spinlocks of CPUs."""
-        if crash.told(Kind.SOFT_LOCKUP, Kind.HARD_LOCKUP, Kind.RCU):
-            return _of_spinlocks(crash)
-        if not crash.told(Kind.HUNG):
-            return None
+        spinning = _of_spinlocks(crash) if crash.told(Kind.SOFT_LOCKUP, Kind.HARD_LOCKUP, Kind.RCU) else None
+        if spinning is not None or not crash.told(Kind.HUNG):
+            return spinning or self._of_rcu(crash)
         if crash.waits is None:
             return Unjudged("only the log could be read, and who waits for whom stands in the dump")
         circle = next(iter(crash.waits.circles), None)
         if circle is None:
             problem = crash.waits.problem
             return Unjudged(f"not every task could be looked at: {problem}") if problem else None
+        return self._of_tasks(crash, circle, "when tasks hang (kernel.hung_task_panic)")
+
+    def _of_rcu(self, crash: Crash) -> Finding | None:
+        """Return the deadlock of tasks that hold up a grace period, each of which sleeps within rcu_read_lock()."""
+        circles = crash.waits.circles if crash.waits is not None and crash.told(Kind.RCU) else ()
+        circle = next((circle for circle in circles if _holds_rcu(crash, circle)), None)
+        return self._of_tasks(crash, circle, "when a grace period does not end (kernel.panic_on_rcu_stall), which the "
+                              "one that holds RCU keeps from its end") if circle else None
+
+    def _of_tasks(self, crash: Crash, circle: tuple[BlockedTask, ...], panics: str) -> Finding:
         # Turned so that the same deadlock is told the same way, whichever task was noticed first.
         circle = _turned(circle)
         choices = [culprit.choose(crash.with_tail_calls(item.stack.frames)) for item in circle]
@@ -52,8 +64,8 @@ class Deadlock(Cause):
                 f"can ever go on: {told}."
                 if len(circle) > 1 else f"A task waits for a lock that it holds itself: {told}.",
                 _why(circle),
-                "The kernel would have gone on without them, but it is set to panic when tasks hang "
-                "(kernel.hung_task_panic).", words[0].blame)).replace("  ", " "),
+                f"The kernel would have gone on without them, but it is set to panic {panics}.",
+                words[0].blame)).replace("  ", " "),
             evidence=[Evidence("the order in which they take the locks", lock_orders(circle), ""),
                       *_circle_evidence(crash, circle), *crash.evidence.log()],
             next=[("Do not wait for the end of work while holding a lock that the work takes" if _waits_for_work(circle)
@@ -95,6 +107,17 @@ def _of_spinlocks(crash: Crash) -> Finding | None:
                "order") + "; lockdep (CONFIG_PROVE_LOCKING) finds this before it happens."],
         culprit=choices[0].frame, decisions=choices[0].decisions, trace=circle[0].frames,
         trace_task=circle[0].cpu.task, key=choices[0].frame, subtype=f"spin-{len(circle)}")
+
+
+def _holds_rcu(crash: Crash, circle: tuple[BlockedTask, ...]) -> bool:
+    """Tell whether a task sleeps within rcu_read_lock(), as with PREEMPT_RT all do that have a spinlock.
+
+    Source: include/linux/sched.h, rcu_read_lock_nesting (CONFIG_PREEMPT_RCU).
+    """
+    with contextlib.suppress(AttributeError, *READ_ERRORS):
+        return crash.kernel is not None and any(
+            crash.kernel.task_object(item.task.address).rcu_read_lock_nesting.value_() > 0 for item in circle)
+    return False
 
 
 def _waits_for_work(circle: tuple[BlockedTask, ...]) -> bool:
