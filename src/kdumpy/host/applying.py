@@ -47,7 +47,8 @@ class Undone:
 class _Journal:
     system: System
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Path → what it was: `backup` (name, or null: it was not there), `made` (SHA-256 of what setup wrote last)."""
+    """Path → what it was: `backup` (name, or null: it was not there), `mode`, `owner` (user and group), `made`
+    (SHA-256 of what setup wrote last)."""
     directories: list[str] = field(default_factory=list)
     """Those that were made, outer ones first."""
     commands: list[dict[str, Any]] = field(default_factory=list)
@@ -78,8 +79,12 @@ class _Journal:
 
     def add_command(self, command: Command) -> None:
         entry = {"words": list(command.undo), "first": command.undo_first}
+        new = [directory for made in command.makes for directory in (*_missing(self.system, made), made)
+               if directory not in self.directories and not self.system.exists(directory)]
+        self.directories += new
         if command.undo and entry not in self.commands:
             self.commands.append(entry)
+        if command.undo or new:
             self.write()
 
     def begin(self, plan: Plan) -> None:
@@ -101,11 +106,20 @@ class _Journal:
             if change.before is not None:
                 backup = f"{len(self.files):04}"
                 _write(self.system.path(f"{BACKUPS}/{backup}"), change.before, 0o600)
-            known = self.files[change.path] = {"backup": backup}
+            known = self.files[change.path] = {"backup": backup, **_kept(self.system.path(change.path))}
             for directory in _missing(self.system, change.path):
                 self.directories.append(directory)
         known["made"] = None if change.after is None else _digest(change.after)
         self.write()
+
+
+def _kept(path: Path) -> dict[str, Any]:
+    """Return what a file has beside its bytes: it may be removed, and comes back with it."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return {}
+    return {"mode": status.st_mode & 0o7777, "owner": [status.st_uid, status.st_gid]}
 
 
 def _missing(system: System, path: str) -> Iterator[str]:
@@ -123,7 +137,7 @@ def was_set_up(system: System) -> bool:
 
 def unfinished(system: System) -> tuple[Command, ...]:
     """Return the boot loader's commands of a setup that was cut short: its files look as if all were done."""
-    return tuple(Command(**{**entry, "words": tuple(entry["words"]), "undo": tuple(entry["undo"])})
+    return tuple(Command(**{**entry, **{name: tuple(entry.get(name, ())) for name in ("words", "undo", "makes")}})
                  for entry in _Journal.read(system).unfinished)
 
 
@@ -208,7 +222,7 @@ def undo(system: System, say: Say, *, force: bool = False) -> Undone:
             before = system.read_bytes(f"{BACKUPS}/{entry['backup']}")
             if before is None:
                 raise HostError("the copy of a file is gone", where=f"{BACKUPS}/{entry['backup']}", why=path)
-            _write(system.path(path), before, 0o644)
+            _write(system.path(path), before, entry.get("mode", 0o644), tuple(entry.get("owner", (-1, -1))))
             restored.append(path)
         elif now is not None:
             system.path(path).unlink()
@@ -244,8 +258,14 @@ def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _write(path: Path, data: bytes, mode: int) -> None:
+def _write(path: Path, data: bytes, mode: int, owner: tuple[int, int] = (-1, -1)) -> None:
     """Replace a file in one step, through a link to where it leads; one that is there keeps its mode and owner.
+
+    Args:
+        path: the file.
+        data: its contents.
+        mode: of a new file.
+        owner: of a new file, user and group; -1: who runs this.
 
     Raises:
         HostError: it cannot be written.
@@ -257,9 +277,8 @@ def _write(path: Path, data: bytes, mode: int) -> None:
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
+            os.fchown(file.fileno(), *(owner if status is None else (status.st_uid, status.st_gid)))
             os.fchmod(file.fileno(), mode if status is None else status.st_mode & 0o7777)
-            if status is not None:
-                os.fchown(file.fileno(), status.st_uid, status.st_gid)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(real)

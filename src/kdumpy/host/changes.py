@@ -50,6 +50,9 @@ class Command:
     seconds: float = 300
     may_fail: bool = False
     """A failure is told and does not stop the setup."""
+    makes: tuple[str, ...] = ()
+    """Directories that it makes, with those above them: those that were not there are removed by `setup --undo`, if
+    nothing else lies in them."""
 
 
 Change = FileChange | Command

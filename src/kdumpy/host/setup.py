@@ -133,8 +133,7 @@ def _configuration(system: System, wanted: Settings) -> tuple[Change, ...]:
     changes: tuple[Change, ...] = write(system, settings.PATH, after, "the configuration", mode=0o600)
     for url in wanted.capture.targets:
         if url.startswith("/") and not system.exists(url):
-            changes = (*changes, Command(("mkdir", "-p", "-m", "700", url), "dumps go there",
-                                         undo=("rmdir", "--ignore-fail-on-non-empty", url)))
+            changes = (*changes, Command(("mkdir", "-p", "-m", "700", url), "dumps go there", makes=(url,)))
     return changes
 
 

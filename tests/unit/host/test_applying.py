@@ -83,6 +83,39 @@ def test_a_removed_file_comes_back(system: Recording) -> None:
         {name: data for name, (_mode, data) in before.items()}
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone gives files away")
+def test_a_removed_file_comes_back_with_its_mode_and_owner(system: Recording) -> None:
+    grub = system.root / "etc/default/grub"
+    os.chown(grub, 7, 8)
+    grub.chmod(0o604)
+    applying.apply(system, plan(system, *remove(system, "/etc/default/grub", "gone")), quiet)
+    assert not grub.exists()
+    applying.undo(system, quiet)
+    status = grub.stat()
+    assert (status.st_mode & 0o7777, status.st_uid, status.st_gid) == (0o604, 7, 8)
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_directories_that_a_command_made_go_and_those_in_use_stay(system: Recording, used: bool) -> None:
+    (system.root / "srv").mkdir()
+    before = tree(system.root)
+    makes = Command(("mkdir", "-p", "/srv/a/b/crash"), "dumps go there", makes=("/srv/a/b/crash",))
+    applying.apply(system, plan(system, makes), quiet)
+    (system.root / "srv/a/b/crash").mkdir(parents=True)
+    if used:
+        (system.root / "srv/a/mine").write_text("x")
+    undone = applying.undo(system, quiet)
+    assert undone.removed == ("/srv/a/b/crash", "/srv/a/b", "/srv/a")[:3 - used]
+    assert undone.failed == ()
+    assert used or tree(system.root) == before
+
+
+def test_a_directory_that_somebody_removed_is_no_failure(system: Recording) -> None:
+    makes = Command(("mkdir", "-p", "/srv/a"), "dumps go there", makes=("/srv/a",))
+    applying.apply(system, plan(system, makes), quiet)
+    assert applying.undo(system, quiet).removed == ()
+
+
 def test_commands_are_taken_back_on_their_side_of_the_files(system: Recording) -> None:
     changes = [*write(system, "/etc/unit", "x", ""), Command(("systemctl", "enable"), "", ("systemctl", "disable"),
                                                             undo_first=True),
