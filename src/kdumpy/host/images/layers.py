@@ -17,6 +17,7 @@ from kdumpy.host.images.needs import Needs
 from kdumpy.host.storage import SPREAD, Layer
 from kdumpy.host.system import System
 from kdumpy.image.modules import ModuleTree, module_name
+from kdumpy.units import printable
 
 SCRIPT = "etc/kdumpy/layers"
 
@@ -74,6 +75,7 @@ grace=10
 
 _LOOP = """\
 bring_up() {
+    why=
     while :; do
         waiting=
         for step in $left; do
@@ -90,7 +92,8 @@ bring_up() {
         sleep 0.5
     done
     for step in $left; do
-        log "$(name_of "$step") did not appear in $wait_s s; there are $(ls /sys/class/block | tr '\\n' ' ')"
+        log "$(name_of "$step") did not appear in $wait_s s${why:+ ($why)}; there are" \\
+            "$(ls /sys/class/block | tr '\\n' ' ')"
     done
 }
 """
@@ -144,8 +147,9 @@ def script(needs: Needs, *, wait: bool) -> str:
     lines = [_HEAD, f"wait_s={needs.config.device_wait_s}\n"]
     names = ["name_of() {", "    case $1 in"]
     for number, step in enumerate(steps):
-        lines.append(f"\n# {step.name}\nstep_{number}() {{\n{step.body}}}\n")
-        names.append(f"        {number}) echo {shlex.quote(step.name)} ;;")
+        name = printable(step.name).replace("\n", "\\n")        # of one line: it is a comment, too
+        lines.append(f"\n# {name}\nstep_{number}() {{\n{step.body}}}\n")
+        names.append(f"        {number}) echo {shlex.quote(name)} ;;")
     lines += ["\n", "\n".join([*names, "    esac", "}"]), "\n\n",
               f"left='{' '.join(str(number) for number in range(len(steps)))}'\n", _LOOP,
               "bring_up\n" if wait else "bring_up &\n"]
@@ -178,17 +182,17 @@ def _raid(layer: Layer) -> _Step:
         raise HostError("a capture image cannot bring this array up", where=layer.name,
                         why="the firmware's own format (IMSM, DDF) takes a program that runs all the time",
                         mend="name a target on another disk, or a server: ssh://, nfs://, https://")
-    node = shlex.quote(f"/dev/{layer.name}")
+    node, there = shlex.quote(f"/dev/{layer.name}"), shlex.quote(f"/sys/block/{layer.name}")
     uuid = shlex.quote(_md_uuid(layer.uuid))
     # A resync would take the disks' time and memory from the dump; it goes on after the reboot.
     return _Step(f"the array /dev/{layer.name}", f"""\
     whole=--no-degraded
     [ "$(since)" -lt $grace ] || whole=--run
-    if [ "$(cat /sys/block/{layer.name}/size 2>/dev/null || echo 0)" = 0 ]; then
+    if [ "$(cat {there}/size 2>/dev/null || echo 0)" = 0 ]; then
         mdadm --assemble $whole --config=partitions --uuid={uuid} {node} >/run/kdumpy/mdadm 2>&1 || return 1
     fi
-    [ "$(cat /sys/block/{layer.name}/size 2>/dev/null || echo 0)" != 0 ] || return 1
-    echo frozen >/sys/block/{layer.name}/md/sync_action 2>/dev/null
+    [ "$(cat {there}/size 2>/dev/null || echo 0)" != 0 ] || return 1
+    echo frozen >{there}/md/sync_action 2>/dev/null
     return 0
 """)
 
@@ -214,12 +218,18 @@ def _multipath(layer: Layer) -> _Step:
 def _luks(lock: Lock) -> _Step:
     name = shlex.quote(lock.name)
     command = " ".join(shlex.quote(word) for word in lock.command(f"/{lock.inside}", "")[:-1])
+    # Source: cryptsetup(8), RETURN CODES: 4, a device that is not there (its header cannot be read yet), and 5, one
+    # that is busy, may be over in a moment; 1, 2 and 3 (usage, key, memory) are as they are.
     return _Step(f"the encrypted device {lock.name}", f"""\
     [ -b /dev/mapper/{name} ] && return 0
     device=$(device_of {lock.uuid})
     [ -n "$device" ] || return 1
-    {command} "$device" {name} >/run/kdumpy/cryptsetup 2>&1 && return 0
-    log "cryptsetup ended with $?: $(tail -n 1 /run/kdumpy/cryptsetup)"
+    {command} "$device" {name} >/run/kdumpy/cryptsetup 2>&1
+    code=$?
+    [ $code != 0 ] || return 0
+    why="cryptsetup ended with $code: $(tail -n 1 /run/kdumpy/cryptsetup)"
+    case $code in 4 | 5) return 1 ;; esac
+    log "$why"
     return 2
 """)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kdumpy.host import settings
-from kdumpy.host.images import layers
+from kdumpy.host.images import layers, stage
 from kdumpy.host.images.needs import Needs, look
 from kdumpy.image.modules import ModuleTree
 from recordedhost import RecordedSystem, put, recorded
@@ -66,6 +67,76 @@ def test_any_shell_takes_it_and_it_ends_where_no_device_comes(host: RecordedSyst
     assert done.returncode == 0, done.stderr
     assert "did not appear in 0 s; there are" in steps.read_text() or "stays away" in steps.read_text()
     assert "syntax" not in done.stderr
+
+
+def run(script: str, tmp_path: Path, shell: tuple[str, ...], **programs: str) -> str:
+    """Run a script whose programs are these, and return what it wrote of its steps."""
+    tools = tmp_path / "tools"
+    tools.mkdir(exist_ok=True)
+    for name, text in programs.items():
+        (tools / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tools / name).chmod(0o755)
+        script = script.replace(f'{name} "UUID', f'{tools}/{name} "UUID')     # busybox takes its own findfs first
+    place = tmp_path / "layers"
+    place.write_text(script.replace("/run/kdumpy", str(tmp_path)))
+    done = subprocess.run([*shell, place], capture_output=True, text=True, check=False, timeout=60,
+                          env={"PATH": f"{tools}:/usr/bin:/bin"})
+    assert (done.returncode, "syntax" in done.stderr) == (0, False), done.stderr
+    return (tmp_path / "steps").read_text()
+
+
+SHELLS = pytest.mark.parametrize("shell", [("sh",), ("busybox", "sh"), ("bash", "--posix")],
+                                 ids=["sh", "busybox", "bash"])
+
+
+@SHELLS
+def test_an_encrypted_device_that_appears_late_is_waited_for(host: RecordedSystem, tmp_path: Path,
+                                                             shell: tuple[str, ...]) -> None:
+    """First the device is not there; then it is, and its header cannot be read yet; then it is opened."""
+    count = f"echo x >>{tmp_path}/calls; [ $(wc -l <{tmp_path}/calls) -gt"
+    steps = run(layers.script(needs(host, "/c/dumps", wait=30), wait=True), tmp_path, shell,
+                findfs=f"{count} 2 ] && echo /dev/null", cryptsetup=f"{count} 5 ] || exit 4")
+    assert steps == "kdumpy: layers: the encrypted device safe is there\n"
+
+
+@SHELLS
+@pytest.mark.parametrize(("code", "told"), [(2, "cryptsetup ended with 2: No key available"),
+                                            (4, "cryptsetup ended with 4: No key available")])
+def test_a_wrong_key_and_a_device_that_stays_away_are_told_and_not_waited_for_for_ever(
+        host: RecordedSystem, tmp_path: Path, code: int, told: str, shell: tuple[str, ...]) -> None:
+    steps = run(layers.script(needs(host, "/c/dumps", wait=1), wait=True), tmp_path, shell,
+                findfs="echo /dev/null", cryptsetup=f"echo x >>{tmp_path}/calls; echo No key available; exit {code}")
+    assert (told in steps, "stays away" in steps or "did not appear in 1 s" in steps) == (True, True), steps
+    assert (len((tmp_path / "calls").read_text().splitlines()) == 1) is (code == 2)
+
+
+@SHELLS
+def test_names_are_data_and_no_shell_reads_them(host: RecordedSystem, tmp_path: Path, shell: tuple[str, ...]) -> None:
+    odd = f"md_$(touch {tmp_path}/owned)\n touch {tmp_path}/owned #'\""
+    found = needs(host, "/b")
+    bent = tuple(replace(device, layers=tuple(
+        replace(layer, name=f"{odd}{number}", detail=layer.detail if layer.kind == "raid" else odd)
+        for number, layer in enumerate(device.layers))) for device in found.devices)
+    bad = replace(found, devices=bent)
+    assert "mdadm --assemble" in layers.script(bad, wait=True)
+    run(layers.script(bad, wait=True), tmp_path, shell)
+    assert not (tmp_path / "owned").exists()
+
+
+@SHELLS
+def test_a_module_is_found_without_the_find_program(tmp_path: Path, shell: tuple[str, ...]) -> None:
+    text = (stage.OWN / "begin").read_text()
+    function = text[text.index("find_module() {"):text.index("insert() {")]
+    for name in ("kernel/drivers/md/dm-mod.ko", "kernel/drivers/md/dm-crypt.ko.xz", "updates/raid1.ko",
+                 "kernel/lib/dm-mod-extra.ko"):
+        put(tmp_path, f"modules/{name}", b"")
+    (tmp_path / "modules/build").symlink_to(tmp_path)
+    for name, there in (("dm[-_]mod", "kernel/drivers/md/dm-mod.ko"), ("raid1", "updates/raid1.ko"),
+                        ("dm[-_]crypt", "kernel/drivers/md/dm-crypt.ko.xz"), ("dm[-_]thin", "")):
+        done = subprocess.run([*shell, "-c", f"{function}\nfind_module '{name}' {tmp_path}/modules"], text=True,
+                              capture_output=True, check=False)
+        assert done.stdout.strip() == (f"{tmp_path}/modules/{there}" if there else ""), done.stderr
+    assert "find " not in re.sub("(?m)^ *#.*$", "", text.replace("find_module", ""))
 
 
 @pytest.mark.parametrize(("name", "parts"), [
