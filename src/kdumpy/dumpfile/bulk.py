@@ -165,10 +165,11 @@ def _bytes_of(bitmap: Bitmap, bits: NDArray[np.int64]
     """
     rows = np.flatnonzero((bits >= bitmap.first) & (bits < bitmap.last))
     numbers = bits[rows] // _BLOCK_BITS
-    order = np.argsort(numbers, kind="stable")
-    rows, numbers = rows[order], numbers[order]
-    distinct, starts = np.unique(numbers, return_index=True)
-    edges = np.append(starts, len(rows))
+    if (numbers[1:] < numbers[:-1]).any():
+        order = np.argsort(numbers, kind="stable")
+        rows, numbers = rows[order], numbers[order]
+    starts = np.flatnonzero(np.diff(numbers, prepend=-1))
+    distinct, edges = numbers[starts], np.append(starts, len(rows))
     for at in range(0, len(distinct), _BLOCKS):
         some = distinct[at:at + _BLOCKS]
         blocks = np.zeros((len(some), BLOCK), np.uint8)

@@ -21,8 +21,8 @@ def test_rows_are_what_python_s_formatting_makes_of_them(rows: list[tuple[int, i
     which = np.array([ends.index(row[2]) for row in rows], np.int64)
     text = joined((HEXADECIMAL.addresses(page), HEXADECIMAL.cells(number, least),
                    same([end + b"\n" for end in ends], which)), len(rows))
-    assert text == b"".join(b"%016x %*x %s\n" % (first, least, second, end) for first, second, end in rows)
+    assert text.tobytes() == b"".join(b"%016x %*x %s\n" % (first, least, second, end) for first, second, end in rows)
 
 
 def test_no_row_is_no_text() -> None:
-    assert joined((HEXADECIMAL.cells(np.zeros(0, np.uint64), 8), same([], np.zeros(0, np.int64))), 0) == b""
+    assert joined((HEXADECIMAL.cells(np.zeros(0, np.uint64), 8), same([], np.zeros(0, np.int64))), 0).tobytes() == b""

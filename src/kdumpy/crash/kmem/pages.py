@@ -140,7 +140,8 @@ def _columns(pages: StructPages, found: PageArray, page_size: int) -> _Columns:
     """Return the columns of those pages that are held."""
     def column(*members: str) -> NDArray[Any]:
         size = 4 if members[0] == "_refcount" else 8
-        return pages.column(found, pages.offset(*members), size, signed=size == 4)[which]
+        values = pages.column(found, pages.offset(*members), size, signed=size == 4)
+        return values if len(which) == len(values) else values[which]
 
     which = np.flatnonzero(found.held)
     numbers = which.astype(np.uint64)
@@ -171,15 +172,12 @@ class _Ends:
         # Neighbours are mostly alike: the first of each run is looked up.
         changes = (counts[1:] != counts[:-1]) | (flags[1:] != flags[:-1])
         first = np.concatenate([np.zeros(min(len(counts), 1), np.int64), np.flatnonzero(changes) + 1])
-        which = [self._number(*pair) for pair in zip(counts[first].tolist(), flags[first].tolist(), strict=True)]
-        return same(self._texts, np.repeat(np.array(which, np.int64), np.diff(first, append=len(counts))))
-
-    def _number(self, count: int, flags: int) -> int:
-        found = self._numbers.get((count, flags))
-        if found is None:
-            found = self._numbers[count, flags] = len(self._texts)
-            self._texts.append(f"{count:2d} {flags:x} {self._names(flags)}".rstrip().encode() + b"\n")
-        return found
+        pairs = list(zip(counts[first].tolist(), flags[first].tolist(), strict=True))
+        for count, value in set(pairs) - self._numbers.keys():
+            self._numbers[count, value] = len(self._texts)
+            self._texts.append(f"{count:2d} {value:x} {self._names(value)}".rstrip().encode() + b"\n")
+        which = np.array([self._numbers[pair] for pair in pairs], np.int64)
+        return same(self._texts, np.repeat(which, np.diff(first, append=len(counts))))
 
 
 def render(found: Iterable[PageArray], session: Session, options: Options) -> Iterator[str]:
@@ -191,8 +189,8 @@ def render(found: Iterable[PageArray], session: Session, options: Options) -> It
         page, physical, mapping, index, count, flags = _columns(pages, array, session.arrays.page_size)
         text = joined((hexadecimal.addresses(page), hexadecimal.cells(physical, 8), hexadecimal.cells(mapping, 16),
                        hexadecimal.cells(index, 8), ends.cells(count, flags)), len(page))
-        if text:
-            yield text[:-1].decode()        # whoever writes it ends the last line
+        if len(text):
+            yield str(text[:-1].data, "utf-8")      # whoever writes it ends the last line
 
 
 def member_rows(session: Session, options: Options) -> Iterator[MemberRow]:

@@ -140,8 +140,8 @@ class Arrays:
         order = order[physical[order] >= 0]
         unit = self.dump.page_size
         pfns = physical[order] // unit
-        distinct, starts = np.unique(pfns, return_index=True)
-        edges = np.append(starts, len(pfns))
+        starts = np.flatnonzero(np.diff(pfns, prepend=-1))
+        distinct, edges = pfns[starts], np.append(starts, len(pfns))
         columns = np.arange(out.shape[1])
         for low in range(0, len(distinct), BATCH):
             some = distinct[low:low + BATCH]

@@ -246,6 +246,7 @@ class Slabs:
     def _follow(self, cache: Cache, pointer: int, free: list[int]) -> str:
         """Follow a list of free objects into `free`; return why it ends early, or empty."""
         seen = set[int]()
+        base, slab = self._around(cache, pointer)
         while pointer:
             if pointer in seen:
                 return f"the list of free objects runs in a circle at {pointer:016x}"
@@ -254,18 +255,27 @@ class Slabs:
             seen.add(pointer)
             free.append(pointer)
             at = pointer + cache.offset
-            try:
-                pointer = int(self.prog.read_u64(at))
-            except drgn.FaultError:
-                free.pop()
-                return f"the list of free objects leads to {pointer:016x}, where no memory is"
-            pointer = self._plain(cache, pointer, at)
+            if 0 <= at - base <= len(slab) - 8:
+                stored = int.from_bytes(slab[at - base:at - base + 8], "little")
+            else:
+                try:
+                    stored = int(self.prog.read_u64(at))
+                except drgn.FaultError:
+                    free.pop()
+                    return f"the list of free objects leads to {pointer:016x}, where no memory is"
+            pointer = stored if cache.random is None else \
+                stored ^ cache.random ^ int.from_bytes(at.to_bytes(8, "little"), "big")
         return ""
 
-    def _plain(self, cache: Cache, stored: int, at: int) -> int:
-        if cache.random is None:
-            return stored
-        return stored ^ cache.random ^ int.from_bytes(at.to_bytes(8, "little"), "big")
+    def _around(self, cache: Cache, pointer: int) -> tuple[int, bytes]:
+        """Return where an object's slab begins, as slabs of its cache do, and what is there; nothing if not all is."""
+        base = pointer & -cache.slab_bytes
+        if not pointer or not 0 < cache.slab_bytes <= _BATCH_BYTES:
+            return 0, b""
+        try:
+            return base, self.prog.read(base, cache.slab_bytes)
+        except drgn.FaultError:
+            return 0, b""
 
     def objects(self, cache: Cache, rows: NDArray[np.int64]) -> Objects:
         """Return which objects of some slabs of a cache are free, and what is wrong with them.

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 _BLANK, _ZERO = b" 0"
 _DIGITS = np.frombuffer(b"0123456789abcdef", np.uint8)
+_BLANKS = int.from_bytes(b"    ", "little")
 _WORD = 4
 """Digits that are looked up together."""
 
@@ -42,27 +43,34 @@ class Hexadecimal:
 
     def addresses(self, numbers: NDArray[np.uint64]) -> Cells:
         """Return numbers of 16 digits, and a blank behind each."""
-        texts = np.full((len(numbers), 17), _BLANK, np.uint8)
-        texts[:, :16] = self._all[_words(numbers)].view(np.uint8)
-        return Cells(texts, 17)
+        return _ended(self._all[_words(numbers)], 16)
 
     def cells(self, numbers: NDArray[np.uint64], least: int) -> Cells:
         """Return numbers of at least `least` characters, filled up with blanks in front, and a blank behind each."""
         words = _words(numbers)
-        texts = np.full((len(numbers), 17), _BLANK, np.uint8)
-        digits = np.empty((len(numbers), 4), "<u4")
-        nothing = np.ones(len(numbers), np.bool_)
+        digits = np.full((len(numbers), 4), _BLANKS, "<u4")
+        nothing = np.ones(len(numbers), np.bool_)       # in the words so far
         for place in range(4):
             word = words[:, place]
-            digits[:, place] = np.where(nothing, self._leading[word], self._all[word])
-            nothing &= word == 0
-        texts[:, :16] = digits.view(np.uint8)
-        texts[nothing, 15] = _ZERO
-        largest = int(numbers.max()) if len(numbers) else 0
-        if largest < 1 << 4 * least:
-            return Cells(texts, least + 1)
+            some = word != 0
+            if not some.any() and nothing.all():
+                continue
+            digits[:, place] = np.where(nothing, self._leading[word], self._all[word]) if nothing.any() \
+                else self._all[word]
+            nothing &= ~some
+        digits.view(np.uint8)[nothing, 15] = _ZERO
+        if not len(numbers) or int(numbers.max()) < 1 << 4 * least:
+            return _ended(digits, least)
         needed = 1 + sum((numbers >= np.uint64(1 << 4 * count)).astype(np.int64) for count in range(1, 16))
-        return Cells(texts, np.maximum(needed, least) + 1)
+        return Cells(_ended(digits, 16).texts, np.maximum(needed, least) + 1)
+
+
+def _ended(digits: NDArray[np.uint32], size: int) -> Cells:
+    """Return the last `size` of 16 digits, shape (n, 4), with a blank behind them."""
+    texts = np.empty((len(digits), size + 1), np.uint8)
+    texts[:, :size] = digits.view(np.uint8)[:, 16 - size:]
+    texts[:, size] = _BLANK
+    return Cells(texts, size + 1)
 
 
 def _words(numbers: NDArray[np.uint64]) -> NDArray[np.uint16]:
@@ -78,8 +86,8 @@ def same(texts: Sequence[bytes], which: NDArray[np.int64]) -> Cells:
     return Cells(matrix, np.array([len(text) for text in texts], np.int64), which)
 
 
-def joined(columns: Sequence[Cells], count: int) -> bytes:
-    """Return the text of `count` rows, column behind column."""
+def joined(columns: Sequence[Cells], count: int) -> NDArray[np.uint8]:
+    """Return the bytes of `count` rows, column behind column."""
     lengths = [cells.lengths[cells.which] if isinstance(cells.lengths, np.ndarray) and cells.which is not None
                else cells.lengths for cells in columns]
     line = np.zeros(count, np.int64)
@@ -94,7 +102,7 @@ def joined(columns: Sequence[Cells], count: int) -> bytes:
             for size in np.flatnonzero(np.bincount(length)).tolist():
                 _put(text, at, cells, np.flatnonzero(length == size), size)
         at = at + length
-    return text.tobytes()
+    return text
 
 
 def _put(text: NDArray[np.uint8], at: NDArray[np.int64], cells: Cells, rows: NDArray[np.int64] | None, size: int
