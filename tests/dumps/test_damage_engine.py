@@ -13,11 +13,14 @@ import resource
 import shutil
 import signal
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import drgn
 import pytest
 
+import lab
 from kdumpy.dumpfile import open_dump
 from kdumpy.dumpfile.guard import check_for_engine
 from kdumpy.dumpfile.kdump import KdumpDump
@@ -144,3 +147,26 @@ def test_sizes_that_were_seen_to_kill_it(tmp_path: Path, what: str, size: int) -
         file.write(struct.pack("<Q", size))
     with pytest.raises(KdumpyError, match=rf"{what} (lies beyond|is too large)"):
         check_for_engine(target)
+
+
+CIRCLE = """
+import sys
+from drgn import Object
+from drgn.helpers.linux.list import list_for_each
+import kdumpy
+from kdumpy.errors import DamagedDump
+with kdumpy.open(sys.argv[1]) as kernel:
+    # A head that is not in its own list: the list behind it never comes back to it.
+    head = Object(kernel.prog, "struct list_head *", kernel.prog["init_task"].tasks.next.value_() + 8)
+    try:
+        for entry in list_for_each(head):
+            pass
+    except DamagedDump as error:
+        print(error.what)
+"""
+
+
+def test_whoever_opens_a_dump_in_python_gets_the_guards_too() -> None:
+    done = subprocess.run([sys.executable, "-c", CIRCLE, str(lab.bundled())], capture_output=True, text=True,
+                          timeout=60, check=False)
+    assert (done.stdout, done.stderr) == ("a list runs in a circle\n", "")

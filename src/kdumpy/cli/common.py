@@ -43,12 +43,9 @@ def open_from(arguments: argparse.Namespace) -> Kernel:
 
 
 def quiet_engine() -> None:
-    """Have drgn's helpers stop at circles, and drgn say nothing: what matters of it is in our errors."""
+    """Have drgn say nothing: what matters of it is in our errors."""
     import logging
 
-    from kdumpy.kernel.circles import guard_lists
-
-    guard_lists()
     logging.getLogger("drgn").setLevel(logging.CRITICAL)
 
 

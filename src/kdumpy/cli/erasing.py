@@ -53,13 +53,11 @@ def _find(path: Path, names: Sequence[str]) -> list[Erasure]:
         return []
     try:
         from kdumpy.kernel import open_kernel, secrets
-        from kdumpy.kernel.circles import guard_lists
     except ImportError as error:
         raise HostError("--erase has to look into the kernel's structures", why=f"{error.name} is not installed here",
                         mend="pip install 'kdumpy[analyze]', on a workstation: the capture image has it not") from error
     import logging
 
-    guard_lists()
     logging.getLogger("drgn").setLevel(logging.CRITICAL)    # what matters of it is in our errors
     with open_kernel(path) as kernel:
         return secrets.extents(kernel, names)

@@ -218,9 +218,7 @@ def _diagnosed(path: Path) -> tuple[str, str, str]:
     from kdumpy.debuginfo.dwarf import Dwarf
     from kdumpy.diagnosis import diagnose
     from kdumpy.kernel import open_kernel
-    from kdumpy.kernel.circles import guard_lists
 
-    guard_lists()
     logging.getLogger("drgn").setLevel(logging.CRITICAL)
     with open_kernel(path, vmlinux=[], dwarf=Dwarf("no")) as kernel:
         verdict = diagnose(kernel).verdict

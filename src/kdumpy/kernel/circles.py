@@ -43,7 +43,7 @@ def guard_lists() -> None:
         for name in names:
             follower = getattr(module, name)
             if not hasattr(follower, "_ends"):
-                setattr(module, name, ending(follower))
+                _replace(name, follower, ending(follower))
     for module_name, substitutes in _SUBSTITUTES.items():
         module = import_module(module_name)
         for name, made in substitutes.items():
@@ -53,10 +53,10 @@ def guard_lists() -> None:
 
 
 def _replace(name: str, original: object, substitute: Any) -> None:
-    """Put a function in the place of another, where other modules have taken it by name too."""
+    """Put a function in the place of another, where other modules, a user's script too, have taken it by name."""
     substitute._ends = True         # so that it is guarded once
-    for module_name, module in list(sys.modules.items()):
-        if module_name.startswith(("drgn.", "kdumpy.")) and getattr(module, name, None) is original:
+    for module in list(sys.modules.values()):
+        if getattr(module, "__dict__", {}).get(name) is original:
             setattr(module, name, substitute)
 
 

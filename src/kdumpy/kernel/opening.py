@@ -15,6 +15,8 @@ def open_kernel(path: str | os.PathLike[str], *, vmlinux: Sequence[str | os.Path
                 dwarf: Dwarf = Dwarf.AUTO) -> Kernel:
     """Open a dump of a kernel.
 
+    From then on drgn's helpers end, in this process, where a damaged list, tree or path would lead them in a circle.
+
     Args:
         path: an ELF, kdump-compressed or flattened vmcore.
         vmlinux: files with DWARF, the kernel's and its modules', given by hand.
@@ -29,9 +31,11 @@ def open_kernel(path: str | os.PathLike[str], *, vmlinux: Sequence[str | os.Path
     from kdumpy.debuginfo import dwarf as dwarf_files
     from kdumpy.dumpfile import open_dump
     from kdumpy.dumpfile.health import check_for_engine
+    from kdumpy.kernel.circles import guard_lists
     from kdumpy.kernel.engine import open_program
     from kdumpy.kernel.registers import saved_registers
 
+    guard_lists()
     place = Path(path)
     check_for_engine(place)
     dump = open_dump(place)
