@@ -204,3 +204,11 @@ def test_the_command_explains_its_decisions() -> None:
     assert done.returncode == 0
     assert "chosen: null-dereference, certain" in done.stdout
     assert "the nearest frame of a module" in done.stdout
+
+
+def test_a_report_loads_none_of_drgns_commands() -> None:
+    code = ("import sys\nfrom kdumpy.cli.main import main\nmain(['report', sys.argv[1]])\n"
+            "print([name for name in sys.modules if name.startswith('drgn.commands._')], file=sys.stderr)")
+    done = subprocess.run([sys.executable, "-c", code, str(lab.bundled())], capture_output=True, text=True, check=False)
+    assert "null-dereference" in done.stdout
+    assert done.stderr == "[]\n"

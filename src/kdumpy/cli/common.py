@@ -33,13 +33,13 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="answer in JSON")
 
 
-def open_from(arguments: argparse.Namespace) -> Kernel:
-    """Open the dump that the arguments name."""
+def open_from(arguments: argparse.Namespace, *, commands: bool = True) -> Kernel:
+    """Open the dump that the arguments name. `commands`: whether drgn's own commands will be run."""
     from kdumpy.debuginfo.dwarf import Dwarf
     from kdumpy.kernel import open_kernel
 
     quiet_engine()
-    return open_kernel(arguments.vmcore, vmlinux=arguments.vmlinux, dwarf=Dwarf(arguments.dwarf))
+    return open_kernel(arguments.vmcore, vmlinux=arguments.vmlinux, dwarf=Dwarf(arguments.dwarf), commands=commands)
 
 
 def quiet_engine() -> None:

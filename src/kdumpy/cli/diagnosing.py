@@ -20,7 +20,7 @@ def diagnose_arguments(arguments: argparse.Namespace) -> tuple[Diagnosis, Detail
     from kdumpy.errors import DamagedDump, KdumpyError
 
     try:
-        kernel = open_from(arguments)
+        kernel = open_from(arguments, commands=False)
     except DamagedDump as damage:
         from kdumpy.diagnosis.diagnose import diagnose_log
         from kdumpy.dumpfile import open_dump

@@ -12,7 +12,7 @@ from kdumpy.kernel.kernel import Kernel
 
 
 def open_kernel(path: str | os.PathLike[str], *, vmlinux: Sequence[str | os.PathLike[str]] = (),
-                dwarf: Dwarf = Dwarf.AUTO) -> Kernel:
+                dwarf: Dwarf = Dwarf.AUTO, commands: bool = True) -> Kernel:
     """Open a dump of a kernel.
 
     From then on drgn's helpers end, in this process, where a damaged list, tree or path would lead them in a circle.
@@ -21,6 +21,8 @@ def open_kernel(path: str | os.PathLike[str], *, vmlinux: Sequence[str | os.Path
         path: an ELF, kdump-compressed or flattened vmcore.
         vmlinux: files with DWARF, the kernel's and its modules', given by hand.
         dwarf: where else to look for DWARF.
+        commands: whether drgn's own commands (`drgn.commands`) are to be had; drgn loads them with the first program
+            of a process, or never.
 
     Raises:
         DumpFormatError: the file is no dump, or of a kind that is not supported.
@@ -41,7 +43,8 @@ def open_kernel(path: str | os.PathLike[str], *, vmlinux: Sequence[str | os.Path
     dump = open_dump(place)
     try:
         # Ours is attached below, once, and after DWARF; the others' are mostly about where to find DWARF.
-        with _without_plugins("*" if dwarf is Dwarf.NO and not vmlinux else "kdumpy"):
+        ours = "kdumpy" if commands else "kdumpy,builtin_commands,crash_commands"
+        with _without_plugins("*" if dwarf is Dwarf.NO and not vmlinux else ours):
             prog, refusal = open_program(place, dump)
         info = dump.vmcoreinfo
         files = dwarf_files.load(prog, info.osrelease or "", info.build_id, [Path(file) for file in vmlinux], dwarf)
