@@ -11,6 +11,10 @@ INSTALL = {"apt": ("apt-get", "install", "--yes", "--no-install-recommends"), "d
            "zypper": ("zypper", "--non-interactive", "install"), "pacman": ("pacman", "-S", "--noconfirm", "--needed")}
 """A package manager → its command that installs without a question."""
 
+OLD_S = 86400
+"""Age of apt's lists from which on what they name may be gone from the archive: a security update takes the place of
+the version before it."""
+
 PACKAGES: dict[str, dict[str, str]] = {
     "age": dict.fromkeys(INSTALL, "age"),
     "busybox": dict.fromkeys(INSTALL, "busybox"),
@@ -52,6 +56,37 @@ def command(system: System, programs: Iterable[str]) -> tuple[str, ...]:
     if manager is None or not names or None in names:
         return ()
     return (*INSTALL[manager], *dict.fromkeys(name for name in names if name is not None))
+
+
+def refresh(system: System, now: float) -> tuple[tuple[str, ...], str]:
+    """Return the command that fetches the lists of packages where they are not there or old, and why; else nothing.
+
+    dnf and zypper fetch them by themselves when they install. pacman is given lists only where there are none: newer
+    ones without an upgrade of the whole system would mix versions (pacman(8), wiki.archlinux.org, "Partial upgrades
+    are unsupported"); `stale` says so where they are old.
+    """
+    manager = distribution.of(system).package_manager
+    if manager == "apt":
+        if not system.glob("/var/lib/apt/lists/*_Packages*"):
+            return ("apt-get", "update"), "the lists of packages are not there"
+        if _age(system, ("/var/lib/apt/lists", "/var/lib/apt/lists/partial"), now) > OLD_S:
+            return ("apt-get", "update"), "the lists of packages are old"
+    if manager == "pacman" and not system.glob("/var/lib/pacman/sync/*.db"):
+        return ("pacman", "-Sy", "--noconfirm"), "the lists of packages are not there"
+    return (), ""
+
+
+def stale(system: System, now: float) -> str:
+    """Return what is to be said of lists of packages that are old and that setup does not fetch anew."""
+    lists = tuple(system.glob("/var/lib/pacman/sync/*.db"))
+    if distribution.of(system).package_manager != "pacman" or not lists or _age(system, lists, now) <= 7 * OLD_S:
+        return ""
+    return "pacman's lists of packages are older than a week: if it does not find a file, run `pacman -Syu` first"
+
+
+def _age(system: System, names: tuple[str, ...], now: float) -> float:
+    """Return the seconds since the newest of some files or directories was written to: apt sets files' own times."""
+    return now - max((system.path(name).stat().st_mtime for name in names if system.exists(name)), default=0.0)
 
 
 def advice(system: System, program: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,7 +93,7 @@ def make(system: System, wishes: Wishes, program: str = "") -> Setup:
                                 next_cmdline=loader.next_cmdline(system), ours=applying.was_set_up(system),
                                 image=image)
     install = packages.command(system, lacking)
-    steps = [Step("Packages", (Command(install, f"missing: {', '.join(lacking)}", seconds=900),) if install else ()),
+    steps = [Step("Packages", tuple(_packages(system, lacking, install))),
              Step("Configuration", _configuration(system, wanted)),
              *(Step(f"Switch {peer.name} off", peer.disable()) for peer in active),
              Step(f"Reserve memory for the capture kernel: {crashkernel.spelled(advice.value)}",
@@ -102,7 +104,7 @@ def make(system: System, wishes: Wishes, program: str = "") -> Setup:
              _image(system, wanted, machine, program)]
     made = Plan(tuple(step for step in steps if step.changes),
                 (f"{crashkernel.spelled(advice.value)}: {advice.why}", *found, *notes),
-                (*advice.warnings, *_about(machine), *_not_packaged(lacking, install)))
+                (*advice.warnings, *_about(machine), *_not_packaged(system, lacking, install)))
     return Setup(machine, wanted, made)
 
 
@@ -158,9 +160,24 @@ def _programs(machine: Machine, wanted: Settings) -> list[str]:
     return names
 
 
-def _not_packaged(lacking: tuple[str, ...], install: tuple[str, ...]) -> list[str]:
+def _packages(system: System, lacking: tuple[str, ...], install: tuple[str, ...]) -> Iterator[Command]:
+    """Yield what installs the missing programs.
+
+    That lists cannot be fetched (one of several archives does not answer) is told and stops nothing: the package may be
+    in another one, or at hand.
+    """
+    if not install:
+        return
+    fetch, why = packages.refresh(system, time.time())
+    if fetch:
+        yield Command(fetch, why, seconds=900, may_fail=True)
+    yield Command(install, f"missing: {', '.join(lacking)}", seconds=900)
+
+
+def _not_packaged(system: System, lacking: tuple[str, ...], install: tuple[str, ...]) -> list[str]:
     if not lacking or install:
-        return []
+        old = packages.stale(system, time.time()) if install else ""
+        return [old] if old else []
     return [f"{', '.join(lacking)} is not installed, and no package of this distribution is known to hold it: install "
             f"it before `kdumpy image`"]
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -130,10 +132,34 @@ def test_missing_packages_are_installed_first_by_the_distributions_own_manager(
     otherhosts.made(tmp_path, {"/root/.ssh/id_ed25519": "", "/root/.ssh/known_hosts": ""})
     made = setup.make(system, Wishes(targets=("ssh://dump@store/crashes",), replace=True))
     assert made.plan.steps[0].title == "Packages"
-    assert otherhosts.commands(made.plan.steps[0].changes) == [words]
+    assert otherhosts.commands(made.plan.steps[0].changes)[-1] == words
     unit = otherhosts.files(made.plan.changes())["/etc/systemd/system/kdumpy.service"]
     assert "After=local-fs.target network-online.target\nWants=network-online.target\n" in unit
     assert "@" not in unit
+
+
+@pytest.mark.parametrize(("name", "lists", "days", "fetch", "said"), [
+    ("debian-12", None, 0, ["apt-get", "update"], ""),
+    ("debian-12", "/var/lib/apt/lists/deb.debian.org_dists_bookworm_main_binary-amd64_Packages.lz4", 3,
+     ["apt-get", "update"], ""),
+    ("debian-12", "/var/lib/apt/lists/deb.debian.org_dists_bookworm_main_binary-amd64_Packages", 0, [], ""),
+    ("fedora-42", None, 0, [], ""), ("opensuse-leap-15.6", None, 0, [], ""),
+    ("arch", None, 0, ["pacman", "-Sy", "--noconfirm"], ""), ("arch", "/var/lib/pacman/sync/core.db", 3, [], ""),
+    ("arch", "/var/lib/pacman/sync/core.db", 9, [], "run `pacman -Syu` first")])
+def test_lists_of_packages_are_fetched_first_where_they_are_lacking_or_old(
+        name: str, lists: str | None, days: int, fetch: list[str], said: str, tmp_path: Path) -> None:
+    system = machine(name, tmp_path)
+    otherhosts.made(tmp_path, {"/root/.ssh/id_ed25519": "", "/root/.ssh/known_hosts": ""})
+    if lists is not None:
+        otherhosts.made(tmp_path, {lists: "x"})
+        then = time.time() - days * 86400 - 60
+        for path in (system.path(lists), system.path(lists).parent):
+            os.utime(path, (then, then))
+    made = setup.make(system, Wishes(targets=("ssh://dump@store/crashes",), replace=True))
+    commands = [change for change in made.plan.steps[0].changes if isinstance(change, Command)]
+    assert [list(command.words) for command in commands[:-1]] == ([fetch] if fetch else [])
+    assert all(command.may_fail for command in commands[:-1])
+    assert any("pacman -Syu" in warning for warning in made.plan.warnings) is bool(said)
 
 
 def test_an_ssh_target_takes_roots_own_key_or_says_how_to_make_one(tmp_path: Path) -> None:
