@@ -56,9 +56,10 @@ sed -i 's/^GRUB_CMDLINE_LINUX=.*/GRUB_CMDLINE_LINUX="console=ttyS0 no_timer_chec
 
 GENERATORS = r"""
 find /etc/initramfs-tools /usr/share/initramfs-tools /etc/dracut.conf.d /usr/lib/dracut /boot /var/tmp -printf \
-    '%p %m %s %T@\n' 2>/dev/null | grep -v '^/boot/grub\|^/var/tmp \|^/var/tmp/systemd-private-\|^/var/tmp/dracut[.]' | LC_ALL=C sort
+    '%p %m %s %T@\n' 2>/dev/null |
+    grep -v '^/boot/grub\|^/var/tmp \|^/var/tmp/systemd-private-\|^/var/tmp/dracut[.]' | LC_ALL=C sort
 """
-"""Without what systemd makes anew at each boot for services with a /var/tmp of their own, and what mdadm-shutdown.service
+"""Without what systemd makes at each boot for services with a /var/tmp of their own, and what mdadm-shutdown.service
 leaves: it runs dracut at each reboot, which is killed. kdumpy's runs of dracut have a directory of their own."""
 
 
