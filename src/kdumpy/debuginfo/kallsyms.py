@@ -26,6 +26,8 @@ _MARKERS = 1 << 16
 _FEWEST_MARKERS = 16
 _LONGEST_IMAGE = 96 << 20
 """Bytes from _stext that are searched; text and read-only data of a distribution's kernel are 30 MB."""
+_TEXT = 8 << 20
+"""Bytes of code that a distribution's kernel has at least; the tables of Debian's 5.10 for clouds begin at 16 MiB."""
 _KERNEL_HALF = 1 << 63
 _DIGITS = b"".join(b"%c\0" % c for c in b"0123456789")
 _LETTERS = b"".join(b"%c\0" % c for c in b"abcdefghijklmnopqrstuvwxyz")
@@ -159,15 +161,17 @@ def find_tables(prog: drgn.Program, stext: int) -> dict[str, int]:
 
 def _find_tokens(prog: drgn.Program, stext: int) -> tuple[int, int]:
     """Return the addresses of token_table and token_index."""
-    before = b""
-    for start in range(stext, stext + _LONGEST_IMAGE, _CHUNK):
-        chunk = before + read_patchy(prog, start, _CHUNK)
-        for match in re.finditer(re.escape(_DIGITS), chunk):
-            digits = start - len(before) + match.start()
-            table = _token_start(prog, digits)
-            if table is not None:
-                return table
-        before = chunk[-4096:]
+    # Read-only data lies behind the text; there are kernels with less of that than _TEXT, and they are read whole.
+    for first, last in ((stext + _TEXT, stext + _LONGEST_IMAGE), (stext, stext + _TEXT + _CHUNK)):
+        before = b""
+        for start in range(first, last, _CHUNK):
+            chunk = before + read_patchy(prog, start, _CHUNK)
+            for match in re.finditer(re.escape(_DIGITS), chunk):
+                digits = start - len(before) + match.start()
+                table = _token_start(prog, digits)
+                if table is not None:
+                    return table
+            before = chunk[-4096:]
     raise NotInDump("the kernel's symbol table was not found", where=f"after address {stext:#x}")
 
 

@@ -109,9 +109,11 @@ def _unpack(dump: KdumpDump, data: bytes, base: int, descriptors: NDArray[np.voi
             raise
         except Exception:  # each library has errors of its own: find the page, and what is wrong with it
             _one_by_one(dump, flag, data, jobs, wanted, blocks)
-    if not fresh.all():  # several pages share their data: zero pages, mostly
-        first = rows[fresh][np.cumsum(fresh) - 1]
-        blocks[rows[~fresh]] = blocks[first[~fresh]]
+    if not fresh.all():  # several pages share their data: zero pages, mostly, in a few groups
+        starts = np.flatnonzero(fresh)
+        stops = np.append(starts[1:], len(rows))
+        for start, stop in np.stack((starts, stops), axis=1)[stops - starts > 1].tolist():
+            blocks[rows[start + 1:stop]] = blocks[rows[start]]
 
 
 def _one_by_one(dump: KdumpDump, flag: int, data: bytes, jobs: list[tuple[int, int, int]],
