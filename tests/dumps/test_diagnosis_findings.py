@@ -397,3 +397,19 @@ def test_free_memory_in_pieces() -> None:
             overlay(kernel, area.nr_free.address_of_().value_(), bytes(8))
         (title,) = checked(kernel, "fragmentation")
         assert title == f"Free memory of zone {zone.name.string_().decode()} is fragmented"
+
+
+@pytest.mark.parametrize(("kernel", "fault"), lab.panics())
+def test_the_report_is_one_screen_of_a_small_terminal_too(kernel: str, fault: str) -> None:
+    """80 columns and 45 lines, what is wider than the terminal counted as it stands there."""
+    diagnosis = diagnosed(kernel, fault)
+    lines = text.render(diagnosis, width=80, cut=True).splitlines()
+    assert sum(-(-max(1, len(line)) // 80) for line in lines) <= 45
+    begin = " ".join(" ".join(lines).split())
+    assert " ".join(diagnosis.verdict.title.split()) in begin
+    assert f"confidence {diagnosis.verdict.confidence}" in begin
+    assert "What to do 1. " in begin
+    assert "kdumpy report $VMCORE --full" in begin
+    # Where nobody's screen is small, nothing is cut off.
+    assert " …" not in " ".join(line for line in text.render(diagnosis, width=80).splitlines()
+                                if not line.lstrip().startswith("…") and not line.endswith("more"))

@@ -99,7 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
         width = shutil.get_terminal_size((100, 24)).columns if terminal else 100
         text = human.render(diagnosis, width=width, colour=arguments.output is None and colourful(),
                             full=arguments.full or arguments.output is not None,
-                            explained=arguments.explain)
+                            explained=arguments.explain, cut=terminal)
     if arguments.output is not None:
         write_private(arguments.output, text)
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterable
 from enum import StrEnum
@@ -10,6 +11,9 @@ from kdumpy.units import printable
 
 NARROWEST, WIDEST = 40, 120
 """Columns: narrower is not wrapped further, wider lines are hard to read."""
+
+
+_SGR = re.compile("\x1b\\[[0-9;]*m")
 
 
 class Style(StrEnum):
@@ -36,8 +40,8 @@ class Page:
 
     @property
     def height(self) -> int:
-        """How many lines there are."""
-        return len(self._lines)
+        """How many rows of a screen the lines take; what is wider than it takes several."""
+        return sum(-(-max(1, len(_SGR.sub("", line))) // self.width) for line in self._lines)
 
     def __str__(self) -> str:
         return "\n".join(self._lines) + "\n"
@@ -56,11 +60,19 @@ class Page:
         self._lines.append(" " * indent + "".join(self.paint(text, style) for text, style in pieces))
 
     def paragraph(self, text: str, style: Style = Style.PLAIN, *, indent: int = 0, hanging: int = 0,
-                  mark: str = "") -> None:
-        """Add a paragraph, wrapped; `mark` stands before its first line, `hanging` columns before the others."""
+                  mark: str = "", most: int = 0) -> None:
+        """Add a paragraph, wrapped; `mark` stands before its first line, `hanging` columns before the others.
+
+        What goes beyond `most` lines (0: any number) is left out, with a sign that it is.
+        """
         room = self.width - indent
         wrapped = textwrap.wrap(printable(text.replace("\n", " ").replace("\t", " ")), max(room - hanging, 20),
                                 break_on_hyphens=False, break_long_words=False) or [""]
+        if most and len(wrapped) > most:
+            last = wrapped[most - 1]
+            if len(last) + 2 > max(room - hanging, 20):
+                last = last.rpartition(" ")[0] or last[:-2]
+            wrapped[most - 1:] = [last.rstrip(" ,;:.(") + " …"]
         for number, part in enumerate(wrapped):
             begin = mark.ljust(hanging) if number == 0 else " " * hanging
             self._lines.append(" " * indent + begin + self.paint(part, style))

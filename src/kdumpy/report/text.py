@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from itertools import groupby
+from typing import NamedTuple
 
 from kdumpy.diagnosis.facts.findings import Severity
 from kdumpy.diagnosis.model import BlockedFacts, Confidence, Diagnosis, Health
@@ -31,36 +32,71 @@ _WAITS = 4
 """Tasks that wait, on the one screen."""
 _SCREEN = 45
 """Lines of the one screen."""
-_FITS = ((8, 3), (8, 2), (6, 2), (6, 1), (4, 1), (3, 1), (3, 0))
-"""Rows of the stack and findings on the one screen: the first of these with which it is one, else the last."""
+_WIDE = 98
+"""Columns from which on the last commands are told in full."""
+
+
+class _Room(NamedTuple):
+    """How much is said."""
+
+    rows: int
+    """Of the stack."""
+    findings: int | None
+    """None: all, and all the rest of what is known."""
+    evidence: int = _BEST
+    """Pieces."""
+    lines: int = 0
+    """Of a piece of evidence, or of advice; 0: all."""
+    advice: int = 99
+    """Pieces."""
+    story: int = 0
+    """Lines of the explanation; 0: all."""
+
+
+_FITS = (_Room(8, 3), _Room(8, 2), _Room(6, 2), _Room(6, 1), _Room(4, 1), _Room(3, 1), _Room(3, 0))
+"""What there is room for on the one screen: the first of these with which it is one, else the last."""
+_CUTS = (_Room(3, 0, lines=3), _Room(3, 0, lines=2), _Room(3, 0, 2, lines=2), _Room(3, 0, 2, lines=2, advice=3),
+         _Room(3, 0, 2, lines=2, advice=2), _Room(3, 0, 2, lines=1, advice=2),
+         _Room(3, 0, 2, lines=1, advice=2, story=8), _Room(2, 0, 1, lines=1, advice=2, story=6))
+"""The same for a small terminal: then sentences are cut short."""
+_ALL = _Room(_FRAMES, None, evidence=999)
 _SEVERITY = {Severity.CRITICAL: Style.BAD, Severity.WARNING: Style.DOUBTFUL, Severity.INFO: Style.PLAIN}
 
 
 def render(diagnosis: Diagnosis, *, width: int = 100, colour: bool = False, full: bool = False,
-           explained: bool = False) -> str:
-    """Return the report as text, on one screen or in `full`; `width` in columns; `explained`: with every decision."""
+           explained: bool = False, cut: bool = False) -> str:
+    """Return the report as text.
+
+    Args:
+        diagnosis: what is reported.
+        width: columns.
+        colour: with the terminal's colours.
+        full: all that is known, and not only what a screen has room for.
+        explained: with every decision.
+        cut: for a terminal: sentences may be cut short so that it fits on one screen.
+    """
     if full:
-        return str(_page(Page(width, colour), diagnosis, _FRAMES, None, explained))
-    for rows, findings in _FITS:
-        page = _page(Page(width, colour), diagnosis, rows, findings, explained)
+        return str(_page(Page(width, colour), diagnosis, _ALL, explained))
+    for room in (*_FITS, *_CUTS) if cut and not explained else _FITS:
+        page = _page(Page(width, colour), diagnosis, room, explained)
         if page.height <= _SCREEN:
             break
     return str(page)
 
 
-def _page(page: Page, diagnosis: Diagnosis, rows: int, findings: int | None, explained: bool) -> Page:
-    """Fill a page; `rows` of the stack, so many `findings` (None: all, and all the rest of what is known)."""
-    full = findings is None
-    _verdict(page, diagnosis)
+def _page(page: Page, diagnosis: Diagnosis, room: _Room, explained: bool) -> Page:
+    """Fill a page with what there is room for."""
+    full = room.findings is None
+    _verdict(page, diagnosis, room.story)
     _trust(page, diagnosis)
-    _trace(page, diagnosis, rows)
+    _trace(page, diagnosis, room.rows)
     if not full and diagnosis.verdict.cause in _ASKED_FOR:
         _who_waits(page, diagnosis)
-    _evidence(page, diagnosis, len(diagnosis.verdict.evidence) if full else _BEST)
-    _next(page, diagnosis)
+    _evidence(page, diagnosis, room)
+    _next(page, diagnosis, room)
     if explained:
         explain(page, diagnosis)
-    _findings(page, diagnosis, findings)
+    _findings(page, diagnosis, room.findings)
     if full:
         _blocked(page, diagnosis)
         _cpus(page, diagnosis)
@@ -71,7 +107,7 @@ def _page(page: Page, diagnosis: Diagnosis, rows: int, findings: int | None, exp
     return page
 
 
-def _verdict(page: Page, diagnosis: Diagnosis) -> None:
+def _verdict(page: Page, diagnosis: Diagnosis, most: int) -> None:
     verdict = diagnosis.verdict
     page.paragraph(verdict.title, Style.GOOD if verdict.cause == "none" else Style.BAD)
     page.line()
@@ -90,7 +126,7 @@ def _verdict(page: Page, diagnosis: Diagnosis) -> None:
         for name, value, row_style in rows:
             page.paragraph(value, row_style, indent=2, hanging=12, mark=name)
         page.line()
-    page.paragraph(verdict.explanation)
+    page.paragraph(verdict.explanation, most=most)
 
 
 def _trust(page: Page, diagnosis: Diagnosis) -> None:
@@ -127,14 +163,17 @@ def _more(page: Page, diagnosis: Diagnosis) -> None:
         page.paragraph(", ".join(part for part in parts if part), indent=2)
     if not diagnosis.verdict.evidence or len(path) <= _LONG_PATH:      # else it was said there
         page.line(f"$ VMCORE={path}", Style.COMMAND, indent=4)
-    for command, words in (("kdumpy report $VMCORE --full", "all evidence, CPUs, blocked tasks, system, log"),
-                           ("kdumpy report $VMCORE --html report.html", "a page with every task, the code, the log"),
-                           ("kdumpy crash $VMCORE", "look around: bt -a, ps, log, kmem -i, help")):
-        page.pieces((f"$ {command}", Style.COMMAND), (" " * max(2, 46 - len(command)) + words, Style.QUIET), indent=4)
+    for command, words, short in (
+            ("kdumpy report $VMCORE --full", "all evidence, CPUs, blocked tasks, system, log", "all of it"),
+            ("kdumpy report $VMCORE --html report.html", "a page with every task, the code, the log", "a page of it"),
+            ("kdumpy crash $VMCORE", "look around: bt -a, ps, log, kmem -i, help", "look around: bt, log")):
+        narrow = page.width < _WIDE
+        gap = " " * max(2, (42 if narrow else 46) - len(command))
+        page.pieces((f"$ {command}", Style.COMMAND), (gap + (short if narrow else words), Style.QUIET), indent=4)
 
 
-def _evidence(page: Page, diagnosis: Diagnosis, most: int) -> None:
-    verdict = diagnosis.verdict
+def _evidence(page: Page, diagnosis: Diagnosis, room: _Room) -> None:
+    verdict, most = diagnosis.verdict, room.evidence
     if not verdict.evidence:
         return
     shown = [item for item in verdict.evidence if len(verdict.evidence) <= most or item.what != "the stack"][:most]
@@ -145,8 +184,8 @@ def _evidence(page: Page, diagnosis: Diagnosis, most: int) -> None:
         page.line(f"$ VMCORE={path}", Style.COMMAND, indent=4)
     for item in shown:
         # On one screen the stack stands above already.
-        detail = "above" if most == _BEST and item.what == "the stack" and diagnosis.trace else item.detail
-        page.paragraph(f"{item.what}: {detail}", indent=2, hanging=2, mark="-")
+        detail = "above" if room.findings is not None and item.what == "the stack" and diagnosis.trace else item.detail
+        page.paragraph(f"{item.what}: {detail}", indent=2, hanging=2, mark="-", most=room.lines)
         if item.command:
             page.line(f"$ {item.command.replace(path, short)}", Style.COMMAND, indent=4)
     if verdict.symptoms:
@@ -154,11 +193,11 @@ def _evidence(page: Page, diagnosis: Diagnosis, most: int) -> None:
                        mark="-")
 
 
-def _next(page: Page, diagnosis: Diagnosis) -> None:
+def _next(page: Page, diagnosis: Diagnosis, room: _Room) -> None:
     if diagnosis.verdict.next:
         page.heading("What to do")
-        for number, advice in enumerate(diagnosis.verdict.next, 1):
-            page.paragraph(advice, indent=2, hanging=3, mark=f"{number}.")
+        for number, advice in enumerate(diagnosis.verdict.next[:room.advice], 1):
+            page.paragraph(advice, indent=2, hanging=3, mark=f"{number}.", most=room.lines)
 
 
 def _findings(page: Page, diagnosis: Diagnosis, most: int | None) -> None:

@@ -157,8 +157,8 @@ def test_json_holds_addresses_as_text(tmp_path: Path) -> None:
 @settings(max_examples=50, deadline=None)
 @given(st.text(), st.integers(0, 300))
 def test_any_text_is_rendered(words: str, width: int) -> None:
-    for full in (False, True):
-        assert "\x1b" not in text.render(diagnosis(words), width=width, full=full)
+    for full, cut in ((False, False), (False, True), (True, False)):
+        assert "\x1b" not in text.render(diagnosis(words), width=width, full=full, cut=cut)
     json.loads(report_json.render(diagnosis(words)))
 
 
