@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import drgn
-import numpy as np
 from drgn.helpers.linux.percpu import per_cpu
 
 from kdumpy.crash.session import Session
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.errors import NotInDump
+
+if TYPE_CHECKING:
+    import numpy as np
 
 REGISTERS = ("r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8", "rax", "rcx", "rdx", "rsi", "rdi",
              "orig_rax", "rip", "cs", "rflags", "rsp", "ss")
@@ -58,6 +61,8 @@ def exception_frames(session: Session, base: int, size: int) -> Iterator[Excepti
     if session.kernel.system.machine not in ("x86_64", None):
         raise NotInDump("saved registers are found by their looks on x86-64 only",
                         mend="'bt' shows those of the exceptions that the stack leads to")
+    import numpy as np  # `bt` and all that show a task like it come here, and seldom search a stack: 70 ms of the start
+
     words = _words(session, base, size)
     count = len(REGISTERS)
     if len(words) < count:
@@ -77,6 +82,8 @@ def exception_frames(session: Session, base: int, size: int) -> Iterator[Excepti
 
 
 def _words(session: Session, base: int, size: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint64]]:
+    import numpy as np
+
     data = bytearray(size)
     for start in range(0, size, _PAGE):
         try:
