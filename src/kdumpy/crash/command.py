@@ -8,6 +8,8 @@ import inspect
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar, Generic, NoReturn, TypeVar
 
+import drgn
+
 from kdumpy.crash.session import Session
 from kdumpy.errors import UsageError
 
@@ -103,6 +105,10 @@ class Command(Generic[Row]):
                 if short & set(word[1:]):
                     return True
         return False
+
+    def about(self, task: drgn.Object, options: Options) -> None:
+        """Make a call that is parsed already be about one task, as `foreach` does; of commands that take tasks."""
+        options.tasks = [task]
 
     def rows(self, session: Session, options: Options) -> Iterator[Row]:
         """Yield the answer as values."""

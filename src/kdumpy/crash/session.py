@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
@@ -15,6 +15,7 @@ from kdumpy.kernel.deadline import Deadline
 from kdumpy.kernel.kernel import Kernel
 
 if TYPE_CHECKING:
+    from kdumpy.crash.command import Command, Options
     from kdumpy.crash.engine import Engine
     from kdumpy.crash.memory.arrays import Arrays
     from kdumpy.crash.memory.slabs import Slabs
@@ -29,6 +30,13 @@ class Answer(NamedTuple):
     rows: Iterable[Any]
     render: Callable[[Iterable[Any]], Iterator[str]]
     """Lays rows out."""
+
+
+class Call(NamedTuple):
+    """A line that is parsed, of a command of ours."""
+
+    command: Command[Any]
+    options: Options
 
 
 class Session:
@@ -60,6 +68,8 @@ class Session:
         """Run a line of commands; set by the shell."""
         self.answer: Callable[[str], Answer] = lambda line: Answer((), lambda rows: iter(()))
         """Ask for what a line answers, as rows; set by the shell."""
+        self.call: Callable[[str], Call | None] = lambda line: None
+        """Parse a line; None where its command is drgn's. Set by the shell."""
         self.tell: Callable[[Exception], None] = lambda error: None
         """Say what went wrong, where the command goes on; set by the shell."""
         self.load_packages: Callable[[], bool] = lambda: False
@@ -157,9 +167,9 @@ class Session:
         except drgn.FaultError:
             return False
 
-    def tasks_of(self, texts: list[str]) -> list[drgn.Object]:
-        """Return the tasks that are named, or the context."""
-        return [self.task(text) for text in texts] if texts else [self.context]
+    def tasks_of(self, named: Sequence[str | drgn.Object]) -> list[drgn.Object]:
+        """Return the tasks that are named, or given as they are, or the context."""
+        return [self.task(one) if isinstance(one, str) else one for one in named] if named else [self.context]
 
     def address(self, text: str) -> int:
         """Return the address of `SYMBOL`, `SYMBOL+OFFSET` or a hexadecimal number, as crash reads it.

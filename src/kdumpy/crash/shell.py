@@ -20,7 +20,7 @@ from kdumpy.crash.failures import explain
 from kdumpy.crash.output import SafeOutput, destination, find_pager
 from kdumpy.crash.parser import ParsedLine, parse
 from kdumpy.crash.patience import Patience
-from kdumpy.crash.session import Answer, Session
+from kdumpy.crash.session import Answer, Call, Session
 from kdumpy.errors import KdumpyError, NotInDump, UsageError
 from kdumpy.kernel.deadline import TookTooLong
 from kdumpy.kernel.kernel import Kernel
@@ -47,6 +47,7 @@ class Shell:
         self.session = Session(kernel)
         self.session.run = self.run
         self.session.answer = self._answer_of
+        self.session.call = self._call_of
         self.session.tell = lambda error: self._tell(self._with_cause(explain(error)))
         self.session.interactive = interactive
         self.out = out
@@ -222,15 +223,26 @@ class Shell:
         Raises:
             KdumpyError: what the command's arguments deserve. The rows raise the rest.
         """
+        call = self._call_of(text)
+        if call is None:
+            (line,) = map(self._without_alias, parse(text))
+            return Answer((Line(line) for line in self.session.engine.lines(line.text)),
+                          lambda rows: (row.line for row in rows))
+        return Answer(call.command.rows(self.session, call.options),
+                      lambda rows: call.command.render(rows, self.session, call.options))
+
+    def _call_of(self, text: str) -> Call | None:
+        """Parse a line; None where its command, or one of its options, is drgn's.
+
+        Raises:
+            KdumpyError: what the command's arguments deserve.
+        """
         (line,) = map(self._without_alias, parse(text))
         found = self._find(line)
         if found is None or found[0].for_engine(found[2]):
-            return Answer((Line(line) for line in self.session.engine.lines(line.text)),
-                          lambda rows: (row.line for row in rows))
+            return None
         command, name, words = found
-        options = self._options(command, name, words, line)
-        return Answer(command.rows(self.session, options),
-                      lambda rows: command.render(rows, self.session, options))
+        return Call(command, self._options(command, name, words, line))
 
     @staticmethod
     def _options(command: Command[Any], name: str, words: tuple[str, ...], line: ParsedLine) -> Options:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import drgn
-from drgn.helpers.linux.stack import StackKind, kernel_stack_trace
+from drgn.helpers.linux.stack import kernel_stack_trace
 
 from kdumpy.crash.session import Session
 from kdumpy.kernel.leaves import without_pac
@@ -23,6 +23,17 @@ _X86_ROWS = (("rip", "rsp", "rflags"), ("rax", "rbx", "rcx"), ("rdx", "rsi", "rd
              ("r10", "r11", "r12"), ("r13", "r14", "r15"), ("orig_rax", "cs", "ss"))
 """The layout of crash (x86_64.c, x86_64_print_eframe_regs)."""
 _WIDTHS = {"rflags": 8, "cs": 4, "ss": 4}
+
+
+def _cell(row: tuple[str, ...], name: str) -> str:
+    """Return the template of a register in a row of `_X86_ROWS`."""
+    width = len(row[0]) if row[0] != "orig_rax" else 0
+    return f"{name.upper():>{width}}: {{{name}:0{_WIDTHS.get(name, 16)}x}}"
+
+
+_X86_NAMES = frozenset(name for row in _X86_ROWS for name in row)
+_X86_ALL = "\n".join("    " + "  ".join(_cell(row, name) for name in row) for row in _X86_ROWS)
+"""All of them, for str.format_map()."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +65,7 @@ def frames_of(session: Session, task: drgn.Object) -> tuple[tuple[StackFrame, ..
         ValueError, LookupError, drgn.FaultError: the stack cannot be unwound at all.
     """
     stacks = session.kernel.stacks
-    trace = stacks.trace(task)
-    walked, stack = stacks.walk(trace), stacks.frames(trace)
+    walked, stack = stacks.walked(stacks.trace(task))
     # A task that came from user space is interrupted there; only within the kernel may a stack be another one.
     kinds = _kinds(task) if any(value.interrupted and not value.user for value in stack.frames) else {}
     base, size = (task.stack.value_(), session.prog["THREAD_SIZE"].value_()) if kinds else (0, 0)
@@ -63,9 +73,9 @@ def frames_of(session: Session, task: drgn.Object) -> tuple[tuple[StackFrame, ..
     found: list[StackFrame] = []
     for frame, value in zip(walked, stack.frames, strict=False):    # the values may be cut
         sp = _stack_pointer(frame)
-        kind = StackKind.USER if value.user else kinds.get((value.pc, sp), StackKind.TASK)
-        if kind == StackKind.IRQ and base <= sp < base + size:
-            kind = StackKind.TASK       # the entry's first frame stands below the switch to the IRQ's stack
+        kind = "USER" if value.user else kinds.get((value.pc, sp), "TASK") if kinds else "TASK"
+        if kind == "IRQ" and base <= sp < base + size:
+            kind = "TASK"       # the entry's first frame stands below the switch to the IRQ's stack
         registers = {}
         if value.interrupted and not value.inline:
             with contextlib.suppress(LookupError, ValueError):
@@ -75,7 +85,7 @@ def frames_of(session: Session, task: drgn.Object) -> tuple[tuple[StackFrame, ..
         # x86-64 pushes the return address; arm64 has no place for it that the stack pointer tells.
         slot = sp - 8 if sp and x86 and not value.interrupted else sp
         found.append(StackFrame(value.pc, sp, value.symbol, value.offset, value.module, value.source, value.inline,
-                                kind.name, registers, slot))
+                                kind, registers, slot))
     return tuple(found), stack.problem
 
 
@@ -107,13 +117,13 @@ def _orig_rax(session: Session, task: drgn.Object, registers: Mapping[str, int],
     return {}
 
 
-def _kinds(task: drgn.Object) -> dict[tuple[int, int], StackKind]:
+def _kinds(task: drgn.Object) -> dict[tuple[int, int], str]:
     """Return which stack each frame lies on, by (pc, sp)."""
     found = {}
     try:
         for segment in kernel_stack_trace(task).segments:
             for frame in segment.frames:
-                found[frame.pc, _stack_pointer(frame)] = segment.kind
+                found[frame.pc, _stack_pointer(frame)] = segment.kind.name
     except (LookupError, ValueError, AttributeError, drgn.FaultError):
         pass            # the stacks of the CPU are not known: everything counts as the task's
     return found
@@ -137,12 +147,11 @@ def register_lines(prog: drgn.Program, registers: Mapping[str, int]) -> Iterator
         for start in range(0, len(names), 3):
             yield "    " + "  ".join(f"{name.upper():>4}: {registers[name]:016x}" for name in names[start:start + 3])
         return
+    if registers.keys() >= _X86_NAMES:
+        yield from _X86_ALL.format_map(registers).split("\n")
+        return
     for row in _X86_ROWS:
-        cells = []
-        for name in row:
-            if name in registers:
-                shown = f"{registers[name]:0{_WIDTHS.get(name, 16)}x}"
-                cells.append(f"{name.upper():>{len(row[0]) if row[0] != 'orig_rax' else 0}}: {shown}")
+        cells = [_cell(row, name).format_map(registers) for name in row if name in registers]
         if cells:
             yield "    " + "  ".join(cells)
 

@@ -14,6 +14,7 @@ from kdumpy.kernel.values import Frame, Stack
 
 _KERNEL_HALF = 1 << 63
 _MOST_FRAMES = 1000
+_MOST_KNOWN = 1 << 16
 _X86_REGISTERS = ("r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8", "rax", "rcx", "rdx",
                   "rsi", "rdi", "orig_rax", "rip", "cs", "rflags", "rsp", "ss")
 """The registers of struct pt_regs, in its order (arch/x86/include/asm/ptrace.h); drgn's names."""
@@ -63,6 +64,8 @@ class Stacks:
     def __init__(self, prog: drgn.Program, info: DebugInfo) -> None:
         self.prog = prog
         self.info = info
+        self._known: dict[tuple[int, bool], Frame] = {}
+        """Frames of the kernel by (pc, interrupted): thousands of tasks wait at some hundred places."""
 
     def of(self, task: drgn.Object) -> Stack:
         """Return the stack of a `struct task_struct *`; a damaged one ends where it can be followed no more."""
@@ -111,11 +114,15 @@ class Stacks:
 
     def frames(self, trace: drgn.StackTrace) -> Stack:
         """Turn a trace into values, as `walk` follows it."""
+        return self.walked(trace)[1]
+
+    def walked(self, trace: drgn.StackTrace) -> tuple[list[drgn.StackFrame], Stack]:
+        """Return the frames that `walk` gives, and the values that `frames` makes of them; these may be cut."""
         walked, restarts = self._walk(trace)
         frames = [self.frame(frame) for frame in walked]
         for place in restarts:
             frames[place:] = _returning(frames[place:])
-        return _believed(frames)
+        return walked, _believed(frames)
 
     def has_code(self, pc: int) -> bool:
         """Whether an address lies in the text of the kernel or of a module.
@@ -173,6 +180,17 @@ class Stacks:
             pc = frame.pc
         except LookupError:
             return Frame(0, None, None, None)
+        if self.info.dwarf:         # several frames, of inlined functions, may have one address
+            return self._frame(frame, pc)
+        interrupted = frame.interrupted
+        known = self._known.get((pc, interrupted))
+        if known is None:
+            known = self._frame(frame, pc)
+            if len(self._known) < _MOST_KNOWN:
+                self._known[pc, interrupted] = known
+        return known
+
+    def _frame(self, frame: drgn.StackFrame, pc: int) -> Frame:
         if pc < _KERNEL_HALF and pc != 0:
             return Frame(pc, None, None, None, interrupted=frame.interrupted, user=self._is_user(pc))
         name, offset, source = None, None, None

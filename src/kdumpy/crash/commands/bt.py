@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import drgn
-from drgn.helpers.linux.sched import cpu_curr, idle_task, task_cpu
+from drgn.helpers.linux.sched import cpu_curr, idle_task
 
 from kdumpy.crash.command import Arg, Command, Options
 from kdumpy.crash.exceptionframes import ExceptionFrame, cpu_stacks, exception_frames
@@ -15,6 +15,7 @@ from kdumpy.crash.session import Session
 from kdumpy.crash.stack import REGISTER_SAVERS, RawStack, StackFrame, frames_of, register_lines
 from kdumpy.crash.stackdata import StackWord, frame_words, lines
 from kdumpy.errors import KdumpyError, NotInDump, UsageError
+from kdumpy.kernel.taskreader import task_value
 
 _STACKS = {"NMI": "NMI exception", "EXCEPTION": "exception"}
 """What crash calls them."""
@@ -185,8 +186,8 @@ def backtrace(session: Session, task: drgn.Object) -> Backtrace:
         frames, problem = frames_of(session, task)
     except (ValueError, LookupError, drgn.FaultError, KdumpyError) as error:
         problem = f"the stack cannot be unwound: {error}"
-    return Backtrace(task.pid.value_(), task.value_(), task_cpu(task),
-                     task.comm.string_().decode("utf-8", "backslashreplace"), frames, problem)
+    of = task_value(task)
+    return Backtrace(of.pid, of.address, of.cpu, of.comm, frames, problem)
 
 
 def panic_alone(session: Session) -> Backtrace:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import drgn
@@ -58,16 +59,22 @@ class Foreach(Command[Any]):
         found = False
         context = session.context
         by_context = command in ("net", "set", "vtop")
+        line = shlex.join((command, *rest))
+        call = session.call(line)       # parsed once, and not for each of thousands
         try:
             for number, task in enumerate(self._tasks(session, chosen)):
                 found = True
                 if by_context:
                     session.set_context(task)
-                address = () if by_context else (f"{task.value_():x}",)
+                elif call is not None:
+                    call.command.about(task, call.options)
                 try:
-                    answer = session.answer(shlex.join((command, *rest, *address)))
-                    options.render = answer.render
-                    for place, row in enumerate(answer.rows):
+                    if call is not None:
+                        rows: Iterable[Any] = call.command.rows(session, call.options)
+                        options.render = partial(call.command.render, session=session, options=call.options)
+                    else:
+                        rows, options.render = session.answer(line if by_context else f"{line} {task.value_():x}")
+                    for place, row in enumerate(rows):
                         if number and not place and isinstance(row, Line):
                             yield Line("")
                         yield row
@@ -86,11 +93,22 @@ class Foreach(Command[Any]):
     def render(self, rows: Iterable[Any], session: Session, options: Options) -> Iterator[str]:
         """Lay each row out as its command does, an empty line between tasks."""
         for number, row in enumerate(rows):
-            if number and not isinstance(row, Fact | Line):
-                yield ""
-            yield from options.render([row])
+            # A task's lines in one: each text that is shown costs as much as it takes to make some lines.
+            lines = [""] if number and not isinstance(row, Fact | Line) else []
+            failure: Exception | None = None
+            try:
+                lines.extend(options.render([row]))
+            except Exception as error:      # of this task's data: what was made until then is shown
+                failure = error
+            if lines:
+                yield "\n".join(lines)
+            if failure is not None:
+                raise failure
 
     def _tasks(self, session: Session, chosen: list[str]) -> Iterator[drgn.Object]:
+        if not chosen:
+            yield from task_objects(session.prog)
+            return
         active = session.active()
         states = {word for word in chosen if word in STATES.values()}
         names = [word for word in chosen if word not in KINDS and word not in states]
