@@ -57,10 +57,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Rehearse, and say what came of it."""
     from kdumpy.cli import rehearsaltext, rehearsing
+    from kdumpy.host.system import unlimited
 
     with _workplace(arguments.keep) as work:
         found = rehearsing.find(arguments, work)
-        with _unlimited():
+        with unlimited():
             answer = rehearsing.rehearse(found, arguments, work, rehearsaltext.progress())
         recorded = rehearsing.record(found, answer)
     if arguments.json:
@@ -99,19 +100,6 @@ def _keep(work: Path, keep: Path) -> None:
                 target.mkdir(mode=0o700, exist_ok=True)
                 shutil.copyfile(source, target / name)
                 (target / name).chmod(0o600)        # the image may hold keys
-
-
-@contextmanager
-def _unlimited() -> Iterator[None]:
-    """Lift the limit of memory of our own for a while: QEMU inherits it, and a guest's memory is data to it."""
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
 __all__ = ["Answer", "Found", "add_arguments", "run"]

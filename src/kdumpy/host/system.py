@@ -150,7 +150,7 @@ class System:
 def _run(words: Sequence[str], stdin: str, seconds: float,
          environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
     """Do as subprocess.run(), in a session of its own: nothing asks on the terminal, and all of it can be ended."""
-    with _unlimited():
+    with unlimited():
         started = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                    text=True, errors="replace", env=environment, cwd="/", start_new_session=True)
     with started as running:
@@ -175,8 +175,10 @@ def _end(running: subprocess.Popen[str]) -> None:
 
 
 @contextmanager
-def _unlimited() -> Iterator[None]:
-    """Start programs without the limit that is for our reading of dumps: they inherit it, and Argon2 takes 1 GiB."""
+def unlimited() -> Iterator[None]:
+    """Start programs without the limit that is for our reading of dumps (`cli.main`): they inherit it, and Argon2 takes
+    1 GiB, a virtual machine what its guest has.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
     try:

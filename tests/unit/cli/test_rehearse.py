@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
+import resource
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -198,11 +198,21 @@ def test_what_was_measured_is_found_by_setup(system: System) -> None:
     assert rehearsed.need(system, "6.1.0-1") is None
 
 
-def test_qemu_is_not_held_by_our_limit_of_memory() -> None:
-    code = ("import resource; from kdumpy.cli import rehearse\n"
-            "resource.setrlimit(resource.RLIMIT_DATA, (1 << 30, resource.RLIM_INFINITY))\n"
-            "with rehearse._unlimited():\n"
-            "    print(resource.getrlimit(resource.RLIMIT_DATA)[0] == resource.RLIM_INFINITY)\n"
-            "print(resource.getrlimit(resource.RLIMIT_DATA)[0] == 1 << 30)\n")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["True", "True"]
+def test_qemu_is_not_held_by_our_limit_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, int]] = []
+    monkeypatch.setattr(rehearsing, "find", lambda *given: None)
+    monkeypatch.setattr(rehearsing, "record", lambda *given: False)
+    monkeypatch.setattr(rehearsaltext, "as_json", lambda *given: {})
+    def done(*given: object) -> SimpleNamespace:
+        seen.append(resource.getrlimit(resource.RLIMIT_DATA))
+        return SimpleNamespace(good=True)
+
+    monkeypatch.setattr(rehearsing, "rehearse", done)
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (1 << 30, hard))       # as the command line sets it
+    try:
+        assert rehearse.run(argparse.Namespace(keep=None, json=True)) == 0
+        assert resource.getrlimit(resource.RLIMIT_DATA) == (1 << 30, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+    assert seen == [(hard, hard)]

@@ -65,3 +65,13 @@ def test_a_table_that_outlived_a_mkfs_frees_nothing(device: str) -> None:
     write(device, b"XFSB" + b"\0" * 4092)
     write(device, TABLE % b"age-encryption.org/v1"[:16].hex().encode(), (2 << 20) - 4096)
     assert not is_free(device)
+
+
+@pytest.mark.parametrize(("free", "room"), [(9000, 4904), (4097, 1), (4096, 0), (100, 0)])
+def test_the_room_of_a_full_disk_is_none_and_never_less(free: int, room: int) -> None:
+    function = next(line for line in LADDER.read_text().splitlines() if line.startswith("room_of_directory() "))
+    df = f"df() {{ echo Filesystem; echo /dev/vda1 100000 5 {free} 99% /; }}"
+    for shell in ([shutil.which("busybox") or "busybox", "sh"], ["sh"]):
+        done = subprocess.run([*shell, "-uc", f"{df}\n{function}\nroom_of_directory /"], capture_output=True, text=True,
+                              check=True)
+        assert done.stdout == f"{room}\n"
