@@ -13,7 +13,7 @@ from kdumpy.capture.config import render
 from kdumpy.errors import HostError, KdumpyError, UsageError
 from kdumpy.host import cmdline as host_cmdline
 from kdumpy.host import crashkernel, crashstate, images, kernelfile, loading
-from kdumpy.host.images import BuiltImage
+from kdumpy.host.images import BuiltImage, layers
 from kdumpy.host.images.needs import Needs
 from kdumpy.host.kernelfile import KernelFile
 from kdumpy.host.machine import Machine
@@ -194,7 +194,9 @@ def _target(system: System, settings: Settings, built: BuiltImage, modules: Modu
             overlay["etc/kdumpy/network"] = b"#!/bin/sh\n# No network in a rehearsal.\n"
         disk = TargetDisk(mib, _filesystem(built.modules, modules), standin.UUID)
     if needs is not None and needs.layers:
-        notes.append(f"the target lies on {', '.join(needs.layers)}, the guest's on a plain disk")
+        notes.append(f"the target lies on {', '.join(needs.layers)}, the guest's on a plain disk: they are not brought "
+                     f"up{', and what opening it takes in memory is not measured' if built.unlock else ''}")
+        overlay[layers.SCRIPT] = b"#!/bin/sh\n# No layers in a rehearsal: it would wait for them.\n"
     if settings.capture.encrypt:
         notes.append("the dump is encrypted: whether it is whole is taken from the capture's own words")
     inside = {*built.modules, *(name for name in _all_drivers() if _built_in(modules, name))}

@@ -10,7 +10,7 @@ from kdumpy.host.images.memory import KERNEL
 from kdumpy.host.images.result import BuiltImage
 from kdumpy.host.system import System
 
-__all__ = ["GROW", "KERNEL", "Need", "look"]
+__all__ = ["GROW", "KERNEL", "Need", "look", "measured"]
 
 GROW = "set a larger crashkernel in /etc/kdumpy.toml (or `auto`), run `kdumpy setup`, reboot"
 """What mends a reservation that is too small."""
@@ -33,6 +33,17 @@ class Need:
         return "a rehearsal needed" if self.measured else "kernel and image need about"
 
 
+def measured(system: System, release: str, image: BuiltImage | None) -> int | None:
+    """Return the bytes that a rehearsal found to be the smallest safe reservation; None: none was rehearsed.
+
+    A rehearsal's disk is not encrypted: what a key takes beside the image, before the capture begins, is added.
+    """
+    found = rehearsed.need(system, release)
+    if found is None or image is None or not image.unlock:
+        return found
+    return max(found, KERNEL + image.unpacked + image.unlock)
+
+
 def look(system: System, release: str, image: BuiltImage | None) -> Need | None:
     """Return what a kernel's capture takes; None: nothing was rehearsed, and there is no image to estimate by.
 
@@ -41,9 +52,9 @@ def look(system: System, release: str, image: BuiltImage | None) -> Need | None:
         release: the capture kernel's.
         image: the capture image, where it was built.
     """
-    measured = rehearsed.need(system, release)
-    if measured is not None:
-        return Need(measured, measured, measured=True)
+    found = measured(system, release, image)
+    if found is not None:
+        return Need(found, found, measured=True)
     if image is None:
         return None
     # A kernel gives an image's files half of its memory at most; without what its key takes the target stays closed.

@@ -18,9 +18,9 @@ from kdumpy.host import (
     crashstate,
     images,
     kexec,
+    need,
     packages,
     peers,
-    rehearsed,
     services,
     settings,
     sysctls,
@@ -89,7 +89,8 @@ def make(system: System, wishes: Wishes, program: str = "") -> Setup:
     lacking = packages.missing(system, _programs(machine, wanted))
     found, image = _targets(packages.Equipped(system, lacking), wanted, lacking, machine)
     loader = _loader(system)
-    advice = crashkernel.advise(machine, wanted, rehearsed.need(system, machine.release),
+    measured = need.measured(system, machine.release, images.load(system, machine.release))
+    advice = crashkernel.advise(machine, wanted, measured,
                                 next_cmdline=loader.next_cmdline(system), ours=applying.was_set_up(system),
                                 image=image)
     install = packages.command(system, lacking)

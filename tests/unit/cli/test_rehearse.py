@@ -15,7 +15,9 @@ from kdumpy.cli import rehearsalsubject, rehearsaltext, rehearse, rehearsing
 from kdumpy.cli.rehearsalsubject import Found
 from kdumpy.cli.rehearsing import Answer, Opened, Try
 from kdumpy.errors import HostError, UsageError
-from kdumpy.host import rehearsed
+from kdumpy.host import need, rehearsed, settings
+from kdumpy.host.images import BuiltImage, layers
+from kdumpy.host.images.needs import look as look_at_needs
 from kdumpy.host.machine import look
 from kdumpy.host.settings import Settings
 from kdumpy.host.system import System
@@ -26,6 +28,7 @@ from kdumpy.vm.rehearsalguest import FAULT_NAMES, fault_of
 from kdumpy.vm.reservation import Memory
 from kdumpy.vm.targetdisk import TargetDisk
 from kdumpy.vm.troubles import Stage, Trouble
+from recordedhost import put, recorded
 
 MIB = 1 << 20
 
@@ -216,3 +219,27 @@ def test_qemu_is_not_held_by_our_limit_of_memory(monkeypatch: pytest.MonkeyPatch
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
     assert seen == [(hard, hard)]
+
+
+def test_layers_of_the_target_are_not_waited_for_where_the_guest_has_none(tmp_path: Path) -> None:
+    host = recorded(tmp_path / "host")
+    put(tmp_path, "modules/modules.dep", "kernel/virtio_blk.ko:\nkernel/virtio_pci.ko:\nkernel/ext4.ko:\n")
+    for target, overlaid in (("/b", [layers.SCRIPT]), ("/a/var/crash", [])):
+        wanted = settings.parse(f'[capture]\ntargets = ["{target}"]\n')
+        built = BuiltImage("/x", "6.1.0-1", 9 * MIB, 28 * MIB, "dracut", "", ("virtio_blk", "virtio_pci", "ext4"),
+                           look_at_needs(host, wanted).config.targets, 2.0, 0.0, {})
+        found = rehearsalsubject._target(host, wanted, built, ModuleTree(tmp_path / "modules"), 512)
+        assert [name for name in found.overlay if name == layers.SCRIPT] == overlaid
+        assert any("they are not brought up" in note for note in found.notes) is bool(overlaid)
+
+
+def test_what_a_key_takes_is_added_to_what_was_rehearsed(system: System) -> None:
+    rehearsed.save(system, {"release": "6.1.0-1", "smallest_safe_crashkernel": 160 * MIB})
+    image = BuiltImage("/x", "6.1.0-1", 9 * MIB, 28 * MIB, "dracut", "", (), (), 2.0, 0.0, {})
+    assert need.measured(system, "6.1.0-1", image) == 160 * MIB
+    locked = replace(image, unlock=1024 * MIB)
+    assert need.measured(system, "6.1.0-1", locked) == (40 + 28 + 1024) * MIB
+    found = need.look(system, "6.1.0-1", locked)
+    assert found is not None
+    assert (found.bytes, found.measured) == ((40 + 28 + 1024) * MIB, True)
+    assert need.measured(system, "6.1.0-2", locked) is None
