@@ -94,7 +94,7 @@ def _below(folder: str, places: tuple[str, ...]) -> bool:
 
 def _allowed(folder: str) -> str:
     """Return the line of a unit that lets it write to a folder, which need not be there yet."""
-    quoted = folder.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    quoted = folder.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("%", "%%")
     if _below(folder, PRIVATE):
         return f'BindPaths="-{quoted.replace(":", chr(92) * 2 + ":")}"'
     return f'ReadWritePaths="-{quoted}"'

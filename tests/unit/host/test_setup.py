@@ -244,7 +244,7 @@ def test_a_generator_that_hangs_leaves_time_to_load_the_older_image(host: Host) 
     assert all(change.seconds >= generated.SECONDS + 300 for change in build)
 
 
-ODD = ("/home/dumps/of web-3", "/srv/100%/a-b:c", "/var/tmp/cr\"ash", "/var/.hidden/c\\x")
+ODD = ("/home/dumps/of web-3", "/srv/two\nlines", "/srv/100%/a-b:c", "/var/tmp/cr\"ash", "/var/.hidden/c\\x")
 
 
 def test_the_units_wait_for_the_targets_and_may_write_there(host: Host) -> None:
