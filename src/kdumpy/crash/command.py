@@ -151,8 +151,8 @@ def columns(header: Sequence[str], rows: Iterable[Sequence[str]], align: str) ->
 
     The widths are those of the widest cells, so all rows are taken first.
     """
-    table = [list(row) for row in rows]
-    widths = [max(len(cell) for cell in column) for column in zip(header, *table, strict=True)]
-    for cells in (header, *table):
-        yield "  ".join(f"{cell:{side}{width}}" for cell, side, width in
-                        zip(cells, align, widths, strict=True)).rstrip()
+    table = (header, *rows)
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    layout = "  ".join(f"{{:{side}{width}}}" for side, width in zip(align, widths, strict=True))
+    for cells in table:
+        yield layout.format(*cells).rstrip()

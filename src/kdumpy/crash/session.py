@@ -9,12 +9,14 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import drgn
 
+from kdumpy.crash.recent import Recent
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.errors import NotInDump, UsageError
 from kdumpy.kernel.deadline import Deadline
 from kdumpy.kernel.kernel import Kernel
 
 if TYPE_CHECKING:
+    from kdumpy.crash.areas import Spaces
     from kdumpy.crash.command import Command, Options
     from kdumpy.crash.engine import Engine
     from kdumpy.crash.memory.arrays import Arrays
@@ -76,6 +78,8 @@ class Session:
         """Make the commands of installed packages known; return whether that was not done before. Set by the shell."""
         self.output: IO[str] = sys.stdout
         """Where the command that runs writes what is not a row; set by the shell."""
+        self.open_files = Recent[Any]()
+        """What `files` has read, by the table (struct files_struct) that threads share."""
         self.python: dict[str, Any] = {}
         """The names of `py`."""
         self._context: drgn.Object | None = None
@@ -93,6 +97,13 @@ class Session:
         from kdumpy.crash.memory.slabs import Slabs
 
         return Slabs(self.prog, self.arrays)
+
+    @cached_property
+    def spaces(self) -> Spaces:
+        """The address spaces of processes."""
+        from kdumpy.crash.areas import Spaces
+
+        return Spaces(self.prog)
 
     @property
     def context(self) -> drgn.Object:

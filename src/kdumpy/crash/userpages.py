@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import drgn
 
-from kdumpy.crash.session import Session
 from kdumpy.dumpfile.paging import KernelMemory, PageTables
 from kdumpy.errors import KdumpyError, NotInDump
 
-
-@dataclass(frozen=True, slots=True)
-class UserPage:
-    """A page of an address space."""
-
-    virtual: int
-    physical: int | None
-    """None where it is not in memory."""
-    swap: str
-    """The swap device or file that holds it; or empty."""
-    offset: int | None
-    """In the swap, in pages; in the file, in bytes; None for a page that nothing backs."""
+if TYPE_CHECKING:
+    from kdumpy.crash.areas import UserPage
+from kdumpy.crash.session import Session
 
 
 class Extent(Protocol):

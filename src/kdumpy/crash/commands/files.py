@@ -10,16 +10,18 @@ import drgn
 from drgn.helpers.linux.fs import address_space_for_each_page, d_path, for_each_file, inode_path
 from drgn.helpers.linux.mm import page_to_pfn
 from drgn.helpers.linux.mmzone import for_each_online_pgdat
-from drgn.helpers.linux.sched import task_cpu
 
 from kdumpy.crash.command import Arg, Command, Options, columns
 from kdumpy.crash.commands.bt import header
 from kdumpy.crash.session import Session
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.errors import NotInDump
+from kdumpy.kernel.taskreader import task_value
 
 _MOST = 1 << 20
 """Files of one task."""
+_KEPT = 4096
+"""Files of a table that is kept for other threads."""
 # Source: include/uapi/linux/stat.h, the file types of i_mode.
 _TYPES = {0o010000: "FIFO", 0o020000: "CHR", 0o040000: "DIR", 0o060000: "BLK", 0o100000: "REG", 0o120000: "LNK",
           0o140000: "SOCK"}
@@ -147,25 +149,39 @@ def _nodes(session: Session, address: int) -> Iterator[NodeRow]:
 def _row(session: Session, task: drgn.Object, reference: str | None) -> FilesRow:
     root = cwd = ""
     problem = ""
-    files: list[OpenFile] = []
+    files: tuple[OpenFile, ...] = ()
+    of = task_value(task)
     try:
         if task.fs:
             root, cwd = _text(d_path(task.fs.root)), _text(d_path(task.fs.pwd))
-        if task.files:
-            for fd, file in for_each_file(task):
-                if not file:        # a number that was taken for a file that is not open yet: accept() waits
-                    continue
-                found = open_file(fd, file)
-                if reference is None or reference in (found.path, str(fd), f"{found.file:x}", f"{found.dentry:x}",
-                                                      f"{found.inode:x}"):
-                    files.append(found)
-                if len(files) >= _MOST:
-                    problem = f"cut after {_MOST} files"
-                    break
+        table = task.files.value_()
+        if table:
+            files, problem = session.open_files.get(table, lambda: _files(task), keep=_is_short)
     except READ_ERRORS as error:
         problem = f"not all can be read: {error}"
-    return FilesRow(task.pid.value_(), task.value_(), task_cpu(task),
-                    task.comm.string_().decode("utf-8", "backslashreplace"), root, cwd, tuple(files), problem)
+    if reference is not None:
+        files = tuple(file for file in files if reference in (file.path, str(file.fd), f"{file.file:x}",
+                                                              f"{file.dentry:x}", f"{file.inode:x}"))
+    return FilesRow(of.pid, of.address, of.cpu, of.comm, root, cwd, files, problem)
+
+
+def _is_short(known: tuple[tuple[OpenFile, ...], str]) -> bool:
+    return len(known[0]) <= _KEPT
+
+
+def _files(task: drgn.Object) -> tuple[tuple[OpenFile, ...], str]:
+    """Return the open files of a task, and why they are not all; empty when they are."""
+    files: list[OpenFile] = []
+    try:
+        for fd, file in for_each_file(task):
+            if not file:        # a number that was taken for a file that is not open yet: accept() waits
+                continue
+            files.append(open_file(fd, file))
+            if len(files) >= _MOST:
+                return tuple(files), f"cut after {_MOST} files"
+    except READ_ERRORS as error:
+        return tuple(files), f"not all can be read: {error}"
+    return tuple(files), ""
 
 
 def open_file(fd: int, file: drgn.Object) -> OpenFile:

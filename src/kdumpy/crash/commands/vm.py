@@ -6,36 +6,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import drgn
-from drgn.helpers.linux.fs import d_path
-from drgn.helpers.linux.mm import for_each_vma, task_rss
-from drgn.helpers.linux.sched import task_cpu
 
+from kdumpy.crash.areas import Area, Space
 from kdumpy.crash.command import Arg, Command, Options, columns
 from kdumpy.crash.commands.bt import header
 from kdumpy.crash.layout import Layout
 from kdumpy.crash.session import Session
-from kdumpy.crash.userpages import UserPage, pages_of
+from kdumpy.crash.userpages import pages_of
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.errors import NotInDump, UsageError
-
-_MOST = 1 << 20
-"""Areas of one task (vm.max_map_count is 65530)."""
-
-
-@dataclass(frozen=True)
-class Area:
-    """A mapping (struct vm_area_struct)."""
-
-    vma: int
-    """Its address."""
-    start: int
-    end: int
-    flags: int
-    """VM_* (include/linux/mm.h)."""
-    file: str
-    """Path of the file, [heap], [stack], or empty."""
-    pages: tuple[UserPage, ...] = ()
-    """With -p and -P."""
+from kdumpy.kernel.taskreader import task_value
 
 
 @dataclass(frozen=True)
@@ -140,25 +120,19 @@ def _structures(session: Session, row: VmRow, options: Options) -> Iterator[str]
 
 def _row(session: Session, task: drgn.Object, reference: str | None, given: int | None = None) -> VmRow:
     page_kb = int(session.prog["PAGE_SIZE"]) // 1024
-    mm, pgd, rss, total, problem = 0, 0, 0, 0, ""
-    areas: list[Area] = []
+    of = task_value(task)
+    mm, space = 0, Space(0, 0, 0, (), "")
     try:
-        space = task.mm if given is None else drgn.Object(session.prog, "struct mm_struct *", value=given)
-        mm = space.value_()
+        object_of = task.mm.read_() if given is None else drgn.Object(session.prog, "struct mm_struct *", value=given)
+        mm = object_of.value_()
         if mm:
-            pgd, total = space.pgd.value_(), space.total_vm.value_() * page_kb
-            rss = task_rss(task).total * page_kb if given is None else 0
-            for vma in for_each_vma(space):
-                area = area_of(space, vma)
-                if reference is None or area.file == reference or _holds(area, reference):
-                    areas.append(area)
-                if len(areas) >= _MOST:
-                    problem = f"cut after {_MOST} areas"
-                    break
-    except (drgn.FaultError, LookupError, AttributeError, ValueError) as error:
-        problem = f"not all can be read: {error}"
-    return VmRow(task.pid.value_(), task.value_(), task_cpu(task),
-                 task.comm.string_().decode("utf-8", "backslashreplace"), mm, pgd, rss, total, tuple(areas), problem)
+            space = session.spaces.of(object_of, task if given is None else None)
+    except READ_ERRORS as error:
+        space = space._replace(problem=f"not all can be read: {error}")
+    areas = space.areas if reference is None else tuple(
+        area for area in space.areas if area.file == reference or _holds(area, reference))
+    return VmRow(of.pid, of.address, of.cpu, of.comm, mm, space.pgd, space.rss * page_kb, space.total * page_kb, areas,
+                 space.problem)
 
 
 _FLAG_NAMES = {
@@ -197,25 +171,6 @@ def _render_pages(area: Area) -> Iterator[str]:
         else:
             where = "(not mapped)"
         yield f"{page.virtual:<10x}  {where}"
-
-
-def area_of(mm: drgn.Object, vma: drgn.Object) -> Area:
-    """Read a `struct vm_area_struct *`."""
-    start, end = vma.vm_start.value_(), vma.vm_end.value_()
-    name = ""
-    if vma.vm_file:
-        try:
-            name = d_path(vma.vm_file.f_path).decode("utf-8", "backslashreplace")
-        except drgn.FaultError:
-            name = "(not in the dump)"
-        except READ_ERRORS:
-            name = "(damaged)"
-    # Source: fs/proc/task_mmu.c, show_map_vma().
-    elif start <= mm.brk.value_() and end >= mm.start_brk.value_():
-        name = "[heap]"
-    elif start <= mm.start_stack.value_() <= end:
-        name = "[stack]"
-    return Area(vma.value_(), start, end, vma.vm_flags.value_(), name)
 
 
 def _holds(area: Area, text: str) -> bool:

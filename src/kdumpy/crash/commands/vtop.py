@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import drgn
 from drgn.helpers.linux.mm import vma_find
 
+from kdumpy.crash.areas import Area, area_of
 from kdumpy.crash.command import Arg, Command, Options
 from kdumpy.crash.commands.pte import decode, pte_lines
-from kdumpy.crash.commands.vm import Area, area_of
 from kdumpy.crash.session import Session
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.errors import KdumpyError, NotInDump, UsageError

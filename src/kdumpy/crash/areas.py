@@ -1,0 +1,191 @@
+"""The mappings of address spaces, read with few calls, and once for all the threads that share them."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import drgn
+from drgn.helpers.linux.fs import d_path
+from drgn.helpers.linux.mm import for_each_vma, task_rss
+
+from kdumpy.crash.recent import Recent
+from kdumpy.debuginfo.reading import READ_ERRORS
+
+MOST = 1 << 20
+"""Areas of one address space (vm.max_map_count is 65530)."""
+_KEPT_AREAS = 4096
+"""Areas of an address space that is kept."""
+_MOST_PATHS = 1 << 14
+
+
+@dataclass(frozen=True, slots=True)
+class UserPage:
+    """A page of an address space."""
+
+    virtual: int
+    physical: int | None
+    """None where it is not in memory."""
+    swap: str
+    """The swap device or file that holds it; or empty."""
+    offset: int | None
+    """In the swap, in pages; in the file, in bytes; None for a page that nothing backs."""
+
+
+@dataclass(frozen=True)
+class Area:
+    """A mapping (struct vm_area_struct)."""
+
+    vma: int
+    """Its address."""
+    start: int
+    end: int
+    flags: int
+    """VM_* (include/linux/mm.h)."""
+    file: str
+    """Path of the file, [heap], [stack], or empty."""
+    pages: tuple[UserPage, ...] = ()
+    """With -p and -P."""
+
+
+class Space(NamedTuple):
+    """An address space (struct mm_struct)."""
+
+    pgd: int
+    total: int
+    """Pages."""
+    rss: int
+    """Pages; 0 where no task was given whose threads' counters are part of it."""
+    areas: tuple[Area, ...]
+    problem: str
+    """What could not be read; empty when all is there."""
+
+
+class Spaces:
+    """Reads the address spaces of one program."""
+
+    def __init__(self, prog: drgn.Program) -> None:
+        self.prog = prog
+        self._known = Recent[Space]()
+        """By (mm, process): a child of vfork() shares its parent's, and drgn counts its resident pages apart."""
+        try:
+            self._reader: _Reader | None = _Reader(prog)
+        except LookupError:         # a structure is not as known here
+            self._reader = None
+
+    def of(self, mm: drgn.Object, task: drgn.Object | None = None) -> Space:
+        """Return what a `struct mm_struct *` holds; where it cannot be read to its end, with the reason.
+
+        Args:
+            mm: the address space.
+            task: a task that has it; None where its resident pages are not asked for.
+        """
+        if task is None:
+            return self._read(mm, None)
+        return self._known.get((mm.value_(), task.tgid.value_()), lambda: self._read(mm, task),
+                               keep=lambda space: len(space.areas) <= _KEPT_AREAS)
+
+    def _read(self, mm: drgn.Object, task: drgn.Object | None) -> Space:
+        pgd = total = rss = 0
+        areas: list[Area] = []
+        problem = ""
+        try:
+            pgd, total = mm.pgd.value_(), mm.total_vm.value_()
+            rss = task_rss(task).total if task is not None else 0
+            for area in self.areas(mm):
+                areas.append(area)
+                if len(areas) >= MOST:
+                    problem = f"cut after {MOST} areas"
+                    break
+        except READ_ERRORS as error:
+            problem = f"not all can be read: {error}"
+        return Space(pgd, total, rss, tuple(areas), problem)
+
+    def areas(self, mm: drgn.Object) -> Iterator[Area]:
+        """Yield the mappings of a `struct mm_struct *`.
+
+        Raises:
+            READ_ERRORS: they cannot be read to their end.
+        """
+        if self._reader is None:
+            yield from (area_of(mm, vma) for vma in for_each_vma(mm))
+            return
+        marks = mm.start_brk.value_(), mm.brk.value_(), mm.start_stack.value_()
+        for vma in for_each_vma(mm):
+            try:
+                yield self._reader.area(vma.value_(), marks)
+            except drgn.FaultError:         # what is not asked for may lie in the page that is missing
+                yield area_of(mm, vma)
+
+
+class _Reader:
+    """Reads a `struct vm_area_struct` with one call, and one for its file."""
+
+    def __init__(self, prog: drgn.Program) -> None:
+        """Find out where the members lie.
+
+        Raises:
+            LookupError: a structure is not as known here.
+        """
+        self.prog = prog
+        made = prog.type("struct vm_area_struct")
+        places = [int(drgn.offsetof(made, name)) for name in ("vm_start", "vm_end", "vm_flags", "vm_file")]
+        self._first, self._size = min(places), max(places) + 8 - min(places)
+        if self._size > drgn.sizeof(made) or any(place % 8 for place in places):
+            raise LookupError("the members of struct vm_area_struct lie nowhere")
+        self._words = struct.Struct(f"<{self._size // 8}Q")
+        self._places = [(place - self._first) // 8 for place in places]
+        # f_path is a pair of pointers: include/linux/path.h.
+        self._path = int(drgn.offsetof(prog.type("struct file"), "f_path"))
+        self._path_of = lru_cache(_MOST_PATHS)(self._named)
+
+    def area(self, vma: int, marks: tuple[int, int, int]) -> Area:
+        """Return an area; `marks`: start_brk, brk and start_stack of its address space.
+
+        Raises:
+            drgn.FaultError: it is not in the dump.
+        """
+        words = self._words.unpack(self.prog.read(vma + self._first, self._size))
+        start, end, flags, file = (words[place] for place in self._places)
+        return Area(vma, start, end, flags, self._file(file) if file else _purpose(start, end, *marks))
+
+    def _file(self, file: int) -> str:
+        return self._path_of(self.prog.read(file + self._path, 16))
+
+    def _named(self, path: bytes) -> str:
+        """Return the name of a struct path."""
+        return _name(drgn.Object.from_bytes_(self.prog, self.prog.type("struct path"), path))
+
+
+def area_of(mm: drgn.Object, vma: drgn.Object) -> Area:
+    """Read a `struct vm_area_struct *`.
+
+    Raises:
+        READ_ERRORS: it cannot be read.
+    """
+    start, end = vma.vm_start.value_(), vma.vm_end.value_()
+    try:
+        name = _name(vma.vm_file.f_path) if vma.vm_file else \
+            _purpose(start, end, mm.start_brk.value_(), mm.brk.value_(), mm.start_stack.value_())
+    except drgn.FaultError:
+        name = "(not in the dump)"
+    return Area(vma.value_(), start, end, vma.vm_flags.value_(), name)
+
+
+def _name(path: drgn.Object) -> str:
+    try:
+        return str(d_path(path).decode("utf-8", "backslashreplace"))
+    except drgn.FaultError:
+        return "(not in the dump)"
+    except READ_ERRORS:
+        return "(damaged)"
+
+
+def _purpose(start: int, end: int, start_brk: int, brk: int, start_stack: int) -> str:
+    """Say what memory without a file is for. Source: fs/proc/task_mmu.c, show_map_vma()."""
+    if start <= brk and end >= start_brk:
+        return "[heap]"
+    return "[stack]" if start <= start_stack <= end else ""
