@@ -16,10 +16,14 @@ import pytest
 import generatorimage
 import lab
 from kdumpy.dumpfile import open_dump
+from kdumpy.host import cmdline
 from kdumpy.image.capture import Built
-from kdumpy.vm import capturing, guest
+from kdumpy.vm import bootparams, capturing, guest, kernels, rehearsal
 from kdumpy.vm.capturing import OUT
 from kdumpy.vm.kernels import Kernel
+from kdumpy.vm.rehearsal import Subject
+from kdumpy.vm.rehearsalguest import fault_of
+from kdumpy.vm.targetdisk import TargetDisk
 from kdumpy.vm.trial import Builder, crash
 from recordedhost import recorded
 
@@ -61,3 +65,25 @@ def test_a_crash_arrives(tmp_path: Path, name: str) -> None:
     with open_dump(tmp_path / "vmcore") as dump:
         assert "cloud" in dump.vmcoreinfo.osrelease
     print(name, done.image.bytes, done.image.unpacked, [step for step in done.steps if "memory" in step])
+
+
+@pytest.mark.parametrize("name", list(GENERATORS))
+def test_a_rehearsal_takes_it(tmp_path: Path, name: str) -> None:
+    if shutil.which(GENERATORS[name]) is None:
+        pytest.skip(f"{GENERATORS[name]} is not installed")
+    for folder in ("work", "run"):
+        (tmp_path / folder).mkdir()
+    kernel, mib = kernels.get("6.1"), 1 << 20
+    built = builder(name, tmp_path / "work")(kernel, tmp_path / "image")
+    fault = fault_of("sysrq", 1024)
+    text, _left = bootparams.crashed("", 256 * mib, fault.boot)
+    found = rehearsal.run(Subject(
+        kernel=kernel.image, release=kernel.release, modules=kernel.modules, image=built.path, unpacked=built.unpacked,
+        cmdline=text, crashkernel=256 * mib, disk=TargetDisk(1280, uuid=UUID), fault=fault,
+        capture_cmdline=bootparams.capture(cmdline.capture_cmdline("", "x86_64"))), tmp_path / "run")
+    assert found.trouble is None, found.trouble
+    assert found.dump is not None
+    with open_dump(found.dump) as dump:
+        assert not dump.incomplete
+    assert found.memory is not None
+    print(name, f"{found.seconds:.0f} s, used {found.memory.used >> 20} MiB, need {found.memory.need >> 20} MiB")
