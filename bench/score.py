@@ -25,7 +25,7 @@ from pathlib import Path
 
 from kdumpy.errors import KdumpyError
 from kdumpy.vm import kernels, laboratory
-from kdumpy.vm.faults import FAULTS, Fault
+from kdumpy.vm.faults import FAULTS, ON_ARM64, Fault
 from kdumpy.vm.laboratory import Recipe
 from kdumpy.vm.scoring import SCORING
 from kdumpy.vm.scoring2 import SCORING_2
@@ -168,7 +168,8 @@ def wanted(sets: Iterable[str], only: Iterable[str], *, full: bool, boots: int) 
             for fault in SETS[name].values():
                 somewhere = kernel == "6.1" or fault.name in EVERYWHERE if name == "laboratory" else \
                     kernel in FULL_SCORING
-                if kernel not in fault.kernels or kernel not in (set(only) or {kernel}) or not (full or somewhere):
+                taken = kernel in fault.kernels or ("arm64" in kernel and full and fault.name in ON_ARM64)
+                if not taken or kernel not in (set(only) or {kernel}) or not (full or somewhere):
                     continue
                 chosen += [Wanted(name, kernel, fault, boot) for boot in range(1, boots + 1)]
     return chosen
@@ -219,12 +220,12 @@ def report_without_log(vmcore: Path) -> tuple[dict[str, object], float]:
 
 def table(rows: Iterable[Row]) -> Iterator[str]:
     """Lay the rows out as text, a line each."""
-    yield f"{'KERNEL':8}{'FAULT':22}{'CAUSE':22}{'CULPRIT':40}{'CONFIDENCE':12}{'S':>5}"
+    yield f"{'KERNEL':15}{'FAULT':22}{'CAUSE':22}{'CULPRIT':40}{'CONFIDENCE':12}{'S':>5}"
     for row in rows:
         cause = f"{'+' if row.cause_right else '-'} {row.cause}"
         culprit = f"{'+' if row.culprit_right else '-'} {row.culprit or 'none'}"
         name = row.fault + (f"/{row.boot}" if row.boot > 1 else "")
-        yield (f"{row.kernel:8}{name:22}{cause:22}{culprit:40}{row.confidence:12}{row.seconds:5.2f}"
+        yield (f"{row.kernel:15}{name:22}{cause:22}{culprit:40}{row.confidence:12}{row.seconds:5.2f}"
                + ("  FALSELY CERTAIN" if row.falsely_certain else ""))
 
 

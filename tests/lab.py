@@ -17,7 +17,7 @@ from pathlib import Path
 
 from kdumpy.errors import KdumpyError
 from kdumpy.vm import bundle, laboratory
-from kdumpy.vm.faults import FAULTS
+from kdumpy.vm.faults import FAULTS, ON_ARM64
 from kdumpy.vm.laboratory import LabDump
 
 KERNELS = ("5.10", "6.1", "6.12", "newest")
@@ -34,9 +34,7 @@ WIDE = ("semaphore", "completion", "work-flush", "spin-crossed", "spin-held", "l
 """The faults that only the full matrix takes: each dump costs half a minute."""
 
 ARM64_KERNELS = ("6.1-arm64", "6.12-arm64", "newest-arm64", "6.12-arm64-16k")
-ARM64_FAULTS = ("sysrq", "null-workqueue", "bug", "hung-task", "jump-to-null", "use-after-free", "list-corruption",
-                "soft-lockup", "bad-address", "user-access", "deadlock",
-                "write-to-readonly", "refcount")
+ARM64_FAULTS = ON_ARM64
 """The faults that are taken on arm64, in the full matrix."""
 
 

@@ -238,3 +238,8 @@ _ALL = (
 )
 
 FAULTS: Mapping[str, Fault] = MappingProxyType({fault.name: fault for fault in _ALL})
+
+ON_ARM64 = ("sysrq", "null-workqueue", "bug", "hung-task", "jump-to-null", "use-after-free", "list-corruption",
+            "soft-lockup", "bad-address", "user-access", "deadlock", "write-to-readonly", "refcount",
+            "general-protection")
+"""Those that work on arm64's kernels too, beside those that name one."""

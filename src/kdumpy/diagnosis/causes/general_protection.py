@@ -12,17 +12,22 @@ class GeneralProtection(Cause):
     """The processor refused an instruction: nearly always, a pointer was no address at all."""
 
     kind = "general-protection"
+    outranks = ("bad-address",)
 
     def match(self, crash: Crash) -> Finding | None:
-        """Match the kernel's report of the exception."""
-        if not crash.told(Kind.PROTECTION):
+        """Match the kernel's report of the exception; on arm64, a page fault on what is no address."""
+        refused = crash.told(Kind.PROTECTION)
+        if not refused and not (crash.told(Kind.PAGE_FAULT) and crash.machine == "aarch64"
+                                and crash.pointer_meaning is not None
+                                and crash.pointer_meaning.meaning in (Meaning.NON_CANONICAL, Meaning.TEXT)
+                                and _in_no_range(crash.pointer or 0)):
             return None
         words = Words(crash, crash.own_frame)
         meant = crash.pointer_meaning
         bad = meant is not None and meant.meaning in (Meaning.NON_CANONICAL, Meaning.TEXT)
         value = f"The value was {meant.words}." if meant and bad else ""
         return Finding(
-            title=words.titled("General protection fault"),
+            title=words.titled("General protection fault" if refused else "Use of a pointer that is no address"),
             confidence=CERTAIN if bad else LIKELY,
             explanation=words.paragraph(
                 f"{words.name} used a pointer that is no address, and the processor refused it." if bad else
@@ -34,3 +39,12 @@ class GeneralProtection(Cause):
                   "the object."] if bad else [],
             culprit=crash.own_frame, decisions=crash.own.decisions,
             subtype="text" if meant and meant.meaning == Meaning.TEXT else "")
+
+
+def _in_no_range(address: int) -> bool:
+    """Tell whether an address of arm64 lies between a process's and the kernel's, however long addresses are (52 bits).
+
+    Source: arch/arm64/mm/fault.c, show_pte() ("address between user and kernel address ranges"); the uppermost byte
+    does not count (arch/arm64/include/asm/memory.h, untagged_addr()).
+    """
+    return address >> 52 & 0xF not in (0, 0xF)
