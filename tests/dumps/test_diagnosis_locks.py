@@ -14,6 +14,7 @@ from kdumpy.diagnosis import locks
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.locks import Waits
 from kdumpy.diagnosis.verdict import judge
+from kdumpy.diagnosis.waiterlists import lock_of_waiters
 from kdumpy.kernel.tasks import task_objects
 
 KERNELS = sorted({kernel for kernel, _ in lab.panics("deadlock", "hung-task")})
@@ -102,4 +103,4 @@ def test_the_two_ways_to_the_lock_agree(deadlock: Waits) -> None:
             begin, words = deadlock._stack_words(task)
             offset = drgn.offsetof(deadlock.prog.type("struct mutex_waiter"), "task")
             waiters = {begin + 8 * number - offset for number, word in enumerate(words) if word == item.task.address}
-            assert deadlock._lock_of_waiters(lock, waiters, words) == item.waits_for.address
+            assert lock_of_waiters(deadlock.prog, lock, waiters, (begin, words)) == item.waits_for.address

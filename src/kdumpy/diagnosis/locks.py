@@ -25,7 +25,7 @@ from kdumpy.diagnosis.disks import Disks
 from kdumpy.diagnosis.holders import Holders
 from kdumpy.diagnosis.iowaits import IoWaits
 from kdumpy.diagnosis.spinning import Spins
-from kdumpy.diagnosis.waiterlists import list_head, ring
+from kdumpy.diagnosis.waiterlists import list_head, lock_of_waiters
 from kdumpy.diagnosis.waiting import Waiters, kind_of
 from kdumpy.kernel import Kernel, Stack, Task
 from kdumpy.kernel.tasks import task_objects, task_value
@@ -365,25 +365,7 @@ class Waits:
             blocked_on = task.blocked_on
             if blocked_on.type_.type_name() == "struct mutex *" and blocked_on:
                 return int(blocked_on.value_())
-        return self._lock_of_waiters(lock, set(waiters), words)
-
-    def _lock_of_waiters(self, lock: drgn.Type, waiters: set[int], words: Sequence[int]) -> int:
-        """Find the lock among the words of a stack: the one whose first waiter is in a list with ours.
-
-        The lock has no list head, but a pointer to its first waiter, since 7.1.
-        """
-        nodes = set(waiters)
-        for address in waiters:
-            nodes.update(ring(self.prog, address))
-        offset = drgn.offsetof(lock, "first_waiter")
-        for word in dict.fromkeys(words):
-            if memory.is_kernels(word):
-                try:
-                    if self.prog.read_u64(word + offset) in nodes:
-                        return word
-                except drgn.FaultError:
-                    continue
-        return 0
+        return lock_of_waiters(self.prog, lock, waiters, (begin, words))
 
     def _stack_words(self, task: drgn.Object) -> tuple[int, tuple[int, ...]]:
         """Return (address, words) of the part of a sleeping task's stack that is in use."""

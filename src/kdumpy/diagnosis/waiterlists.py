@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import drgn
 
+from kdumpy.diagnosis.memory import is_kernels
 from kdumpy.kernel import Kernel
 
 MOST_WAITERS = 4096
@@ -45,3 +46,31 @@ def _is_waiter(kernel: Kernel, node: int, task_offset: int) -> bool:
     except drgn.FaultError:
         return False
     return bool(stack <= node < stack + kernel.stack_size)
+
+
+def lock_of_waiters(prog: drgn.Program, lock: drgn.Type, waiters: Iterable[int],
+                    stack: tuple[int, Sequence[int]]) -> int:
+    """Find a lock among the words of a stack: the one whose first waiter is in a list with one of ours; 0 if none is.
+
+    Locks have no list head, but a pointer to their first waiter, since 7.1.
+
+    Args:
+        prog: the kernel.
+        lock: the lock's type, which has a member `first_waiter`.
+        waiters: addresses of waiters on a stack, whose list nodes are their first members.
+        stack: address and 64-bit words of that stack. A lock is not looked for on it: what was saved there of a
+            waiter's address looks like one.
+    """
+    nodes = set(waiters)
+    for address in tuple(nodes):
+        nodes.update(ring(prog, address))
+    offset = drgn.offsetof(lock, "first_waiter")
+    begin, words = stack
+    for word in dict.fromkeys(words):
+        if is_kernels(word) and not begin <= word < begin + 8 * len(words):
+            try:
+                if prog.read_u64(word + offset) in nodes:
+                    return word
+            except drgn.FaultError:
+                continue
+    return 0

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import drgn
 
 from kdumpy.debuginfo.reading import READ_ERRORS
-from kdumpy.diagnosis.waiterlists import list_head, ring
+from kdumpy.diagnosis.waiterlists import list_head, lock_of_waiters, ring
 from kdumpy.kernel import Kernel, Stack, Task
 from kdumpy.kernel.tasks import task_objects, task_value
 
@@ -119,6 +119,9 @@ class Waiters:
     def _semaphore(self, task: drgn.Object, words: tuple[int, Sequence[int]]) -> Waited | None:
         waiter, made = self.prog.type("struct semaphore_waiter"), self.prog.type("struct semaphore")
         offset = drgn.offsetof(waiter, "task")
+        if not made.has_member("wait_list"):
+            address = lock_of_waiters(self.prog, made, self._places(task, words, offset), words)
+            return Waited("semaphore", address) if address else None
         for place in self._places(task, words, offset):
             head = list_head(self.kernel, place, offset)
             if head:
