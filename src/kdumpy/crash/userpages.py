@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import drgn
 
+from kdumpy.crash.areas import UserPage
+from kdumpy.crash.session import Session
 from kdumpy.dumpfile.paging import KernelMemory, PageTables
 from kdumpy.errors import KdumpyError, NotInDump
-
-if TYPE_CHECKING:
-    from kdumpy.crash.areas import UserPage
-from kdumpy.crash.session import Session
 
 
 class Extent(Protocol):
