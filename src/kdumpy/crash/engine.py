@@ -10,7 +10,6 @@ import io
 import re
 from collections.abc import Iterator
 from functools import cached_property
-from importlib.metadata import distribution
 from typing import TextIO
 
 import drgn
@@ -111,6 +110,8 @@ class Engine:
     def _prepare(self) -> None:
         """Have drgn's commands registered, and turn its pager off: the shell pages by itself."""
         if not self._ready:
+            from importlib.metadata import distribution  # 12 ms: most sessions ask drgn for nothing
+
             self._ready = True
             # They are plugins of drgn's own. It loads plugins once a process, with the first program, and then only
             # those that were not disabled at that moment.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import difflib
 import itertools
 import operator
 import re
@@ -91,6 +90,8 @@ def apply(rows: Rows, filters: Sequence[str]) -> tuple[Rows, bool]:
             continue
         made = FILTERS.get(name)
         if made is None:
+            import difflib  # only where something is wrong
+
             near = difflib.get_close_matches(name, NAMES, n=1)
             raise UsageError(f"there is no filter {name!r}", where="|:",
                              mend=f"did you mean {near[0]!r}?" if near else "programs go behind '|': see 'help pipes'")
@@ -176,6 +177,8 @@ def _flat(value: Any) -> tuple[Any, ...]:
 
 def _no_field(row: Any, name: str) -> UsageError:
     known = names_of(row, 1)
+    import difflib  # only where something is wrong
+
     near = difflib.get_close_matches(name, known, n=1)
     return UsageError(f"the rows have no field {name!r}",
                       mend=f"did you mean {near[0]!r}?" if near else f"they have {', '.join(known)}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import io
 import itertools
 import json
@@ -277,6 +276,8 @@ class Shell:
         if self._load_packages() and line.name in registry.EXTENSIONS:
             return registry.command(line.name), line.name, line.arguments
         known = [*registry.COMMANDS, *registry.EXTENSIONS, *self.session.engine.names]
+        import difflib  # only where something is wrong
+
         near = difflib.get_close_matches(line.name, known, n=1)
         raise UsageError(f"there is no command or structure {line.name!r}",
                          mend=f"did you mean {near[0]!r}?" if near else "see 'help'")
