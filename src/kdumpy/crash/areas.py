@@ -15,7 +15,7 @@ from drgn.helpers.linux.mm import for_each_vma, task_rss
 from kdumpy.crash.recent import Recent
 from kdumpy.debuginfo.reading import READ_ERRORS
 
-MOST = 1 << 20
+_MOST = 1 << 20
 """Areas of one address space (vm.max_map_count is 65530)."""
 _KEPT_AREAS = 4096
 """Areas of an address space that is kept."""
@@ -95,16 +95,16 @@ class Spaces:
         try:
             pgd, total = mm.pgd.value_(), mm.total_vm.value_()
             rss = task_rss(task).total if task is not None else 0
-            for area in self.areas(mm):
+            for area in self._areas(mm):
                 areas.append(area)
-                if len(areas) >= MOST:
-                    problem = f"cut after {MOST} areas"
+                if len(areas) >= _MOST:
+                    problem = f"cut after {_MOST} areas"
                     break
         except READ_ERRORS as error:
             problem = f"not all can be read: {error}"
         return Space(pgd, total, rss, tuple(areas), problem)
 
-    def areas(self, mm: drgn.Object) -> Iterator[Area]:
+    def _areas(self, mm: drgn.Object) -> Iterator[Area]:
         """Yield the mappings of a `struct mm_struct *`.
 
         Raises:
@@ -167,11 +167,8 @@ def area_of(mm: drgn.Object, vma: drgn.Object) -> Area:
         READ_ERRORS: it cannot be read.
     """
     start, end = vma.vm_start.value_(), vma.vm_end.value_()
-    try:
-        name = _name(vma.vm_file.f_path) if vma.vm_file else \
-            _purpose(start, end, mm.start_brk.value_(), mm.brk.value_(), mm.start_stack.value_())
-    except drgn.FaultError:
-        name = "(not in the dump)"
+    name = _name(vma.vm_file.f_path) if vma.vm_file else \
+        _purpose(start, end, mm.start_brk.value_(), mm.brk.value_(), mm.start_stack.value_())
     return Area(vma.value_(), start, end, vma.vm_flags.value_(), name)
 
 

@@ -70,6 +70,23 @@ def _threaded(unpack: Unpacker) -> Unpacker:
     return unpack_in_threads
 
 
+def _each_thread(make: Callable[[], int | None]) -> Callable[[], int]:
+    """Return what gives a thread its own handle of a C library, made when first asked for and kept.
+
+    Two threads must not use one at a time.
+    """
+    own = threading.local()
+
+    def handle() -> int:
+        if not hasattr(own, "handle"):
+            made = make()
+            if not made:
+                raise MemoryError
+            own.handle = made
+        return int(own.handle)
+    return handle
+
+
 def _libdeflate() -> Unpacker | None:
     """Source: libdeflate.h; the decompressor needs the exact size of the page, and writes no more."""
     try:
@@ -81,14 +98,10 @@ def _libdeflate() -> Unpacker | None:
         return None
     pointer, size_t = ctypes.c_void_p, ctypes.c_size_t
     function.argtypes, function.restype = (pointer, pointer, size_t, pointer, size_t, pointer), ctypes.c_int
-    own = threading.local()  # a decompressor (11 KB, kept) must not be used by two threads at a time
+    own = _each_thread(library.libdeflate_alloc_decompressor)       # 11 KB
 
     def unpack(data: bytes, jobs: Jobs, pages: NDArray[np.uint8]) -> None:
-        handle = getattr(own, "handle", None)
-        if handle is None:
-            handle = own.handle = library.libdeflate_alloc_decompressor()
-            if not handle:
-                raise MemoryError
+        handle = own()
         source, target, size = _address(data), pages.ctypes.data, pages.shape[1]
         for offset, length, row in jobs:
             # Without a place for the actual size, less than a page is an error too.
@@ -128,14 +141,10 @@ def _libzstd() -> Unpacker | None:
         return None
     pointer, size_t = ctypes.c_void_p, ctypes.c_size_t
     function.argtypes, function.restype = (pointer, pointer, size_t, pointer, size_t), size_t
-    own = threading.local()  # a context (160 KB, kept) must not be used by two threads at a time
+    own = _each_thread(library.ZSTD_createDCtx)     # 160 KB
 
     def unpack(data: bytes, jobs: Jobs, pages: NDArray[np.uint8]) -> None:
-        context = getattr(own, "context", None)
-        if context is None:
-            context = own.context = library.ZSTD_createDCtx()
-            if not context:
-                raise MemoryError
+        context = own()
         source, target, size = _address(data), pages.ctypes.data, pages.shape[1]
         for offset, length, row in jobs:
             # What is wrong comes as a huge number (ZSTD_isError).

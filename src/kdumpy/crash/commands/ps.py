@@ -86,10 +86,6 @@ class Ps(Command[TaskRow]):
         Arg("-C", dest="cpus", metavar="CPUS", help="with -l or -m: these CPUs, a block each"),
     )
 
-    def about(self, task: drgn.Object, options: Options) -> None:
-        """Take this task alone; which ones are wanted is asked of all of them."""
-        options.given = [task]
-
     def rows(self, session: Session, options: Options) -> Iterator[Any]:
         """Yield the tasks, the idle ones first; or what the view of them shows."""
         view = chosen(options)
@@ -134,7 +130,7 @@ def _tasks(session: Session, options: Options) -> Iterator[tuple[drgn.Object, Ta
     policies = policies_of(options.policy) if options.policy else None
     unread = 0
     sizes: dict[int, tuple[int, int]] = {}
-    for task in getattr(options, "given", None) or all_tasks(session):
+    for task in getattr(options, "tasks", None) or all_tasks(session):      # `foreach` names one
         try:
             row = _row(session, task, running, total_kb, sizes)
             if policies is not None and task.policy.value_() not in policies:

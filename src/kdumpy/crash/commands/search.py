@@ -226,7 +226,8 @@ def kernel_ranges(session: Session, kind: str) -> list[tuple[int, int]]:
     apart: list[tuple[int, int]] = []
     for low, high in sorted(found):
         if apart and low < apart[-1][1]:        # the image is an area of vmalloc on arm64
-            low, high = apart[-1][0], max(high, apart.pop()[1])
+            low, end = apart.pop()
+            high = max(high, end)
         apart.append((low, high))
     return apart
 

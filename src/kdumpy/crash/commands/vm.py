@@ -123,10 +123,10 @@ def _row(session: Session, task: drgn.Object, reference: str | None, given: int 
     of = task_value(task)
     mm, space = 0, Space(0, 0, 0, (), "")
     try:
-        object_of = task.mm.read_() if given is None else drgn.Object(session.prog, "struct mm_struct *", value=given)
-        mm = object_of.value_()
+        found = task.mm.read_() if given is None else drgn.Object(session.prog, "struct mm_struct *", value=given)
+        mm = found.value_()
         if mm:
-            space = session.spaces.of(object_of, task if given is None else None)
+            space = session.spaces.of(found, task if given is None else None)
     except READ_ERRORS as error:
         space = space._replace(problem=f"not all can be read: {error}")
     areas = space.areas if reference is None else tuple(
