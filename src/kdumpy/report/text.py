@@ -77,9 +77,10 @@ def render(diagnosis: Diagnosis, *, width: int = 100, colour: bool = False, full
     """
     if full:
         return str(_page(Page(width, colour), diagnosis, _ALL, explained))
+    most = _SCREEN - 1 if cut else _SCREEN      # a terminal shows the prompt, too: else the title is what scrolls away
     for room in (*_FITS, *_CUTS) if cut and not explained else _FITS:
         page = _page(Page(width, colour), diagnosis, room, explained)
-        if page.height <= _SCREEN:
+        if page.height <= most:
             break
     return str(page)
 
