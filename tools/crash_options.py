@@ -33,7 +33,9 @@ BETTER = {
     "bt": "frames by the kernel's own unwind tables, none stale; `-FF` says which task or file an object is; `-V` "
           "shows local variables (DWARF)",
     "kmem": "`-s` and `-S` follow every list of free objects and name what is corrupt; full slabs too; `-f` the CPUs' "
-            "own lists; `-c` the page cache by file; `-i` counts all pages of a slab",
+            "own lists; `-c` the page cache by file; `-i` counts all pages of a slab; `-V` NUMA's counters; `--json` "
+            "of `-v` tells who asked for an area, of `-z` the managed pages and the boost, of `-h` reserved and "
+            "surplus pages",
     "search": "all pages of the dump as arrays; missing and damaged pages counted",
     "dis": "`-b` shows the bytes (crash: how many to skip behind a BUG); the instruction in which the kernel died is "
            "marked, with the registers that it uses",

@@ -16,12 +16,13 @@ SAME = ("bt -e", "mach -m", "pte d8e067", "whatis -o list_head", "irq -b", "swap
         "runq -T", "list module.list -s module.state -H modules",
         "tree -t rbtree -o vmap_area.rb_node -p vmap_area_root", "runq -m", "mount", "irq -u", "irq -s",
         "irq -s -c 0", "dev -i", "dev -p", "sig -l", "sig", "sig -s fffc000a000a0000", "timer", "ipcs",
-        "task -R pid,prio", "ptov 1000", "kmem -h", "kmem -p", "kmem -s", "kmem -o", "search -V 57ac6e9d")
+        "task -R pid,prio", "ptov 1000", "kmem -h", "kmem -p", "kmem -s", "kmem -o", "search -V 57ac6e9d",
+        "kmem -v", "kmem -z", "kmem -n", "kmem -g", "kmem -g 100004")
 """Answers that are the same line by line."""
 CODE = ("dis schedule", "dis bpf_check", "dis tcp_sendmsg_locked", "dis vsnprintf", "dis copy_page_to_iter")
 OTHERS = (*CODE, "sys -c", "mod", "net", "whatis -m task_struct", "log", "files",
           "ps", "ps -t", "ps -l", "ps -m", "bt", "bt -a", "bt -F", "kmem -i",
-          "kmem -f", "kmem -S task_struct", "search -k -c flaky_sample")
+          "kmem -f", "kmem -V", "kmem -S task_struct", "search -k -c flaky_sample")
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +64,13 @@ def test_kmem_i_has_the_numbers_of_crash(crash: Truth, ours: Console) -> None:
     for name in expected.keys() - {"SLAB", "COMMITTED"}:
         assert found[name] == expected[name], name
     assert expected.keys() == found.keys()
+
+
+def test_kmem_v_has_the_counters_of_crash_and_those_of_numa(crash: Truth, ours: Console) -> None:
+    expected, found = words(crash("kmem -V")), words(ours("kmem -V").splitlines())
+    assert len(expected) > 100
+    assert found[:len(expected)] == expected
+    assert found[len(expected)] == "VM_NUMA_EVENT:"
 
 
 def test_kmem_f_has_the_lists_of_crash(crash: Truth, ours: Console) -> None:

@@ -8,13 +8,19 @@ from types import ModuleType
 from typing import Any
 
 from kdumpy.crash.command import Arg, Command, Options
-from kdumpy.crash.kmem import usage
 from kdumpy.crash.kmem.usage import UsageRow
 from kdumpy.crash.session import Session
 from kdumpy.errors import UsageError
 
-_OWN = frozenset("ipmsSrfFcCPI")
-"""Options that are answered here; the others are drgn's."""
+_OWN = frozenset("ipmsSrfFcCPIvVnzohg")
+"""Options; an address alone is drgn's."""
+_VIEWS = {"info": "usage", "pages": "pages", "members": "pages", "slabs": "slabs", "slabs_all": "slabs",
+          "slabs_root": "slabs", "free": "free", "free_pages": "free", "cached": "cached", "cached_pages": "cached",
+          "vmalloc": "vmalloc", "counters": "counters", "nodes": "nodes", "zones": "zones", "offsets": "percpu",
+          "huge": "hugepages", "flags": "flags"}
+"""Which module of `kdumpy.crash.kmem` answers, by what is asked for."""
+_TAKE_ADDRESSES = ("pages", "members", "slabs", "slabs_all", "slabs_root", "free", "free_pages", "cached",
+                   "cached_pages", "vmalloc", "info")
 
 
 class Kmem(Command[UsageRow]):
@@ -52,13 +58,17 @@ class Kmem(Command[UsageRow]):
         Arg("-c", dest="cached", action="store_true", help="the page cache by file, counted"),
         Arg("-C", dest="cached_pages", action="store_true", help="the same with every page"),
         Arg("-P", dest="physical", action="store_true", help="the address is physical"),
-        *(Arg(name, engine=True, help=f"{words} (drgn)") for name, words in {
-            "-v": "vmalloc's areas", "-V": "the counters of vmstat", "-n": "nodes and memory blocks", "-z": "zones",
-            "-o": "per-CPU offsets", "-h": "huge pages", "-g": "page flags in words"}.items()),
+        Arg("-v", dest="vmalloc", action="store_true", help="the areas of vmalloc(); the one that an address is in"),
+        Arg("-V", dest="counters", action="store_true", help="the counters of zones, nodes, events and NUMA"),
+        Arg("-n", dest="nodes", action="store_true", help="nodes, sections and blocks of memory"),
+        Arg("-z", dest="zones", action="store_true", help="zones: sizes, watermarks, counters"),
+        Arg("-o", dest="offsets", action="store_true", help="the CPUs' offsets of per-CPU variables"),
+        Arg("-h", dest="huge", action="store_true", help="the pools of huge pages"),
+        Arg("-g", dest="flags", nargs="?", const="", metavar="FLAGS", help="the flags of pages, or those of a value"),
     )
 
     def for_engine(self, words: Sequence[str]) -> bool:
-        """Give drgn its options, and an address alone."""
+        """Give drgn an address alone."""
         options = {word[1] for word in words if word.startswith("-") and len(word) > 1}
         return bool(words) and "--help" not in words and not options & _OWN
 
@@ -78,21 +88,18 @@ def _view(session: Session, options: Options) -> tuple[Iterable[Any], Any]:
     Raises:
         UsageError: nothing is, or too much.
     """
-    asked = [name for name in ("info", "pages", "members", "slabs", "slabs_all", "slabs_root", "free", "free_pages",
-                               "cached", "cached_pages") if getattr(options, name)]
+    asked = [name for name in _VIEWS if getattr(options, name) not in (False, None)]
     if len(asked) != 1 and not (options.physical and not asked):
         raise UsageError("one option at a time" if asked else "what of the memory?", where="kmem",
                          mend="kmem -i is a good start; see 'help kmem'")
+    name = asked[0] if asked else "pages"
+    if options.addresses and name not in _TAKE_ADDRESSES:
+        raise UsageError("this option takes no address", where=f"kmem {options.typed}", mend="see 'help kmem'")
     if options.physical and options.addresses:
         options.addresses = [f"{session.address(text) & (1 << 52) - 1:x}" for text in options.addresses]
-    name = asked[0] if asked else "pages"
-    if name == "info":
-        return usage.rows(session, options), usage.render
+    module = _module(_VIEWS[name])
     if name == "members":
-        pages = _module("pages")
-        return pages.member_rows(session, options), pages.render_members
-    module = _module({"pages": "pages", "free": "free", "free_pages": "free", "cached": "cached",
-                      "cached_pages": "cached"}.get(name, "slabs"))
+        return module.member_rows(session, options), module.render_members
     return module.rows(session, options), module.render
 
 
