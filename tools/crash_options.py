@@ -42,6 +42,7 @@ BETTER = {
     "net": "IPv6 addresses", "mod": "`-u` who uses which",
     "list": "a list that was torn and runs in a circle is told from one that ends", "tree": "a circle ends with where",
     "log": "`-c` on every kernel that keeps callers", "whatis": "unions are searched too", "sys": "taint in words",
+    "eval": "several operators, with C's precedence, and brackets in each other",
     "repeat": "`-n COUNT` ends it", "extend": "Python files", "ps": "`--state`",
     "mount": "`-f`, `-i` on every kernel (crash: before 3.13 and 2.6.32 only)", "bpf": "names behind addresses",
     "vtop": "the area of an address of user space", "foreach": "`--json`, and `|:` on all tasks' rows",

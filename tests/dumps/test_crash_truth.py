@@ -17,17 +17,19 @@ SAME = ("bt -e", "mach -m", "pte d8e067", "whatis -o list_head", "irq -b", "swap
         "tree -t rbtree -o vmap_area.rb_node -p vmap_area_root", "runq -m", "mount", "irq -u", "irq -s",
         "irq -s -c 0", "dev -i", "dev -p", "sig -l", "sig", "sig -s fffc000a000a0000", "timer", "ipcs",
         "task -R pid,prio", "ptov 1000", "kmem -h", "kmem -p", "kmem -s", "kmem -o", "search -V 57ac6e9d",
-        "kmem -v", "kmem -z", "kmem -n", "kmem -g", "kmem -g 100004")
+        "kmem -v", "kmem -z", "kmem -n", "kmem -g", "kmem -g 100004", "eval -bl 0x8000", "eval 0xffffffff8005ca9e",
+        "eval 10k", "eval (0x10 * 3)", "eval ~3", "eval -1")
+ONE_LINE = ("ptob 1000", "btop 1000fff", "ascii 62696c2f7273752f", "ascii 80ff7f000a1b")
 """Answers that are the same line by line."""
 CODE = ("dis schedule", "dis bpf_check", "dis tcp_sendmsg_locked", "dis vsnprintf", "dis copy_page_to_iter")
 OTHERS = (*CODE, "sys -c", "mod", "net", "whatis -m task_struct", "log", "files",
           "ps", "ps -t", "ps -l", "ps -m", "bt", "bt -a", "bt -F", "kmem -i",
-          "kmem -f", "kmem -V", "kmem -S task_struct", "search -k -c flaky_sample")
+          "kmem -f", "kmem -V", "kmem -S task_struct", "search -k -c flaky_sample", "ascii", "ptov b0c0:a")
 
 
 @pytest.fixture(scope="module")
 def crash() -> Truth:
-    return truth("6.1", "null-workqueue", (*SAME, *OTHERS))
+    return truth("6.1", "null-workqueue", (*SAME, *ONE_LINE, *OTHERS))
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +45,25 @@ def test_the_answer_is_that_of_crash(crash: Truth, ours: Console, line: str) -> 
     assert len(expected) > 1
     assert len(found) == len(expected)
     assert [pair for pair in zip(found, expected, strict=True) if pair[0] != pair[1]] == []
+
+
+@pytest.mark.parametrize("line", ONE_LINE)
+def test_the_line_is_that_of_crash(crash: Truth, ours: Console, line: str) -> None:
+    assert words(ours(line).splitlines()) == words(crash(line))
+    assert len(crash(line)) == 1
+
+
+def test_ascii_has_the_table_of_crash_without_its_mistakes(crash: Truth, ours: Console) -> None:
+    # crash has ' and `, - and _ in each other's place.
+    expected, found = ("\n".join(words(lines)) for lines in (crash("ascii"), ours("ascii").splitlines()))
+    assert len(expected.splitlines()) == 18
+    assert [pair for pair in zip(found, expected, strict=True) if pair[0] != pair[1]] == [
+        ("`", "'"), ("'", "`"), ("-", "_"), ("_", "-")]
+
+
+def test_ptov_has_the_offsets_of_crash(crash: Truth, ours: Console) -> None:
+    assert words(ours("ptov b0c0:a").splitlines()) == words(crash("ptov b0c0:a"))
+    assert len(crash("ptov b0c0:a")) == 4
 
 
 @pytest.mark.parametrize("line", ["ps", "ps -t", "ps -l", "ps -m"])
