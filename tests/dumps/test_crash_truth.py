@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+import drgn
 import pytest
 
 from console import Console, kernel_of
@@ -18,13 +19,14 @@ SAME = ("bt -e", "mach -m", "pte d8e067", "whatis -o list_head", "irq -b", "swap
         "irq -s -c 0", "dev -i", "dev -p", "sig -l", "sig", "sig -s fffc000a000a0000", "timer", "ipcs",
         "task -R pid,prio", "ptov 1000", "kmem -h", "kmem -p", "kmem -s", "kmem -o", "search -V 57ac6e9d",
         "kmem -v", "kmem -z", "kmem -n", "kmem -g", "kmem -g 100004", "eval -bl 0x8000", "eval 0xffffffff8005ca9e",
-        "eval 10k", "eval (0x10 * 3)", "eval ~3", "eval -1")
+        "eval 10k", "eval (0x10 * 3)", "eval ~3", "eval -1", "rd -R init_task 6", "rd -8 -R init_task 17", "runq -g")
 ONE_LINE = ("ptob 1000", "btop 1000fff", "ascii 62696c2f7273752f", "ascii 80ff7f000a1b")
 """Answers that are the same line by line."""
 CODE = ("dis schedule", "dis bpf_check", "dis tcp_sendmsg_locked", "dis vsnprintf", "dis copy_page_to_iter")
 OTHERS = (*CODE, "sys -c", "mod", "net", "whatis -m task_struct", "log", "files",
           "ps", "ps -t", "ps -l", "ps -m", "bt", "bt -a", "bt -F", "kmem -i",
-          "kmem -f", "kmem -V", "kmem -S task_struct", "search -k -c flaky_sample", "ascii", "ptov b0c0:a")
+          "kmem -f", "kmem -V", "kmem -S task_struct", "search -k -c flaky_sample", "ascii", "ptov b0c0:a",
+          "rd -S init_task 40", "rd -SS init_task 40")
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +66,39 @@ def test_ascii_has_the_table_of_crash_without_its_mistakes(crash: Truth, ours: C
 def test_ptov_has_the_offsets_of_crash(crash: Truth, ours: Console) -> None:
     assert words(ours("ptov b0c0:a").splitlines()) == words(crash("ptov b0c0:a"))
     assert len(crash("ptov b0c0:a")) == 4
+
+
+@pytest.mark.parametrize("line", ["rd -S init_task 40", "rd -SS init_task 40"])
+def test_rd_names_what_crash_names(crash: Truth, ours: Console, line: str) -> None:
+    # crash takes a section's name, .data, for a symbol.
+    found = [text.replace("__start_init_task", ".data") for text in words(ours(line).splitlines())]
+    assert found == words(crash(line))
+    assert any("task_struct]" in text for text in found)
+
+
+@pytest.fixture(scope="module")
+def older() -> Console:
+    return Console(kernel_of("5.10", "null-workqueue"))
+
+
+def test_files_and_vtop_of_a_process_are_those_of_crash(older: Console) -> None:
+    """On 5.10, where crash finds the processes."""
+    files = older.json("files 1 --json")[0]["files"]
+    (init,) = older.json("ps 1 --json")
+    program = drgn.Object(older.prog, "struct task_struct *", value=init["task"]).mm.exe_file
+    inode = program.f_inode.value_()
+    lines = ["files 1", "files -c 1", f"files -d {files[0]['dentry']:x}", f"files -d {files[-1]['dentry']:x}",
+             f"files -p {inode:x}", f"files -p {files[0]['inode']:x}", "vtop -c 1 400000", f"vtop {init['task']:x}",
+             f"vtop {older.prog.symbol('init_task').address:x}", "kmem -v", "kmem -z", "kmem -n", "kmem -g",
+             "foreach files -c"]
+    crash = truth("5.10", "null-workqueue", lines)
+    for line in lines[:-1]:
+        expected, found = words(crash(line)), words(older(line).splitlines())
+        assert len(expected) > 1, line
+        assert found == expected, line
+    # crash has the idle tasks too.
+    assert "No open files" in crash("foreach files -c")[2]
+    assert words(older("foreach files -c").splitlines()) == words(crash("foreach files -c")[6:])
 
 
 @pytest.mark.parametrize("line", ["ps", "ps -t", "ps -l", "ps -m"])

@@ -7,38 +7,23 @@ from dataclasses import dataclass
 from typing import Any
 
 import drgn
-from drgn.helpers.linux.fs import address_space_for_each_page, d_path, for_each_file, inode_path
+from drgn.helpers.linux.fs import address_space_for_each_page, d_path, for_each_file
 from drgn.helpers.linux.mm import page_to_pfn
 from drgn.helpers.linux.mmzone import for_each_online_pgdat
 
+from kdumpy.crash import fileviews
 from kdumpy.crash.command import Arg, Command, Options, columns
 from kdumpy.crash.commands.bt import header
+from kdumpy.crash.fileviews import CachedFile, OpenFile, open_file, text
 from kdumpy.crash.session import Session
 from kdumpy.debuginfo.reading import READ_ERRORS
-from kdumpy.errors import NotInDump
+from kdumpy.errors import UsageError
 from kdumpy.kernel.taskreader import task_value
 
 _MOST = 1 << 20
 """Files of one task."""
 _KEPT = 4096
 """Files of a table that is kept for other threads."""
-# Source: include/uapi/linux/stat.h, the file types of i_mode.
-_TYPES = {0o010000: "FIFO", 0o020000: "CHR", 0o040000: "DIR", 0o060000: "BLK", 0o100000: "REG", 0o120000: "LNK",
-          0o140000: "SOCK"}
-
-
-@dataclass(frozen=True)
-class OpenFile:
-    """An open file."""
-
-    fd: int
-    file: int
-    """Address of its struct file."""
-    dentry: int
-    inode: int
-    type: str
-    """REG, DIR, CHR, BLK, FIFO, SOCK, LNK; UNKN for another."""
-    path: str
 
 
 @dataclass(frozen=True)
@@ -51,7 +36,7 @@ class FilesRow:
     command: str
     root: str
     cwd: str
-    files: tuple[OpenFile, ...]
+    files: tuple[OpenFile | CachedFile, ...]
     problem: str
     """What could not be read; empty when all is there."""
 
@@ -83,18 +68,30 @@ class Files(Command[Any]):
         Arg("tasks", nargs="*", metavar="PID|TASK", help="process ids, or addresses of task_structs"),
         Arg("-R", dest="reference", metavar="TEXT", help="only files with this path, or of this address or number"),
         Arg("-n", dest="nodes", metavar="INODE", help="on which NUMA nodes the cached pages of an inode lie"),
-        Arg("-c", engine=True, help="how many pages of each are in the cache (drgn)"),
-        Arg("-d", engine=True, help="what lies behind a dentry (drgn)"),
-        Arg("-p", engine=True, help="the cached pages of an inode (drgn)"),
+        Arg("-c", dest="cached", action="store_true", help="how many pages of each are in the cache"),
+        Arg("-d", dest="dentry", metavar="DENTRY", help="which inode and file lie behind a dentry"),
+        Arg("-p", dest="pages", metavar="INODE", help="the cached pages of an inode"),
     )
 
     def rows(self, session: Session, options: Options) -> Iterator[Any]:
-        """Yield a row a task, or with -n a row a node."""
+        """Yield a row a task; with -n one a node, with -d one of the dentry, with -p one a page.
+
+        Raises:
+            UsageError: the options do not go together.
+        """
+        alone = [name for name in ("nodes", "dentry", "pages") if getattr(options, name)]
+        if len(alone) + bool(options.cached or options.reference or options.tasks) > 1:
+            raise UsageError("-n, -d and -p go with nothing else", where=f"files {options.typed}")
         if options.nodes:
             yield from _nodes(session, session.address(options.nodes))
+        elif options.dentry:
+            yield fileviews.dentry_row(session, session.address(options.dentry))
+        elif options.pages:
+            yield from fileviews.cached_pages(session, session.address(options.pages))
+        if alone:
             return
         for task in session.tasks_of(options.tasks):
-            row = _row(session, task, options.reference)
+            row = _row(session, task, options.reference, cached=options.cached)
             if row.files or not options.reference:
                 yield row
 
@@ -108,6 +105,12 @@ class Files(Command[Any]):
             yield "NODE           PAGES"
             yield from (f"{row.node:>3} {row.pages:>17}" for row in found)
             return
+        if options.dentry:
+            yield from fileviews.dentry_lines(rows)
+            return
+        if options.pages:
+            yield from fileviews.page_lines(session, session.address(options.pages), rows)
+            return
         for number, row in enumerate(rows):
             if number:
                 yield ""
@@ -116,12 +119,22 @@ class Files(Command[Any]):
             if not row.files:
                 yield "No open files"
             else:
-                yield from columns(
-                    ("FD", "      FILE", "     DENTRY", "     INODE", "TYPE", "PATH"),
-                    ((f"{file.fd:>2}", f"{file.file:016x}", f"{file.dentry:016x}", f"{file.inode:016x}", file.type,
-                      file.path) for file in row.files), "><<<<<")
+                yield from _cached_lines(row) if options.cached else _lines(row)
             if row.problem:
                 yield f"({row.problem})"
+
+
+def _lines(row: FilesRow) -> Iterator[str]:
+    return columns(("FD", "      FILE", "     DENTRY", "     INODE", "TYPE", "PATH"),
+                   ((f"{file.fd:>2}", f"{file.file:016x}", f"{file.dentry:016x}", f"{file.inode:016x}", file.type,
+                     file.path) for file in row.files if isinstance(file, OpenFile)), "><<<<<")
+
+
+def _cached_lines(row: FilesRow) -> Iterator[str]:
+    return columns(("FD", "     INODE", "   I_MAPPING", "NRPAGES", "TYPE", "PATH"),
+                   ((f"{file.fd:>2}", f"{file.inode:016x}", f"{file.mapping:016x}",
+                     "?" if file.pages is None else str(file.pages), file.type, file.path)
+                    for file in row.files if isinstance(file, CachedFile)), "><<><<")
 
 
 def _nodes(session: Session, address: int) -> Iterator[NodeRow]:
@@ -130,10 +143,7 @@ def _nodes(session: Session, address: int) -> Iterator[NodeRow]:
     Raises:
         NotInDump: that is no inode.
     """
-    inode = drgn.Object(session.prog, "struct inode *", value=address)
-    mapping = inode.i_mapping.read_()
-    if not mapping or mapping.host != inode:
-        raise NotInDump(f"there is no inode at {address:016x}", why="its mapping does not lead back to it")
+    mapping = fileviews.mapping_of(session, address)
     extents = [(node.node_id.value_(), node.node_start_pfn.value_(), node.node_spanned_pages.value_())
                for node in for_each_online_pgdat(session.prog)]
     counts = dict.fromkeys((node for node, _, _ in extents), 0)
@@ -146,23 +156,30 @@ def _nodes(session: Session, address: int) -> Iterator[NodeRow]:
     yield from (NodeRow(address, node, pages) for node, pages in counts.items())
 
 
-def _row(session: Session, task: drgn.Object, reference: str | None) -> FilesRow:
+def _row(session: Session, task: drgn.Object, reference: str | None, *, cached: bool) -> FilesRow:
     root = cwd = ""
     problem = ""
-    files: tuple[OpenFile, ...] = ()
+    files: tuple[OpenFile | CachedFile, ...] = ()
     of = task_value(task)
     try:
         if task.fs:
-            root, cwd = _text(d_path(task.fs.root)), _text(d_path(task.fs.pwd))
+            root, cwd = text(d_path(task.fs.root)), text(d_path(task.fs.pwd))
         table = task.files.value_()
         if table:
             files, problem = session.open_files.get(table, lambda: _files(task), keep=_is_short)
     except READ_ERRORS as error:
         problem = f"not all can be read: {error}"
+    if cached:
+        files = tuple(fileviews.cached_file(session, file) for file in files if isinstance(file, OpenFile))
     if reference is not None:
-        files = tuple(file for file in files if reference in (file.path, str(file.fd), f"{file.file:x}",
-                                                              f"{file.dentry:x}", f"{file.inode:x}"))
+        files = tuple(file for file in files if reference in _referred(file))
     return FilesRow(of.pid, of.address, of.cpu, of.comm, root, cwd, files, problem)
+
+
+def _referred(file: OpenFile | CachedFile) -> tuple[str, ...]:
+    """Return what -R can name a file by: what is shown of it."""
+    shown = (file.file, file.dentry) if isinstance(file, OpenFile) else (file.mapping,)
+    return file.path, str(file.fd), *(f"{address:x}" for address in (*shown, file.inode))
 
 
 def _is_short(known: tuple[tuple[OpenFile, ...], str]) -> bool:
@@ -182,25 +199,6 @@ def _files(task: drgn.Object) -> tuple[tuple[OpenFile, ...], str]:
     except READ_ERRORS as error:
         return tuple(files), f"not all can be read: {error}"
     return tuple(files), ""
-
-
-def open_file(fd: int, file: drgn.Object) -> OpenFile:
-    """Read a `struct file *`; a path that cannot be read stays empty."""
-    dentry = file.f_path.dentry
-    inode = file.f_inode
-    kind, path = "UNKN", ""
-    try:
-        kind = _TYPES.get(inode.i_mode.value_() & 0o170000, "UNKN")
-        path = _text(d_path(file.f_path))
-        if not path:
-            path = _text(inode_path(inode) or b"")
-    except READ_ERRORS:
-        pass            # the entry is worth showing without its path
-    return OpenFile(fd, file.value_(), dentry.value_(), inode.value_(), kind, path)
-
-
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", "backslashreplace")
 
 
 COMMAND = Files()

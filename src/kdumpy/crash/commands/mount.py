@@ -10,7 +10,7 @@ from drgn.helpers.linux.fs import for_each_file, for_each_mount, inode_path, mou
 from drgn.helpers.linux.list import list_for_each_entry
 
 from kdumpy.crash.command import Arg, Command, Options
-from kdumpy.crash.commands.files import OpenFile, open_file
+from kdumpy.crash.fileviews import OpenFile, open_file
 from kdumpy.crash.session import Session
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.errors import NotInDump

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kdumpy.crash.command import Arg, Command, Options
 from kdumpy.crash.session import Session
+from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.errors import NotInDump, UsageError
 
 _MOST = 64 << 20
@@ -23,7 +24,9 @@ class MemoryRow:
     values: tuple[int, ...]
     """In units as asked for, 8 bytes each if not."""
     symbols: tuple[str, ...]
-    """For each value, the symbol that it is the address of, or empty; empty without -s."""
+    """For each value, the symbol that it points into, or empty; empty without -s and -S."""
+    caches: tuple[str, ...]
+    """For each value, the slab cache that it points into, or empty; empty without -S."""
     text: str
     """The bytes as ASCII."""
 
@@ -56,18 +59,27 @@ class Rd(Command[MemoryRow]):
         Arg("-r", dest="file", metavar="FILE", help="write COUNT bytes to a file"),
         Arg("-f", dest="in_file", action="store_true", help="the address is an offset in the dump's file"),
         Arg("-m", dest="machine", action="store_true", help="a Xen host's machine address: no such dump is read"),
-        Arg("-S", engine=True, help="symbols and slab objects (drgn)"),
-        Arg("-N", engine=True, help="network byte order (drgn)"),
-        Arg("-R", engine=True, help="backwards (drgn)"),
+        Arg("-S", dest="slabs", action="count", default=0, help="symbols, and the slab cache where a value points into "
+            "one; twice: with the value"),
+        Arg("-N", dest="network", action="store_true", help="units in network byte order"),
+        Arg("-R", dest="reverse", action="store_true", help="COUNT units up to the one at the address"),
     )
 
     def rows(self, session: Session, options: Options) -> Iterator[MemoryRow]:
-        """Yield 16 bytes at a time; what is missing raises when it is reached."""
-        if options.machine:
-            raise NotInDump("there are no machine addresses", why="the dump is not of a Xen host")
+        """Yield 16 bytes at a time; what is missing raises when it is reached.
+
+        Raises:
+            UsageError: the options do not go together, or it is too much.
+            NotInDump: the slab caches cannot be told; said behind the memory.
+        """
+        _check(options)
         start = session.address(options.address) + (_number(options.offset) if options.offset else 0)
         unit = (options.bits or 64) // 8
         size = self._size(session, options, start, 1 if options.ascii or options.file else unit)
+        if options.reverse:
+            start -= size - (1 if options.ascii or options.file else unit)
+            if start < 0:
+                raise UsageError("this is more than lies in front of the address", where=f"rd {options.typed}")
         if options.file:
             Path(options.file).expanduser().write_bytes(_read(session, start, size, options))
             return
@@ -75,14 +87,16 @@ class Rd(Command[MemoryRow]):
             data = _read(session, start, size, options) if options.count or options.end else \
                 _text(session, start, options)
             for at in range(0, len(data), 60):
-                yield MemoryRow(start + at, (), (), _ascii(data[at:at + 60]))
+                yield MemoryRow(start + at, (), (), (), _ascii(data[at:at + 60]))
             return
+        names = _Names(session, options, unit)
         for at in range(0, size, _LINE):
             data = _read(session, start + at, min(_LINE, size - at), options)
-            values = tuple(int.from_bytes(data[place:place + unit], "little", signed=options.signed)
-                           for place in range(0, len(data), unit))
-            symbols = tuple(session.place(value & (1 << 64) - 1) if unit == 8 else "" for value in values)
-            yield MemoryRow(start + at, values, symbols if options.symbolic else (), _ascii(data))
+            values = tuple(int.from_bytes(data[place:place + unit], "big" if options.network else "little",
+                                          signed=options.signed) for place in range(0, len(data), unit))
+            yield MemoryRow(start + at, values, *names.of(values), _ascii(data))
+        if names.problem:
+            raise NotInDump("the slab caches cannot be told", why=names.problem)
 
     @staticmethod
     def _size(session: Session, options: Options, start: int, unit: int) -> int:
@@ -102,9 +116,12 @@ class Rd(Command[MemoryRow]):
                 yield f"{row.address:016x}:  {row.text}"
                 continue
             cells = [_cell(value, unit, options) for value in row.values]
-            if options.symbolic:
-                cells = [f"{symbol:<16}" if symbol else cell
-                         for cell, symbol in zip(cells, row.symbols, strict=True)]
+            if row.symbols:
+                cells = [f"{symbol:<16}" if symbol else cell for cell, symbol in zip(cells, row.symbols, strict=True)]
+                for place, cache in enumerate(row.caches):
+                    if cache:
+                        value = f"{row.values[place]:x}:" if options.slabs > 1 else ""
+                        cells[place] = f"{f'[{value}{cache}]':<16}"
                 yield f"{row.address:016x}:  {' '.join(cells)}".rstrip()
                 continue
             width = per_line * (len(cells[0]) + 1) - 1
@@ -112,6 +129,52 @@ class Rd(Command[MemoryRow]):
             yield f"{row.address:016x}:  {' '.join(cells):<{width}}{text}".rstrip()
         if options.file:
             yield f"written to {options.file}"
+
+
+class _Names:
+    """What the words of memory point at."""
+
+    def __init__(self, session: Session, options: Options, unit: int) -> None:
+        self.session = session
+        self.wanted = unit == 8 and bool(options.symbolic or options.slabs) and not options.network
+        self.slabs = self.wanted and options.slabs
+        self.problem = ""
+        """Why the slab caches cannot be told; empty when they can."""
+
+    def of(self, values: tuple[int, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return the symbols and the slab caches of some words; both empty where they are not asked for."""
+        if not self.wanted:
+            return (), ()
+        words = [value & (1 << 64) - 1 for value in values]
+        symbols = tuple(map(self.session.place, words))
+        if not self.slabs:
+            return symbols, ()
+        return symbols, tuple("" if symbol else self._cache(word) for word, symbol in zip(words, symbols, strict=True))
+
+    def _cache(self, word: int) -> str:
+        if not word >> 63 or self.problem:
+            return ""
+        try:
+            found = self.session.slabs.holding(word)
+        except READ_ERRORS as error:
+            self.problem = str(error).splitlines()[0]
+            return ""
+        return found.name if found else ""
+
+
+def _check(options: Options) -> None:
+    """Refuse what does not go together.
+
+    Raises:
+        UsageError: the options do not.
+        NotInDump: there is no such memory.
+    """
+    if options.machine:
+        raise NotInDump("there are no machine addresses", why="the dump is not of a Xen host")
+    if options.reverse and options.end:
+        raise UsageError("-R goes up to the address, and -e from there", where=f"rd {options.typed}")
+    if options.slabs and (options.bits or 64) != 64:
+        raise UsageError("-S is about words of 64 bits", where=f"rd {options.typed}")
 
 
 def _cell(value: int, unit: int, options: Options) -> str:

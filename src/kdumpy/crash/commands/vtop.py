@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import drgn
 from drgn.helpers.linux.mm import vma_find
@@ -14,6 +15,9 @@ from kdumpy.crash.commands.pte import decode, pte_lines
 from kdumpy.crash.session import Session
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.errors import KdumpyError, NotInDump, UsageError
+
+if TYPE_CHECKING:
+    from kdumpy.crash.kmem.pages import PageRow
 
 _LEVELS = {12: "PTE", 21: "PMD", 30: "PUD", 39: "P4D", 48: "PGD"}
 """Names by the lowest bit of the address that indexes the table (4 KiB pages)."""
@@ -46,6 +50,8 @@ class TranslationRow:
     """Physical address of the page."""
     page_kind: str
     """(2MB), (1GB), or empty."""
+    page_struct: PageRow | None
+    """The page's struct page; None where nothing is mapped, or it is no page of memory or not in the dump."""
     area: Area | None
     """The area of the address space, for an address of user space."""
     problem: str
@@ -82,7 +88,8 @@ class Vtop(Command[TranslationRow]):
             user = options.user or (address < _HALF and not options.kernel)
             if user and not task.mm:
                 raise NotInDump("the task has no user space", mend="set another: set PID, or vtop -c PID")
-            yield _translate(session, task, address, user=user)
+            found = _translate(session, task, address, user=user)
+            yield found if found.physical is None else replace(found, page_struct=_page(session, found.physical))
 
     def render(self, rows: Iterable[TranslationRow], session: Session, options: Options) -> Iterator[str]:
         """Lay the translations out as crash does."""
@@ -99,10 +106,15 @@ class Vtop(Command[TranslationRow]):
                     yield f"({row.problem})"
                 continue
             yield ""
-            yield f"PGD DIRECTORY: {row.directory:x}" if x86 else f"PAGE DIRECTORY: {row.directory:x}"
+            user = row.virtual < _HALF
+            if not x86:
+                yield f"PAGE DIRECTORY: {row.directory:x}"
+            elif not user:
+                yield f"PGD DIRECTORY: {row.directory:x}"
             for at, entry in enumerate(row.entries):
-                yield f"PAGE DIRECTORY: {entry.entry:x}" if x86 and not at \
-                    else f"   {entry.level}: {entry.address:x} => {entry.entry:x}"
+                level = entry.level if at or not x86 else "PGD"
+                yield f"PAGE DIRECTORY: {entry.entry:x}" if x86 and not at and not user \
+                    else f"   {level}: {entry.address:x} => {entry.entry:x}"
             if row.page is not None:
                 yield f"  PAGE: {row.page:x}{row.page_kind}"
             if row.problem:
@@ -118,6 +130,10 @@ class Vtop(Command[TranslationRow]):
                 yield f"{'VMA':^16} {'START':^12} {'END':^12} FLAGS FILE"
                 yield (f"{row.area.vma:016x} {row.area.start:>12x} {row.area.end:>12x} {row.area.flags:x} "
                        f"{row.area.file}").rstrip()
+            if row.page_struct is not None:
+                from kdumpy.crash.kmem.somepages import HEADER, line
+
+                yield from ("", HEADER, line(row.page_struct))
 
 
 def _translate(session: Session, task: drgn.Object, address: int, *, user: bool) -> TranslationRow:
@@ -155,9 +171,18 @@ def _translate(session: Session, task: drgn.Object, address: int, *, user: bool)
         if leaf:
             page = table & ~((1 << shift) - 1)
             inside = address & (1 << shift) - 1
-            return TranslationRow(address, page | inside, directory, tuple(entries), page, _PAGES.get(shift, ""), area,
-                                  "")
-    return TranslationRow(address, None, directory, tuple(entries), None, "", area, problem)
+            return TranslationRow(address, page | inside, directory, tuple(entries), page, _PAGES.get(shift, ""), None,
+                                  area, "")
+    return TranslationRow(address, None, directory, tuple(entries), None, "", None, area, problem)
+
+
+def _page(session: Session, physical: int) -> PageRow | None:
+    from kdumpy.crash.kmem.somepages import SomePages
+
+    try:
+        return SomePages(session).at(physical // session.arrays.page_size)
+    except READ_ERRORS:         # memory of a device, such as its registers
+        return None
 
 
 COMMAND = Vtop()
