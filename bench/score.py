@@ -1,7 +1,7 @@
-"""Score the diagnosis: each dump of the laboratory and of the scoring driver, right or wrong, how sure, how fast.
+"""Score the diagnosis: each dump of the laboratory and of the scoring drivers, right or wrong, how sure, how fast.
 
 Each dump is given to a process of its own, `kdumpy report --json`, with nothing but the dump. Every verdict is
-held against what stands beside its fault in kdumpy.vm.faults and kdumpy.vm.scoring. The signatures of all dumps
+held against what stands beside its fault in kdumpy.vm.faults and kdumpy.vm.scoring*. The signatures of all dumps
 are then compared in pairs: the same fault must have the same one, on every kernel and boot, and no other fault.
 
 Exit code 1: a dump of the laboratory is judged wrongly, or a verdict is certain and wrong.
@@ -29,8 +29,9 @@ from kdumpy.vm.faults import FAULTS, ON_ARM64, Fault
 from kdumpy.vm.laboratory import Recipe
 from kdumpy.vm.scoring import SCORING
 from kdumpy.vm.scoring2 import SCORING_2
+from kdumpy.vm.scoring3 import SCORING_3
 
-SETS = {"laboratory": FAULTS, "scoring": SCORING, "scoring2": SCORING_2}
+SETS = {"laboratory": FAULTS, "scoring": SCORING, "scoring2": SCORING_2, "scoring3": SCORING_3}
 """The faults by what the rules knew of them: the first set is what they were written after, the others were scored
 once before any rule was changed for them (docs/scoring.md)."""
 

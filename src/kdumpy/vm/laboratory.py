@@ -25,8 +25,9 @@ from kdumpy.vm.paths import laboratory_home, locked, room_for_a_guest
 from kdumpy.vm.qemu import Disk, Hardware, Machine
 from kdumpy.vm.scoring import SCORING
 from kdumpy.vm.scoring2 import SCORING_2
+from kdumpy.vm.scoring3 import SCORING_3
 
-KNOWN = {**FAULTS, **SCORING, **SCORING_2}
+KNOWN = {**FAULTS, **SCORING, **SCORING_2, **SCORING_3}
 """Every fault by its name: those that the tests want, and those that only the score does."""
 
 RECIPE_VERSION = 2
