@@ -75,7 +75,7 @@ _ALL = (
     _vane("open-drawer", "use-after-free", "A file is read that was open when its device went.",
           "vane_read_channel", boot="slub_debug=P", symptoms=_NOT_CANONICAL,
           trigger="exec 3</dev/vane; echo open-drawer >/dev/vane; cat <&3"),
-    _vane("refused-binding", "use-after-free", "An entry is freed while it is on a list; the next one is added.",
+    _vane("refused-binding", "list-corruption", "An entry is freed on its list; its memory comes back as the next one.",
           "vane_bind_set", boot="slub_debug=P", symptoms=("list_add corruption",),
           after="echo refused-binding >/dev/vane"),
     _vane("orphan-record", "use-after-free", "A callback of RCU uses an owner that is gone.",
