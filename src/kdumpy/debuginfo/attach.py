@@ -144,14 +144,14 @@ def _attach_types(prog: drgn.Program, missing: dict[str, str], types: BtfTypes, 
             made = types.find(kinds, name)
             if made is None and (objects.kernel_types_only or not _OF_MODULES & set(kinds)):
                 return None             # asked for on every start: not worth to read the modules' types for
-            if made is None and _module_types():
+            if made is None and read_modules():
                 made = types.find(kinds, name)
         except DamagedDump as error:
             missing[f"type {name}"] = str(error)
         found[key] = made
         return made
 
-    def _module_types() -> bool:
+    def read_modules() -> bool:
         """Read the modules' BTF when a name is first missed in the kernel's; True once they are there."""
         nonlocal pending
         if pending:
@@ -162,6 +162,7 @@ def _attach_types(prog: drgn.Program, missing: dict[str, str], types: BtfTypes, 
             objects.forget()
         return bool(types.modules)
 
+    types.read_modules = read_modules
     prog.register_type_finder(_NAME, find, enable_index=-1)
 
 

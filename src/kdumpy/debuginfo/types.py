@@ -51,6 +51,8 @@ class BtfTypes:
         self.btf = btf
         self.modules: dict[str, Btf] = {}
         """Split BTF by module name."""
+        self.read_modules: Callable[[], bool] = lambda: False
+        """Reads the modules' BTF, once, which is put off until it is needed; tells whether there is any."""
         self._made: dict[tuple[Btf, int], drgn.Type] = {}
 
     def _blobs(self) -> Iterator[Btf]:

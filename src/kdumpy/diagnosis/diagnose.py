@@ -68,9 +68,10 @@ def diagnose(kernel: Kernel, *, seconds: float = EACH) -> Diagnosis:
     frames: tuple[Frame, ...] = steps.get("the stack", lambda: _trace(crash, judgement), ())
     memory = steps.get("memory", lambda: _memory(crash, kernel), MemoryFacts(None, None, None, None, None, None))
     findings, unchecked = look_around(crash, memory.account, steps)
+    reading = steps.get("the faulting instruction", lambda: _reading(crash), None)
     return Diagnosis(
         schema=SCHEMA, system=steps.get("the system", lambda: _system(kernel), _system_of(kernel.dump)),
-        panic=steps.get("panic", lambda: _panic(crash), None),
+        panic=steps.get("panic", lambda: _panic(crash, reading), None),
         verdict=steps.get("what to do next", lambda: _verdict(crash, judgement, kernel.dump, missing_log),
                           _bare_verdict(crash, judgement)),
         signature=_signature(crash, judgement, frames), trace=_frames(frames, judgement),
@@ -101,7 +102,7 @@ def diagnose_log(path: Path, dump: Dump, reason: str) -> Diagnosis:
     missing = {"everything but the log": reason} | ({"log": log.why} if log.why else {})
     system = replace(_system_of(dump), uptime_s=max((at for at in crash.seconds if at is not None), default=None))
     return Diagnosis(
-        schema=SCHEMA, dump=_dump(path, dump, missing, ()), system=system, panic=_panic(crash),
+        schema=SCHEMA, dump=_dump(path, dump, missing, ()), system=system, panic=_panic(crash, None),
         verdict=_verdict(crash, judgement, dump, missing), signature=_signature(crash, judgement, frames),
         trace=_frames(frames, judgement), trace_source="log" if frames else "",
         trace_task=_trace_task(crash, judgement), cpus=(), blocked=Blocked(0, (), ()),
@@ -152,7 +153,7 @@ def _modules(kernel: Kernel) -> tuple[ModuleFacts, ...]:
                  for item in kernel.modules)
 
 
-def _panic(crash: Crash) -> PanicFacts | None:
+def _panic(crash: Crash, reading: Reading | None) -> PanicFacts | None:
     if not crash.happened:
         return None
     panic, event = crash.panic, crash.event
@@ -162,7 +163,7 @@ def _panic(crash: Crash) -> PanicFacts | None:
         context=crash.context, registers=dict(crash.registers),
         instruction=instruction.text if instruction else None,
         instruction_address=crash.fault.pc or None if crash.faulted and crash.fault else None,
-        fault_address=crash.address if crash.faulted else None, reading=_reading(crash))
+        fault_address=crash.address if crash.faulted else None, reading=reading)
 
 
 def _memory(crash: Crash, kernel: Kernel) -> MemoryFacts:
@@ -175,14 +176,8 @@ def _memory(crash: Crash, kernel: Kernel) -> MemoryFacts:
 
 
 def _reading(crash: Crash) -> Reading | None:
-    """Return what the faulting instruction wanted; None, with the reason told, where that cannot be read."""
-    if crash.reader is None or not crash.faulted:
-        return None
-    try:
-        return crash.reader.reading()
-    except READ_ERRORS as error:
-        crash.reader.kernel.problems["the faulting instruction"] = str(error)
-        return None
+    """Return what the faulting instruction wanted; None where there is none."""
+    return crash.reader.reading() if crash.reader is not None and crash.faulted else None
 
 
 def _crashed_task(crash: Crash) -> TaskFacts | None:

@@ -58,10 +58,12 @@ class Steps:
                             mend="--timeout gives it longer") from None
 
     def get(self, what: str, make: Callable[[], T], otherwise: T) -> T:
-        """Return what a step makes; where it takes too long or cannot read, something else, and the problem is told."""
+        """Return what a step makes; where it takes too long or fails, something else, and the problem is told."""
         try:
             with self.step():
                 return make()
         except READ_ERRORS as error:
             self.problems[what] = str(error)
-            return otherwise
+        except Exception as error:      # a dump may be damaged anywhere; what else there is to say is said all the same
+            self.problems[what] = f"{type(error).__name__}: {error}"
+        return otherwise

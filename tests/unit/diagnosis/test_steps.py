@@ -46,6 +46,12 @@ def test_a_step_is_stopped_and_the_next_one_has_its_own_time() -> None:
     assert "0.2 s" in steps.problems["words"]
 
 
+def test_a_step_that_fails_in_a_way_nobody_thought_of_costs_itself_alone() -> None:
+    steps = Steps({})
+    assert steps.get("words", lambda: str(compile("9p", "", "eval")), "other") == "other"
+    assert steps.problems["words"].startswith("SyntaxError: ")
+
+
 def test_all_steps_together_have_a_bound_too() -> None:
     steps = Steps({}, 0.1)
     started = time.process_time()

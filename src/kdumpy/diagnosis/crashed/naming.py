@@ -203,8 +203,7 @@ def prototype(kernel: Kernel, symbol: str, module: str | None) -> drgn.Type | No
                 return None
             blob = info.types.btf
         else:
-            with contextlib.suppress(LookupError):      # the modules' types are read when a name is first missed
-                kernel.prog.type(f"struct {module}")
+            info.types.read_modules()
             blob = info.types.modules[module]
             made = info.module_symbols
             own = [item for item in made(kernel.prog, symbol, None, False)
