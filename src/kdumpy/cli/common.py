@@ -35,17 +35,20 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 def open_from(arguments: argparse.Namespace, *, commands: bool = True) -> Kernel:
     """Open the dump that the arguments name. `commands`: whether drgn's own commands will be run."""
+    quiet_engine()
     from kdumpy.debuginfo.dwarf import Dwarf
     from kdumpy.kernel import open_kernel
 
-    quiet_engine()
     return open_kernel(arguments.vmcore, vmlinux=arguments.vmlinux, dwarf=Dwarf(arguments.dwarf), commands=commands)
 
 
 def quiet_engine() -> None:
-    """Have drgn say nothing: what matters of it is in our errors."""
+    """Have drgn say nothing, what matters of it is in our errors; and load no more of it than is asked for."""
     import logging
 
+    from kdumpy.debuginfo.lazyhelpers import load_on_demand
+
+    load_on_demand()
     logging.getLogger("drgn").setLevel(logging.CRITICAL)
 
 

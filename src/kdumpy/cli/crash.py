@@ -19,7 +19,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from kdumpy.cli.common import add_dump, open_from
+from kdumpy.cli.common import add_dump, open_from, quiet_engine
 from kdumpy.errors import UsageError
 from kdumpy.units import printable
 
@@ -70,6 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the session; 1 when a command that was not typed at the prompt failed."""
+    quiet_engine()
     from kdumpy.crash.shell import Leave, Shell
     from kdumpy.crash.startup import load_extensions, startup_files
 
@@ -83,7 +84,8 @@ def run(arguments: argparse.Namespace) -> int:
         if not path.is_file():
             raise UsageError("no such file", where=str(path))
     interactive = sys.stdin.isatty() and not arguments.execute
-    with open_from(arguments) as kernel:
+    # The engine loads drgn's commands when one is asked for.
+    with open_from(arguments, commands=False) as kernel:
         shell = Shell(kernel, sys.stdout, sys.stderr, interactive=interactive and sys.stdout.isatty(),
                       packages=not arguments.no_rc)
         shell.session.scroll = not arguments.no_scroll

@@ -90,6 +90,9 @@ def names_for(kernel: Kernel) -> dict[str, Any]:
     import drgn
     from drgn.cli import default_globals
 
+    from kdumpy.debuginfo.lazyhelpers import load_all
+
+    load_all()
     drgn.set_default_prog(kernel.prog)
     return {**default_globals(kernel.prog), "kernel": kernel}
 

@@ -15,6 +15,7 @@ from typing import TextIO
 import drgn
 from drgn.commands import CommandArgumentError, CommandError, CommandNotFoundError, run_command
 
+from kdumpy.debuginfo.lazyhelpers import load_all
 from kdumpy.errors import KdumpyError, UsageError
 from kdumpy.kernel.kernel import Kernel
 
@@ -103,6 +104,7 @@ class Engine:
         if not self.globals:
             from drgn.cli import default_globals
 
+            load_all()
             drgn.set_default_prog(self.kernel.prog)
             self.globals = {**default_globals(self.kernel.prog), "kernel": self.kernel}
         return self.globals

@@ -15,6 +15,7 @@ from kdumpy.crash import pipes
 from kdumpy.crash.command import Arg, Command, Line, Options
 from kdumpy.crash.failures import explain
 from kdumpy.crash.session import Session
+from kdumpy.debuginfo.lazyhelpers import load_all
 from kdumpy.errors import KdumpyError, UsageError
 
 _BANNER = ("prog, kernel, task, frames; rows('ps -k') gives a command's rows, run('bt') shows them. "
@@ -74,6 +75,7 @@ def namespace(session: Session, code: str = "frames") -> dict[str, Any]:
     if not names:
         from drgn.cli import default_globals
 
+        load_all()
         drgn.set_default_prog(session.prog)
         names.update(default_globals(session.prog))
         names.update(__name__="__console__", kernel=session.kernel, session=session,
