@@ -1,7 +1,5 @@
 """`python -m kdumpy`: the command line."""
 
-import sys
+from kdumpy.cli.main import program
 
-from kdumpy.cli.main import main
-
-sys.exit(main())
+program()

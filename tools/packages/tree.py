@@ -21,11 +21,9 @@ LIBRARIES = Path(__file__).with_name("libraries.txt")
 
 LAUNCHER = """\
 #!/{home}/bin/python{python} -IB
-import sys
+from kdumpy.cli.main import program
 
-from kdumpy.cli.main import main
-
-sys.exit(main())
+program()
 """
 """-I: nothing of the environment or of a user's site-packages gets into a program that runs as root; -B: no file
 appears that the package manager does not know of."""

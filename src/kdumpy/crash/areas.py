@@ -10,16 +10,19 @@ from typing import NamedTuple
 
 import drgn
 from drgn.helpers.linux.fs import d_path
-from drgn.helpers.linux.mm import for_each_vma, task_rss
+from drgn.helpers.linux.mm import for_each_vma
 
 from kdumpy.crash.recent import Recent
 from kdumpy.debuginfo.reading import READ_ERRORS
+from kdumpy.errors import DamagedDump
+from kdumpy.kernel.resident import resident_pages
 
 _MOST = 1 << 20
 """Areas of one address space (vm.max_map_count is 65530)."""
 _KEPT_AREAS = 4096
 """Areas of an address space that is kept."""
 _MOST_PATHS = 1 << 14
+_HIGHEST = (1 << 64) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +97,7 @@ class Spaces:
         problem = ""
         try:
             pgd, total = mm.pgd.value_(), mm.total_vm.value_()
-            rss = task_rss(task).total if task is not None else 0
+            rss = resident_pages(task) if task is not None else 0
             for area in self._areas(mm):
                 areas.append(area)
                 if len(areas) >= _MOST:
@@ -114,6 +117,9 @@ class Spaces:
             yield from (area_of(mm, vma) for vma in for_each_vma(mm))
             return
         marks = mm.start_brk.value_(), mm.brk.value_(), mm.start_stack.value_()
+        if self._reader.linked:
+            yield from self._reader.chain(mm, marks)
+            return
         for vma in for_each_vma(mm):
             try:
                 yield self._reader.area(vma.value_(), marks)
@@ -132,7 +138,11 @@ class _Reader:
         """
         self.prog = prog
         made = prog.type("struct vm_area_struct")
-        places = [int(drgn.offsetof(made, name)) for name in ("vm_start", "vm_end", "vm_flags", "vm_file")]
+        # 763ecb035029 "mm: remove the vma linked list" (6.1)
+        self.linked = made.has_member("vm_next")
+        """Each area leads to the next."""
+        names = ("vm_start", "vm_end", "vm_flags", "vm_file", *(("vm_next",) if self.linked else ()))
+        places = [int(drgn.offsetof(made, name)) for name in names]
         self._first, self._size = min(places), max(places) + 8 - min(places)
         if self._size > drgn.sizeof(made) or any(place % 8 for place in places):
             raise LookupError("the members of struct vm_area_struct lie nowhere")
@@ -148,8 +158,33 @@ class _Reader:
         Raises:
             drgn.FaultError: it is not in the dump.
         """
-        words = self._words.unpack(self.prog.read(vma + self._first, self._size))
-        start, end, flags, file = (words[place] for place in self._places)
+        return self._area(vma, self._words.unpack(self.prog.read(vma + self._first, self._size)), marks)
+
+    def chain(self, mm: drgn.Object, marks: tuple[int, int, int]) -> Iterator[Area]:
+        """Yield the areas of an address space, each leading to the next.
+
+        Raises:
+            DamagedDump: they lead back to where they came from.
+            READ_ERRORS: they cannot be read to their end.
+        """
+        read, unpack, following = self.prog.read, self._words.unpack, self._places[-1]
+        seen: set[int] = set()
+        vma = mm.mmap.value_()
+        while vma:
+            if vma in seen:
+                raise DamagedDump("the areas run in a circle", where=f"vm_area_struct {vma:#x}")
+            seen.add(vma)
+            try:
+                words = unpack(read(vma + self._first & _HIGHEST, self._size))
+                yield self._area(vma, words, marks)
+                vma = words[following]
+            except drgn.FaultError:         # what is not asked for may lie in the page that is missing
+                found = drgn.Object(self.prog, "struct vm_area_struct *", value=vma)
+                yield area_of(mm, found)
+                vma = found.vm_next.value_()
+
+    def _area(self, vma: int, words: tuple[int, ...], marks: tuple[int, int, int]) -> Area:
+        start, end, flags, file = (words[place] for place in self._places[:4])
         return Area(vma, start, end, flags, self._file(file) if file else _purpose(start, end, *marks))
 
     def _file(self, file: int) -> str:

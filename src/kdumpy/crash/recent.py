@@ -29,3 +29,17 @@ class Recent(Generic[Value]):
                 del self._values[next(iter(self._values))]
             self._values[key] = made
         return made
+
+
+class Last(Generic[Value]):
+    """What was made of the last thing: the threads of a process follow each other, and share what is shown of them."""
+
+    def __init__(self) -> None:
+        self._thing: object = None
+        self._value: Value | None = None
+
+    def get(self, thing: object, make: Callable[[], Value]) -> Value:
+        """Return what `make` makes of a thing; it is asked for another thing only, not for an equal one."""
+        if self._value is None or thing is not self._thing:
+            self._thing, self._value = thing, make()
+        return self._value

@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 import drgn
 
 from kdumpy.crash.recent import Recent
+from kdumpy.crash.workers import Lot, Part, count_cpus, in_order
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.errors import NotInDump, UsageError
 from kdumpy.kernel.deadline import Deadline
@@ -64,6 +65,8 @@ class Session:
         self.aliases: dict[str, str] = {}
         self.deadline = Deadline()
         """Stops commands that do not end."""
+        self.workers = count_cpus()
+        """Processes that long work is shared among; see `share`."""
         self.interactive = False
         """Somebody sits at a prompt."""
         self.run: Callable[[str], bool] = lambda line: False
@@ -104,6 +107,13 @@ class Session:
         from kdumpy.crash.areas import Spaces
 
         return Spaces(self.prog)
+
+    def share(self, lots: Sequence[Lot], work: Callable[[Lot], Iterator[Part]]) -> Iterator[Part]:
+        """Yield what `work` makes of each lot, the lots in their order, several at a time where it pays.
+
+        With DWARF one process does it all: drgn reads that with threads of its own, which a forked process lacks.
+        """
+        return in_order(lots, work, 1 if self.kernel.debuginfo.dwarf else self.workers, self.deadline)
 
     @property
     def context(self) -> drgn.Object:

@@ -210,6 +210,7 @@ class Shell:
             self._ask_engine(line, target)
             return
         options = self._options(command, name, words, line)
+        options.as_text = not options.json and not line.filters
         self.session.output = SafeOutput(target, self._alive)   # type: ignore[assignment]
         rows = _Partial(command.rows(self.session, options))
         self._show(rows, line, target, lambda found: command.render(found, self.session, options), json=options.json)
@@ -247,6 +248,7 @@ class Shell:
     def _options(command: Command[Any], name: str, words: tuple[str, ...], line: ParsedLine) -> Options:
         options = command.parse(name, words)
         options.command, options.typed = name, line.text[len(line.name):].strip()
+        options.as_text = False         # the rows may go anywhere
         return options
 
     def _show(self, rows: Iterable[Any], line: ParsedLine, target: IO[str],

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -38,26 +38,33 @@ Follower = Callable[..., Iterator[drgn.Object]]
 
 def guard_lists() -> None:
     """Let drgn's helpers raise `DamagedDump` where a list or tree comes back to an entry it has had."""
+    guarded: dict[str, tuple[object, Any]] = {}
     for module_name, names in _FOLLOWERS.items():
         module = import_module(module_name)
         for name in names:
             follower = getattr(module, name)
             if not hasattr(follower, "_ends"):
-                _replace(name, follower, ending(follower))
+                guarded[name] = follower, ending(follower)
     for module_name, substitutes in _SUBSTITUTES.items():
         module = import_module(module_name)
         for name, made in substitutes.items():
             original = getattr(module, name)
             if not hasattr(original, "_ends"):
-                _replace(name, original, made(original))
+                guarded[name] = original, made(original)
+    if guarded:
+        _replace(guarded)
 
 
-def _replace(name: str, original: object, substitute: Any) -> None:
-    """Put a function in the place of another, where other modules, a user's script too, have taken it by name."""
-    substitute._ends = True         # so that it is guarded once
+def _replace(guarded: Mapping[str, tuple[object, Any]]) -> None:
+    """Put functions in the place of others, where other modules, a user's script too, have taken them by name."""
+    for _, substitute in guarded.values():
+        substitute._ends = True         # so that it is guarded once
     for module in list(sys.modules.values()):
-        if getattr(module, "__dict__", {}).get(name) is original:
-            setattr(module, name, substitute)
+        known = getattr(module, "__dict__", {})
+        for name in guarded.keys() & known.keys():
+            original, substitute = guarded[name]
+            if known[name] is original:
+                setattr(module, name, substitute)
 
 
 def ending(follower: Follower) -> Follower:

@@ -63,6 +63,11 @@ class Deadline:
             faulthandler.unregister(signal.SIGVTALRM)
             signal.signal(signal.SIGPROF, before)
 
+    def begin(self) -> None:
+        """Start the time again, in a forked process too: clocks do not pass on to it."""
+        self._started = 0.0
+        self.alive()
+
     def alive(self) -> None:
         """Start the time again: something came out."""
         now = time.monotonic()

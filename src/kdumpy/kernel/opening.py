@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from kdumpy.debuginfo.dwarf import Dwarf
 from kdumpy.kernel.kernel import Kernel
+
+_KNOWN = ("drgn", "kdumpy")
+"""Packages whose plugins are known."""
 
 
 def open_kernel(path: str | os.PathLike[str], *, vmlinux: Sequence[str | os.PathLike[str]] = (),
@@ -44,7 +48,8 @@ def open_kernel(path: str | os.PathLike[str], *, vmlinux: Sequence[str | os.Path
     try:
         # Ours is attached below, once, and after DWARF; the others' are mostly about where to find DWARF.
         ours = "kdumpy" if commands else "kdumpy,builtin_commands,crash_commands"
-        with _without_plugins("*" if dwarf is Dwarf.NO and not vmlinux else ours):
+        none = (dwarf is Dwarf.NO and not vmlinux) or not (commands or _plugins_of_others())
+        with _without_plugins("*" if none else ours):
             prog, refusal = open_program(place, dump)
         info = dump.vmcoreinfo
         files = dwarf_files.load(prog, info.osrelease or "", info.build_id, [Path(file) for file in vmlinux], dwarf)
@@ -57,6 +62,19 @@ def open_kernel(path: str | os.PathLike[str], *, vmlinux: Sequence[str | os.Path
     if refusal:
         kernel.problems["engine"] = f"read by kdumpy's own reader, slower: {refusal}"
     return kernel
+
+
+def _plugins_of_others() -> bool:
+    """Tell whether a package beside drgn and kdumpy may have plugins of drgn's, without the 20 ms that asking takes."""
+    for place in map(Path, sys.path):
+        if place.is_file():
+            return True             # an archive, which may hold anything
+        for points in place.glob("*-info/entry_points.txt"):
+            if points.parent.name.partition("-")[0] not in _KNOWN:
+                with contextlib.suppress(OSError):
+                    if b"[drgn.plugins]" in points.read_bytes():
+                        return True
+    return False
 
 
 @contextlib.contextmanager

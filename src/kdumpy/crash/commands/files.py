@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import drgn
@@ -15,6 +16,7 @@ from kdumpy.crash import fileviews
 from kdumpy.crash.command import Arg, Command, Options, columns
 from kdumpy.crash.commands.bt import header
 from kdumpy.crash.fileviews import CachedFile, OpenFile, open_file, text
+from kdumpy.crash.recent import Last
 from kdumpy.crash.session import Session
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.errors import UsageError
@@ -73,6 +75,9 @@ class Files(Command[Any]):
         Arg("-p", dest="pages", metavar="INODE", help="the cached pages of an inode"),
     )
 
+    def __init__(self) -> None:
+        self._table = Last[str]()
+
     def rows(self, session: Session, options: Options) -> Iterator[Any]:
         """Yield a row a task; with -n one a node, with -d one of the dentry, with -p one a page.
 
@@ -118,8 +123,10 @@ class Files(Command[Any]):
             yield f"ROOT: {row.root}    CWD: {row.cwd}"
             if not row.files:
                 yield "No open files"
+            elif options.cached:
+                yield from _cached_lines(row)
             else:
-                yield from _cached_lines(row) if options.cached else _lines(row)
+                yield self._table.get(row.files, partial("\n".join, _lines(row)))
             if row.problem:
                 yield f"({row.problem})"
 

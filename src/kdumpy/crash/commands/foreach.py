@@ -13,7 +13,8 @@ import drgn
 from kdumpy.crash.command import Arg, Command, Line, Options
 from kdumpy.crash.commands.ps import STATES
 from kdumpy.crash.commands.sys import Fact
-from kdumpy.crash.session import Session
+from kdumpy.crash.failures import explain
+from kdumpy.crash.session import Answer, Session
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.errors import UsageError
 from kdumpy.kernel.deadline import TookTooLong
@@ -24,6 +25,10 @@ COMMANDS = ("bt", "vm", "task", "files", "net", "set", "ps", "sig", "vtop")
 """What can be run for tasks."""
 KINDS = ("user", "kernel", "gleader", "active")
 """Words that choose tasks."""
+_BY_CONTEXT = ("net", "set", "vtop")
+"""Those that are about the context task."""
+_LOT = 32
+"""Tasks that a process takes at a time; the threads of a process mostly follow each other, and share what is read."""
 _PF_KTHREAD = 0x00200000
 """include/linux/sched.h."""
 
@@ -56,54 +61,49 @@ class Foreach(Command[Any]):
         if at is None:
             raise UsageError("foreach wants a command", mend=f"one of {' '.join(COMMANDS)}")
         chosen, command, rest = words[:at], words[at], words[at + 1:]
-        found = False
-        context = session.context
-        by_context = command in ("net", "set", "vtop")
-        line = shlex.join((command, *rest))
-        call = session.call(line)       # parsed once, and not for each of thousands
+        tasks: list[drgn.Object] = []
+        failure: Exception | None = None
         try:
-            for number, task in enumerate(self._tasks(session, chosen)):
-                found = True
-                if by_context:
-                    session.set_context(task)
-                elif call is not None:
-                    call.command.about(task, call.options)
-                try:
-                    if call is not None:
-                        rows: Iterable[Any] = call.command.rows(session, call.options)
-                        options.render = partial(call.command.render, session=session, options=call.options)
-                    else:
-                        rows, options.render = session.answer(line if by_context else f"{line} {task.value_():x}")
-                    for place, row in enumerate(rows):
-                        if number and not place and isinstance(row, Line):
-                            yield Line("")
-                        yield row
-                except UsageError:
-                    raise               # it would be the same for every task
-                except Exception as error:      # of this task's data, of whatever kind
-                    if isinstance(error.__context__, KeyboardInterrupt | TookTooLong):
-                        raise
-                    session.tell(error)
-        finally:
-            if by_context:
-                session.set_context(context)
-        if not found:
+            tasks.extend(self._tasks(session, chosen))
+        except READ_ERRORS as error:    # the list of tasks is damaged: those in front of that are there
+            failure = error
+        if not tasks and failure is None:
             raise UsageError("no task is like this", where=" ".join(chosen))
+        one = _OneTask(session, command, rest)
+        context = session.context
+        try:
+            if options.as_text:
+                lots = [(first, tasks[first:first + _LOT]) for first in range(0, len(tasks), _LOT)]
+                for part in session.share(lots, one.texts):
+                    if isinstance(part, Exception):
+                        session.tell(part)
+                    else:
+                        yield Line(part)
+            else:
+                for task in tasks:
+                    yield from self._rows(session, options, one, task)
+        finally:
+            session.set_context(context)
+        if failure is not None:
+            raise failure
+
+    def _rows(self, session: Session, options: Options, one: _OneTask, task: drgn.Object) -> Iterator[Any]:
+        try:
+            answer = one.answer(task)
+            options.render = answer.render
+            yield from answer.rows
+        except Exception as error:
+            session.tell(_forgiven(error))
 
     def render(self, rows: Iterable[Any], session: Session, options: Options) -> Iterator[str]:
-        """Lay each row out as its command does, an empty line between tasks."""
+        """Lay each row out as its command does, an empty line between tasks; texts are laid out already."""
+        if options.as_text:
+            yield from (row.line for row in rows)
+            return
         for number, row in enumerate(rows):
-            # A task's lines in one: each text that is shown costs as much as it takes to make some lines.
-            lines = [""] if number and not isinstance(row, Fact | Line) else []
-            failure: Exception | None = None
-            try:
-                lines.extend(options.render([row]))
-            except Exception as error:      # of this task's data: what was made until then is shown
-                failure = error
-            if lines:
-                yield "\n".join(lines)
-            if failure is not None:
-                raise failure
+            if number and not isinstance(row, Fact | Line):
+                yield ""
+            yield from options.render([row])
 
     def _tasks(self, session: Session, chosen: list[str]) -> Iterator[drgn.Object]:
         if not chosen:
@@ -125,6 +125,67 @@ class Foreach(Command[Any]):
             except READ_ERRORS:
                 continue
             yield task
+
+
+class _OneTask:
+    """Runs a command for one task and another."""
+
+    def __init__(self, session: Session, command: str, words: list[str]) -> None:
+        """Parse the command, once and not for each of thousands of tasks.
+
+        Raises:
+            KdumpyError: what its arguments deserve.
+        """
+        self._session = session
+        self._by_context = command in _BY_CONTEXT
+        self._line = shlex.join((command, *words))
+        self._call = session.call(self._line)
+
+    def answer(self, task: drgn.Object) -> Answer:
+        """Return the rows of the command for a task, and their layout."""
+        if self._by_context:
+            self._session.set_context(task)
+        if self._call is None:
+            return self._session.answer(self._line if self._by_context else f"{self._line} {task.value_():x}")
+        command, options = self._call
+        if not self._by_context:
+            command.about(task, options)
+        return Answer(command.rows(self._session, options),
+                      partial(command.render, session=self._session, options=options))
+
+    def texts(self, lot: tuple[int, list[drgn.Object]]) -> Iterator[str | Exception]:
+        """Yield what is shown of some tasks, an empty line between them; an error where one of them fails.
+
+        A task's lines come in one piece: each text that is shown costs as much as it takes to make some lines.
+        """
+        first, tasks = lot
+        for number, task in enumerate(tasks, first):
+            self._session.deadline.alive()
+            lines: list[str] = []
+            failure: Exception | None = None
+            try:
+                answer = self.answer(task)
+                lines.extend(answer.render(answer.rows))
+            except Exception as error:      # of this task's data, of whatever kind: what was made until then is shown
+                failure = _forgiven(error)
+            if lines:
+                yield "\n".join(["", *lines] if number else lines)
+            if failure is not None:
+                yield failure
+
+
+def _forgiven(error: Exception) -> Exception:
+    """Return an error of one task's data, behind which the others follow.
+
+    Raises:
+        UsageError: it would be the same for every task.
+        KeyboardInterrupt, TookTooLong: it broke somebody's cleaning up.
+    """
+    if isinstance(error, UsageError):
+        raise error
+    if isinstance(error.__context__, KeyboardInterrupt | TookTooLong):
+        raise error.__context__
+    return explain(error)
 
 
 def _is_named(task: drgn.Object, text: str) -> bool:

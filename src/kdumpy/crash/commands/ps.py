@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import drgn
-from drgn.helpers.linux.mm import task_rss, task_vsize, totalram_pages
+from drgn.helpers.linux.mm import task_vsize, totalram_pages
 
 from kdumpy.crash.command import Arg, Command, Options
 from kdumpy.crash.session import Session
 from kdumpy.crash.taskviews import VIEWS, chosen, policies_of
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.errors import NotInDump, UsageError
+from kdumpy.kernel.resident import resident_pages
 from kdumpy.kernel.tasks import task_objects, task_value
 
 # Source: crash, task.c (task_state_string_verbose); the kernel's letters are those of fs/proc/array.c.
@@ -205,7 +206,7 @@ def _row(session: Session, task: drgn.Object, running: set[int], total_kb: int,
         page_kb = int(session.prog["PAGE_SIZE"]) // 1024
         with contextlib.suppress(*READ_ERRORS):
             if task.mm:             # a thread that exits has it no more, the others of its process may have it
-                sizes[value.tgid] = task_vsize(task) // 1024, task_rss(task).total * page_kb
+                sizes[value.tgid] = task_vsize(task) // 1024, resident_pages(task) * page_kb
     vsz, rss = (0, 0) if kernel_thread else sizes.get(value.tgid, (0, 0))
     return TaskRow(value.pid, value.parent, value.cpu, value.address, STATES.get(value.state, value.state),
                    100 * rss / total_kb if total_kb else 0.0, vsz, rss, value.comm, value.address in running,

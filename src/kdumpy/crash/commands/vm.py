@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import drgn
 
@@ -11,6 +12,7 @@ from kdumpy.crash.areas import Area, Space
 from kdumpy.crash.command import Arg, Command, Options, columns
 from kdumpy.crash.commands.bt import header
 from kdumpy.crash.layout import Layout
+from kdumpy.crash.recent import Last
 from kdumpy.crash.session import Session
 from kdumpy.crash.userpages import pages_of
 from kdumpy.debuginfo.reading import READ_ERRORS
@@ -65,6 +67,9 @@ class Vm(Command[VmRow]):
         Arg("-R", dest="reference", metavar="TEXT", help="only areas of this file, or that hold this address"),
     )
 
+    def __init__(self) -> None:
+        self._table = Last[str]()
+
     def rows(self, session: Session, options: Options) -> Iterator[VmRow]:
         """Yield a row a task."""
         if options.flags:
@@ -102,12 +107,16 @@ class Vm(Command[VmRow]):
                 for area in row.areas:
                     yield from _render_pages(area)
             elif row.areas:
-                yield from columns(
-                    ("      VMA", "START", "END", "FLAGS", "FILE"),
-                    ((f"{area.vma:016x}", f"{area.start:x}", f"{area.end:x}", f"{area.flags:x}", area.file)
-                     for area in row.areas), "<>>><")
+                yield self._table.get(row.areas, partial(_table, row.areas))
             if row.problem:
                 yield f"({row.problem})"
+
+
+def _table(areas: tuple[Area, ...]) -> str:
+    return "\n".join(columns(
+        ("      VMA", "START", "END", "FLAGS", "FILE"),
+        ((f"{area.vma:016x}", f"{area.start:x}", f"{area.end:x}", f"{area.flags:x}", area.file) for area in areas),
+        "<>>><"))
 
 
 def _structures(session: Session, row: VmRow, options: Options) -> Iterator[str]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 
 import drgn
-from drgn.helpers.linux.mm import task_rss
 
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.diagnosis.details.model import TaskRow
 from kdumpy.errors import KdumpyError
 from kdumpy.kernel import Kernel, Task
+from kdumpy.kernel.resident import resident_pages
 
 MOST_TASKS = 20_000
 """Tasks that are listed."""
@@ -67,8 +67,7 @@ def _rss(task: drgn.Object, page: int, sizes: dict[int, int | None]) -> int | No
             return None
         if mm not in sizes:
             sizes[mm] = None
-            counted = task_rss(task)
-            sizes[mm] = max(0, counted.file + counted.anon + counted.shmem) * page
+            sizes[mm] = max(0, resident_pages(task)) * page
         return sizes[mm]
     return None
 
