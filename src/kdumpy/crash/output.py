@@ -41,6 +41,14 @@ class SafeOutput(io.TextIOBase):
         """Hand on what is buffered."""
         self.below.flush()
 
+    def fileno(self) -> int:
+        """Return the descriptor of the stream below.
+
+        Raises:
+            OSError: it has none.
+        """
+        return self.below.fileno()
+
     def writable(self) -> bool:
         """Tell that this is for writing."""
         return True

@@ -113,7 +113,8 @@ class Session:
 
         With DWARF one process does it all: drgn reads that with threads of its own, which a forked process lacks.
         """
-        return in_order(lots, work, 1 if self.kernel.debuginfo.dwarf else self.workers, self.deadline)
+        return in_order(lots, work, 1 if self.kernel.debuginfo.dwarf else self.workers, self.deadline,
+                        self.output)
 
     @property
     def context(self) -> drgn.Object:

@@ -211,9 +211,10 @@ class Shell:
             return
         options = self._options(command, name, words, line)
         options.as_text = not options.json and not line.filters
-        self.session.output = SafeOutput(target, self._alive)   # type: ignore[assignment]
+        output = self._output(line, target)
+        self.session.output = output    # type: ignore[assignment]
         rows = _Partial(command.rows(self.session, options))
-        self._show(rows, line, target, lambda found: command.render(found, self.session, options), json=options.json)
+        self._show(rows, line, output, lambda found: command.render(found, self.session, options), json=options.json)
         if rows.failure is not None:
             raise rows.failure
 
@@ -251,15 +252,17 @@ class Shell:
         options.as_text = False         # the rows may go anywhere
         return options
 
-    def _show(self, rows: Iterable[Any], line: ParsedLine, target: IO[str],
+    def _output(self, line: ParsedLine, target: IO[str]) -> SafeOutput:
+        """Return what a command writes to; what goes into a file leaves the terminal silent."""
+        return SafeOutput(target, self.session.deadline.alive if line.file else self._alive)
+
+    def _show(self, rows: Iterable[Any], line: ParsedLine, output: SafeOutput,
               render: Callable[[Iterable[Any]], Iterator[str]], *, json: bool) -> None:
         """Write rows, behind the line's filters, in the command's layout, as a table, or as JSON."""
         found, wants_json = pipes.apply(rows, line.filters)
         if json or wants_json:
-            _write_json([pipes.plain(row) for row in found], target)
+            _write_json([pipes.plain(row) for row in found], output)
             return
-        # What goes into a file leaves the terminal silent.
-        output = SafeOutput(target, self.session.deadline.alive if line.file else self._alive)
         for text in _laid_out(found, render) if line.filters else render(found):
             output.write(f"{text}\n")
 
@@ -309,13 +312,13 @@ class Shell:
         if line.text == "drgn":
             raise UsageError("drgn's own prompt is not a part of this shell",
                              mend="'py' opens a Python prompt; or give it a line: drgn CODE")
+        output = self._output(line, target)
         if "--json" not in line.words and not line.filters:
-            output = SafeOutput(target, self._alive)
             warnings = self.session.engine.run(line.text, output)   # type: ignore[arg-type]
         else:
             answer = io.StringIO()
             warnings = self.session.engine.run(re.sub(r"\s--json(?=\s|$)", "", line.text), answer)
-            self._show([Line(text) for text in answer.getvalue().splitlines()], line, target,
+            self._show([Line(text) for text in answer.getvalue().splitlines()], line, output,
                        lambda found: (row.line for row in found), json="--json" in line.words)
         SafeOutput(self.errors).write(warnings)
 
@@ -350,6 +353,6 @@ class _Partial:
             self.failure = error
 
 
-def _write_json(value: object, target: IO[str]) -> None:
-    json.dump(value, target, indent=2)
-    target.write("\n")
+def _write_json(value: object, output: SafeOutput) -> None:
+    json.dump(value, output.below, indent=2)        # control characters are escaped
+    output.write("\n")

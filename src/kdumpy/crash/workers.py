@@ -15,7 +15,7 @@ import struct
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from fcntl import F_SETPIPE_SZ, fcntl
-from typing import NoReturn, TypeVar
+from typing import IO, Any, NoReturn, TypeVar
 
 from kdumpy.errors import HostError, KdumpyError
 from kdumpy.kernel.deadline import Deadline, TookTooLong
@@ -29,7 +29,14 @@ _AHEAD = 1 << 20
 """Bytes that one may be ahead of the one whose turn it is: the largest pipe that anybody may have."""
 _FEWEST = 4
 """Lots from which on it is worth the fork: some milliseconds."""
-_SIZE = struct.Struct("<Q")
+_TOGETHER = 1024
+"""Parts that travel in one message: what a lot gives may not fit into memory."""
+_HEAD = struct.Struct("<Q??")
+"""In front of a message: its bytes; whether the lot goes on; whether its text is ready to be written."""
+
+
+class Bulk(bytes):
+    """Text, whole lines of it, of megabytes: a process writes it by itself where the output is a file or a pipe."""
 
 
 def count_cpus() -> int:
@@ -37,71 +44,96 @@ def count_cpus() -> int:
     return min(len(os.sched_getaffinity(0)), _MOST)
 
 
-def in_order(lots: Sequence[Lot], work: Callable[[Lot], Iterator[Part]], workers: int, deadline: Deadline
-             ) -> Iterator[Part]:
+def in_order(lots: Sequence[Lot], work: Callable[[Lot], Iterator[Part]], workers: int, deadline: Deadline,
+             output: IO[str] | None = None) -> Iterator[Part]:
     """Yield the parts that `work` makes of each lot, the lots in their order.
 
-    What `work` raises is raised behind the parts that the lot has given. Parts travel as pickles, and a lot's at once.
+    What `work` raises is raised behind the parts that the lot has given. Parts travel as pickles, many at once.
 
     Args:
         lots: what there is to do.
         work: does one of them; what it changes is lost where others do it.
         workers: processes; with fewer than two, or for few lots, all is done in this one, part by part.
         deadline: each process has this much time for a lot.
+        output: where `Bulk` parts go, which are then not yielded; without a descriptor they are.
 
     Raises:
         HostError: a process died.
+        OSError: text could not be written.
     """
     if workers < 2 or len(lots) < _FEWEST:
         for lot in lots:
             yield from work(lot)
         return
+    target = _descriptor(output)
     with contextlib.ExitStack() as stack:
-        team = [stack.enter_context(_Worker(lots[first::workers], work, deadline))
+        team = [stack.enter_context(_Worker(lots[first::workers], work, deadline, target))
                 for first in range(min(workers, len(lots)))]
         for number in range(len(lots)):
-            parts: list[Part]
-            parts, error = team[number % len(team)].answer()
-            deadline.alive()
-            yield from parts
-            if error is not None:
-                raise error
+            more = True
+            while more:
+                parts: list[Part]
+                parts, error, more = team[number % len(team)].answer(output)
+                deadline.alive()
+                yield from parts
+                if error is not None:
+                    raise error
+
+
+def _descriptor(output: IO[str] | None) -> int | None:
+    if output is not None:
+        with contextlib.suppress(OSError, AttributeError, ValueError):
+            return output.fileno()
+    return None
 
 
 class _Worker:
     """A process that does its lots one after the other, and may be ahead of who reads its answers."""
 
-    def __init__(self, lots: Sequence[Lot], work: Callable[[Lot], Iterator[Part]], deadline: Deadline) -> None:
+    def __init__(self, lots: Sequence[Any], work: Callable[[Any], Iterator[Any]], deadline: Deadline,
+                 target: int | None) -> None:
         self._seconds = deadline.seconds
         self._link, theirs = os.pipe()
+        turn, self._turn = os.pipe()
         with contextlib.suppress(OSError):      # the user has too many; smaller ones serve
             fcntl(self._link, F_SETPIPE_SZ, _AHEAD)
         with warnings.catch_warnings():         # of threads, since 3.12; ours draws on the terminal and holds no lock
             warnings.simplefilter("ignore", DeprecationWarning)
             self._pid = os.fork()
         if not self._pid:
-            _run(theirs, lots, work, deadline)
+            os.close(self._turn)                # so that the end of whoever forked us is seen
+            _run(theirs, turn, target, lots, work, deadline)
         os.close(theirs)
+        os.close(turn)
 
     def __enter__(self) -> _Worker:
         return self
 
     def __exit__(self, *_: object) -> None:
         os.close(self._link)
+        os.close(self._turn)
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._pid, signal.SIGKILL)
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self._pid, 0)
 
-    def answer(self) -> tuple[list[Part], BaseException | None]:
-        """Return the parts of the next lot, and what ended it early.
+    def answer(self, output: IO[str] | None) -> tuple[list[Any], BaseException | None, bool]:
+        """Return the next parts of a lot, what ended it early, and whether it goes on; its text is written by then.
 
         Raises:
             HostError: the process is dead.
+            OSError: the text could not be written.
         """
-        (size,) = _SIZE.unpack(self._read(_SIZE.size))
+        size, more, ready = _HEAD.unpack(self._read(_HEAD.size))
         parts, error = pickle.loads(self._read(size))        # from our own child
-        return parts, error
+        if ready and output is not None:
+            output.write("")                                # it lives
+            output.flush()
+            os.write(self._turn, b"\1")
+            (failure,) = self._read(1)
+            if failure:
+                raise OSError(failure, os.strerror(failure))
+        return parts, error, more
 
     def _read(self, size: int) -> bytearray:
         data = bytearray()
@@ -122,7 +154,8 @@ class _Worker:
                          mend="signal 9 is most often a lack of memory; 'set workers 1' does all in one process")
 
 
-def _run(link: int, lots: Sequence[Lot], work: Callable[[Lot], Iterator[Part]], deadline: Deadline) -> NoReturn:
+def _run(link: int, turn: int, target: int | None, lots: Sequence[Any], work: Callable[[Any], Iterator[Any]],
+         deadline: Deadline) -> NoReturn:
     """Do some lots in a process of their own."""
     code = 1
     try:
@@ -131,16 +164,28 @@ def _run(link: int, lots: Sequence[Lot], work: Callable[[Lot], Iterator[Part]], 
         gc.freeze()                                         # what was there stays, and is shared
         for lot in lots:
             deadline.begin()
-            parts: list[Part] = []
+            parts: list[Any] = []
+            texts: list[Bulk] = []
             error: BaseException | None = None
             try:
-                parts.extend(work(lot))
+                for part in work(lot):
+                    if target is not None and isinstance(part, Bulk):
+                        texts.append(part)
+                        continue
+                    parts.append(part)
+                    if len(parts) == _TOGETHER:
+                        _send(link, parts, None, more=True)
+                        parts = []
+                        deadline.alive()
+            except BrokenPipeError:
+                raise
             except BaseException as raised:                 # raised by the parent, who knows what to do
                 error = raised
-            data = _packed(parts, error)
-            data = _SIZE.pack(len(data)) + data
-            while data:
-                data = data[os.write(link, data):]
+            _send(link, parts, error, ready=bool(texts))
+            if texts and target is not None:
+                if not os.read(turn, 1):
+                    break                                   # nobody wants the rest
+                _write(link, bytes((_written(target, texts),)))
             if isinstance(error, TookTooLong):
                 break
         code = 0
@@ -150,8 +195,25 @@ def _run(link: int, lots: Sequence[Lot], work: Callable[[Lot], Iterator[Part]], 
         os._exit(code)
 
 
-def _packed(parts: list[Part], error: BaseException | None) -> bytes:
+def _write(descriptor: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest):]
+
+
+def _written(target: int, texts: list[Bulk]) -> int:
+    """Write texts; return 0, or the number of the error."""
     try:
-        return pickle.dumps((parts, error), pickle.HIGHEST_PROTOCOL)
+        for text in texts:
+            _write(target, text)
+    except OSError as error:
+        return error.errno or 0
+    return 0
+
+
+def _send(link: int, parts: list[Any], error: BaseException | None, *, more: bool = False, ready: bool = False) -> None:
+    try:
+        data = pickle.dumps((parts, error), pickle.HIGHEST_PROTOCOL)
     except Exception:       # an error of somebody's that pickle cannot carry
-        return pickle.dumps((parts, KdumpyError(str(error), why=type(error).__name__)), pickle.HIGHEST_PROTOCOL)
+        data = pickle.dumps((parts, KdumpyError(str(error), why=type(error).__name__)), pickle.HIGHEST_PROTOCOL)
+    _write(link, _HEAD.pack(len(data), more, ready) + data)

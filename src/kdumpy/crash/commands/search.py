@@ -3,69 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import groupby
 
 import drgn
-import numpy as np
 from drgn.helpers.linux.mm import for_each_vma, for_each_vmap_area
 from drgn.helpers.linux.sched import task_cpu
-from numpy.typing import NDArray
 
 from kdumpy.crash.command import Arg, Command, Options
 from kdumpy.crash.commands.bt import header
 from kdumpy.crash.expression import evaluate
-from kdumpy.crash.memory.arrays import Arrays, Piece
+from kdumpy.crash.memory.finding import FoundRow, Range, Seen, Value, texts_in, values_in
 from kdumpy.crash.session import Session
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.errors import DamagedDump, NotInDump, UsageError
 
 _WORD = 1 << 64
-_SHOWN = 56
-"""Characters shown of a found text."""
 _MOST_CONTEXT = 1024
 _MOST_STRING = 4096
-_MOST_SEEN = 1 << 20
-"""Pages with hits that are kept in mind: 8 MiB."""
-
-
-@dataclass(frozen=True, slots=True)
-class FoundRow:
-    """A place where a value stands."""
-
-    address: int
-    value: int
-    text: str
-    """What stands there as text, with -c."""
-    wanted: str
-    """What was searched for, as typed, where that was a symbol or an expression."""
-    before: tuple[int, ...]
-    """Values in front of it, with -x."""
-    after: tuple[int, ...]
-    pid: int | None
-    """The task whose stack it lies on, with -t and -T."""
-    task: int | None
-
-
-@dataclass(frozen=True)
-class _Range:
-    """Memory to go through."""
-
-    start: int
-    stop: int
-    parts: tuple[tuple[int, int], ...] = ()
-    """What of it is meant, (begin, end) of each part, where that is mapped by page tables."""
-    user: drgn.Object | None = None
-    physical: bool = False
-    task: drgn.Object | None = None
-
-
-@dataclass(frozen=True)
-class _Value:
-    """A number that is searched for."""
-
-    number: int
-    name: str
 
 
 class Search(Command[FoundRow]):
@@ -110,16 +64,16 @@ class Search(Command[FoundRow]):
             if any(not 0 < len(text) <= _MOST_STRING for text in texts):
                 raise UsageError("a text to search for has between 1 and 4096 bytes")
             for area in ranges:
-                yield from _texts(session, area, texts)
+                yield from texts_in(session, area, texts)
         else:
             values = [_value(session, text, unit) for text in options.values]
             mask = int(options.mask, 16) if options.mask else 0
             context = int(options.context, 0) if options.context else 0
             if not 0 <= context <= _MOST_CONTEXT:
                 raise UsageError(f"at most {_MOST_CONTEXT} values can stand around one", where="-x")
-            seen = _Seen()
+            seen = Seen()
             for area in ranges:
-                yield from _values(session, area, values, mask, unit, context, seen)
+                yield from values_in(session, area, values, mask, unit, context, seen)
         if session.arrays.damaged:
             raise DamagedDump(f"{len(session.arrays.damaged)} pages could not be searched",
                               why=str(session.arrays.damaged[0]))
@@ -147,7 +101,7 @@ class Search(Command[FoundRow]):
                 yield f"{row.address:x}: {row.value:x}{name}"
 
 
-def _value(session: Session, text: str, unit: int) -> _Value:
+def _value(session: Session, text: str, unit: int) -> Value:
     name = ""
     try:
         number = int(text, 16)
@@ -156,10 +110,10 @@ def _value(session: Session, text: str, unit: int) -> _Value:
         number = int(evaluate(session, text)) if text.startswith("(") else session.address(text)
     if number % _WORD >> 8 * unit and not (number < 0 and number >= -(1 << 8 * unit - 1)):
         raise UsageError(f"{text!r} does not fit into {8 * unit} bits")
-    return _Value(number % (1 << 8 * unit), name)
+    return Value(number % (1 << 8 * unit), name)
 
 
-def _ranges(session: Session, options: Options) -> Iterator[_Range]:
+def _ranges(session: Session, options: Options) -> Iterator[Range]:
     """Yield the memory to go through."""
     kinds = [name for name in ("kernel", "mapped", "virtual", "user", "physical", "stacks", "active")
              if getattr(options, name)]
@@ -171,7 +125,7 @@ def _ranges(session: Session, options: Options) -> Iterator[_Range]:
         return
     start, stop = _limits(session, options)
     if kind == "physical":
-        yield _Range(start or 0, min(stop, session.kernel.dump.max_pfn * session.kernel.dump.page_size), physical=True)
+        yield Range(start or 0, min(stop, session.kernel.dump.max_pfn * session.kernel.dump.page_size), physical=True)
         return
     if kind == "user" or (start is not None and not start >> 63):
         yield from _user(session, start or 0, stop)
@@ -180,7 +134,7 @@ def _ranges(session: Session, options: Options) -> Iterator[_Range]:
     ranges = [(low, high) for low, high in ranges if low < high]
     for direct, some in groupby(ranges, lambda bounds: session.arrays.is_direct(*bounds)):
         parts = tuple(some)
-        yield _Range(parts[0][0], parts[-1][1], parts=() if direct else parts)
+        yield Range(parts[0][0], parts[-1][1], parts=() if direct else parts)
 
 
 def _limits(session: Session, options: Options) -> tuple[int | None, int]:
@@ -232,7 +186,7 @@ def kernel_ranges(session: Session, kind: str) -> list[tuple[int, int]]:
     return apart
 
 
-def _stacks(session: Session, *, active: bool) -> Iterator[_Range]:
+def _stacks(session: Session, *, active: bool) -> Iterator[Range]:
     from kdumpy.crash.commands.ps import all_tasks
 
     size = int(session.prog["THREAD_SIZE"])
@@ -243,124 +197,17 @@ def _stacks(session: Session, *, active: bool) -> Iterator[_Range]:
         except READ_ERRORS:
             continue
         if base:
-            yield _Range(base, base + size, task=task)
+            yield Range(base, base + size, task=task)
 
 
-def _user(session: Session, start: int, stop: int) -> Iterator[_Range]:
+def _user(session: Session, start: int, stop: int) -> Iterator[Range]:
     task = session.context
     if not task.mm:
         raise NotInDump("the context task has no user space", mend="set another: set PID")
     for vma in for_each_vma(task.mm):
         low, high = max(vma.vm_start.value_(), start), min(vma.vm_end.value_(), stop)
         if low < high:
-            yield _Range(low, high, user=task.mm)
-
-
-def pieces(session: Session, area: _Range, only: NDArray[np.int64] | None = None) -> Iterator[Piece]:
-    """Yield what the dump holds of a range; of mapped memory but the pages `only` (page frame numbers, rising)."""
-    arrays = session.arrays
-    if area.physical:
-        return arrays.walk_physical(area.start, area.stop)
-    if area.user is not None:
-        return _user_pieces(session, arrays, area)
-    if arrays.direct is not None and arrays.is_direct(area.start, area.stop):
-        direct = arrays.direct
-        return (Piece(piece.address + direct, piece.data)
-                for piece in arrays.walk_physical(area.start - direct, area.stop - direct))
-    return arrays.walk_virtual(area.parts or ((area.start, area.stop),), only)
-
-
-def _user_pieces(session: Session, arrays: Arrays, area: _Range) -> Iterator[Piece]:
-    from drgn.helpers.linux.mm import follow_phys
-
-    step = arrays.page_size
-    for address in range(area.start & -step, area.stop, step):
-        try:
-            physical = int(follow_phys(area.user, address))
-        except READ_ERRORS:
-            continue
-        for piece in arrays.walk_physical(physical, physical + step):
-            low = max(area.start - address, 0)
-            yield Piece(address + low, piece.data[low:area.stop - address])
-
-
-class _Seen:
-    """The pages in which the direct map, gone through as a whole, has hits.
-
-    What else maps memory maps the same pages: those without a hit need not be read again.
-    """
-
-    def __init__(self) -> None:
-        self.pages: NDArray[np.int64] | None = None
-        """Page frame numbers, rising; None where all may have one."""
-        self._found: list[NDArray[np.int64]] = []
-        self._count = 0
-
-    def note(self, pfns: NDArray[np.int64]) -> None:
-        """Take the pages of a piece's hits; there may be one several times."""
-        distinct = pfns[np.flatnonzero(np.diff(pfns, prepend=-1))]
-        self._count += len(distinct)
-        if self._count <= _MOST_SEEN:
-            self._found.append(distinct)
-
-    def finish(self) -> None:
-        """The whole direct map was gone through."""
-        if self._count <= _MOST_SEEN:
-            self.pages = np.concatenate([np.zeros(0, np.int64), *self._found])
-
-
-def _values(session: Session, area: _Range, values: list[_Value], mask: int, unit: int, context: int, seen: _Seen
-            ) -> Iterator[FoundRow]:
-    kind = np.dtype(f"<u{unit}")
-    keep = np.array((1 << 8 * unit) - 1 & ~mask, kind)
-    names = {value.number & ~mask: value.name for value in values}
-    wanted = [np.array(number & (1 << 8 * unit) - 1, kind) for number in names]
-    pid, task = (None, None) if area.task is None else (area.task.pid.value_(), area.task.value_())
-    arrays = session.arrays
-    whole = arrays.is_direct(area.start, area.stop, whole=True)
-    # A page's neighbours are wanted for what stands around a hit.
-    for piece in pieces(session, area, seen.pages if not context else None):
-        words = piece.data[:len(piece.data) // unit * unit].view(kind)
-        masked = words & keep if mask else words
-        hits = masked == wanted[0]
-        for other in wanted[1:]:
-            hits |= masked == other
-        places = np.flatnonzero(hits)
-        if whole:
-            seen.note((places * unit + (piece.address - area.start)) // arrays.dump.page_size)
-        for place in places.tolist():
-            number = int(words[place])
-            yield FoundRow(piece.address + place * unit, number, "", names.get(number & ~mask, ""),
-                           tuple(words[max(place - context, 0):place].tolist()) if context else (),
-                           tuple(words[place + 1:place + 1 + context].tolist()) if context else (), pid, task)
-    if whole:
-        seen.finish()
-
-
-def _texts(session: Session, area: _Range, texts: list[bytes]) -> Iterator[FoundRow]:
-    """Find texts; one that goes over the end of a piece is found where the next one follows on it."""
-    longest = max(len(text) for text in texts)
-    pid, task = (None, None) if area.task is None else (area.task.pid.value_(), area.task.value_())
-    rest, end = b"", -1
-    for piece in pieces(session, area):
-        before = rest if piece.address == end else b""
-        data = before + piece.data.tobytes()
-        start = piece.address - len(before)
-        found = sorted({place for text in texts for place in _places(data, text)
-                        # What lies wholly in the part that was seen before was found before.
-                        if place + len(text) > len(before)})
-        for place in found:
-            shown = data[place:place + _SHOWN]
-            yield FoundRow(start + place, 0, "".join(chr(byte) if 32 <= byte < 127 else "." for byte in shown), "",
-                           (), (), pid, task)
-        rest, end = data[max(len(data) - longest + 1, 0):] if longest > 1 else b"", piece.address + len(piece.data)
-
-
-def _places(data: bytes, text: bytes) -> Iterator[int]:
-    place = data.find(text)
-    while place >= 0:
-        yield place
-        place = data.find(text, place + 1)
+            yield Range(low, high, user=task.mm)
 
 
 COMMAND = Search()

@@ -12,11 +12,13 @@ from drgn.helpers.linux.mm import for_each_valid_page_range
 from numpy.typing import NDArray
 
 from kdumpy.crash.command import Options
-from kdumpy.crash.memory.pages import PageArray, StructPages
+from kdumpy.crash.memory.pages import PageArray, Stretch, StructPages
 from kdumpy.crash.memory.text import Cells, Hexadecimal, joined, same
 from kdumpy.crash.session import Session
+from kdumpy.crash.workers import Bulk
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.errors import NotInDump, UsageError
+from kdumpy.units import printable
 
 _MOST_ENDS = 1 << 16
 """Ends of lines that are kept."""
@@ -60,7 +62,7 @@ class FlagNames:
             # The first name of a bit is its own; later ones are other users' of it.
             if value < end and value not in seen and name.startswith("PG_"):
                 seen.add(value)
-                self._bits.append((value, name.removeprefix("PG_")))
+                self._bits.append((value, printable(name.removeprefix("PG_"))))
         self._known: dict[int, str] = {}
 
     def __call__(self, flags: int) -> str:
@@ -72,33 +74,38 @@ class FlagNames:
         return text
 
 
-def rows(session: Session, options: Options) -> Iterator[PageRow | PageArray]:
-    """Yield a row a page; as text is wanted, arrays of them, because a value a page takes longer than all the rest.
+def rows(session: Session, options: Options) -> Iterator[PageRow | Stretch]:
+    """Yield a row a page; where text is wanted, where they lie: a value a page takes longer than all the rest.
 
     Raises:
         NotInDump: some struct pages are not in the dump; they are counted at the end.
     """
     pages = StructPages(session.prog, session.arrays)
+    if options.as_text:
+        yield from selected(session, pages, options.addresses)
+        return
     names = FlagNames(session.prog)
     missing = 0
-    for found in selected(session, pages, options.addresses):
+    for stretch in selected(session, pages, options.addresses):
+        found = pages.read(stretch)
         missing += int(np.count_nonzero(~found.held))
-        if options.json:
-            yield from _array(pages, found, names, session.arrays.page_size)
-        else:
-            yield found
-    if missing:
-        raise NotInDump(f"the struct pages of {missing} pages are not in the dump")
+        yield from _array(pages, found, names, session.arrays.page_size)
+    _tell_missing(missing)
 
 
-def selected(session: Session, pages: StructPages, addresses: list[str]) -> Iterator[PageArray]:
+def _tell_missing(count: int) -> None:
+    if count:
+        raise NotInDump(f"the struct pages of {count} pages are not in the dump")
+
+
+def selected(session: Session, pages: StructPages, addresses: list[str]) -> Iterator[Stretch]:
     """Yield all struct pages, or those that addresses (of a struct page, physical, virtual) mean."""
     if not addresses:
-        yield from pages.walk()
+        yield from pages.stretches()
         return
     for text in addresses:
         pfn = pfn_of(session, pages, text)
-        found = next(pages.walk(pfn, pfn + 1), None)
+        found = next(pages.stretches(pfn, pfn + 1), None)
         if found is None:
             raise NotInDump(f"there is no page {pfn:#x}", where=text)
         yield found
@@ -180,17 +187,35 @@ class _Ends:
         return same(self._texts, np.repeat(which, np.diff(first, append=len(counts))))
 
 
-def render(found: Iterable[PageArray], session: Session, options: Options) -> Iterator[str]:
-    """Lay the pages out as crash does, thousands of lines at a time."""
+def render(found: Iterable[Any], session: Session, options: Options) -> Iterator[str]:
+    """Lay the pages out as crash does; where they lie, thousands of lines at a time.
+
+    Raises:
+        NotInDump: some struct pages are not in the dump; they are counted at the end.
+    """
     yield "      PAGE       PHYSICAL      MAPPING       INDEX CNT FLAGS"
+    if not options.as_text:
+        yield from (f"{row.page:016x} {row.physical:8x} {row.mapping:16x} {row.index:8x} {row.count:2d} {row.flags:x} "
+                    f"{row.names}".rstrip() for row in found)
+        return
     pages = StructPages(session.prog, session.arrays)
     hexadecimal, ends = Hexadecimal(), _Ends(FlagNames(session.prog))
-    for array in found:
+
+    def text_of(stretch: Stretch) -> Iterator[Bulk | int]:
+        array = pages.read(stretch)
         page, physical, mapping, index, count, flags = _columns(pages, array, session.arrays.page_size)
         text = joined((hexadecimal.addresses(page), hexadecimal.cells(physical, 8), hexadecimal.cells(mapping, 16),
                        hexadecimal.cells(index, 8), ends.cells(count, flags)), len(page))
-        if len(text):
-            yield str(text[:-1].data, "utf-8")      # whoever writes it ends the last line
+        yield Bulk(text.data)
+        yield int(np.count_nonzero(~array.held))
+
+    missing = 0
+    for part in session.share(list(found), text_of):
+        if isinstance(part, int):
+            missing += part
+        elif part:
+            yield str(part[:-1], "utf-8")       # whoever writes it ends the last line
+    _tell_missing(missing)
 
 
 def member_rows(session: Session, options: Options) -> Iterator[MemberRow]:
@@ -200,7 +225,8 @@ def member_rows(session: Session, options: Options) -> Iterator[MemberRow]:
     if not members:
         raise UsageError("which members?", where="kmem -m")
     readers = [(name, offset, *_reader(name, made, session.radix)) for name, offset, made in members]
-    for found in selected(session, pages, options.addresses):
+    for stretch in selected(session, pages, options.addresses):
+        found = pages.read(stretch)
         columns = [(name, pages.column(found, offset, size, signed=signed).tolist(), style)
                    for name, offset, size, signed, style in readers]
         for row in np.flatnonzero(found.held).tolist():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import drgn
 import numpy as np
@@ -30,6 +31,16 @@ class PageArray:
     """Shape (n, size of struct page)."""
     held: NDArray[np.bool_]
     """Which of them the dump holds."""
+
+
+class Stretch(NamedTuple):
+    """Where some struct pages lie that follow each other."""
+
+    first: int
+    """Page frame number of the first."""
+    length: int
+    address: int
+    """Virtual address of the first."""
 
 
 class StructPages:
@@ -66,17 +77,23 @@ class StructPages:
         except LookupError:
             raise NotInDump(f"struct page has no member {name!r}") from None
 
-    def walk(self, start: int = 0, stop: int | None = None) -> Iterator[PageArray]:
-        """Yield the struct pages of all memory of the machine in pfns [start, stop)."""
+    def walk(self) -> Iterator[PageArray]:
+        """Yield the struct pages of all memory of the machine."""
+        for stretch in self.stretches():
+            self.arrays.alive()
+            yield self.read(stretch)
+
+    def stretches(self, start: int = 0, stop: int | None = None) -> Iterator[Stretch]:
+        """Yield where the struct pages of all memory in pfns [start, stop) lie, some thousands at a time."""
         for low, high, mem_map in for_each_valid_page_range(self.prog):
             base = mem_map.value_()         # the address that the struct page of pfn 0 would have
             low, high = max(low, start), high if stop is None else min(high, stop)
             for first in range(low, high, _PAGES):
-                self.arrays.alive()
-                yield self.some(first, min(_PAGES, high - first), base + first * self.size)
+                yield Stretch(first, min(_PAGES, high - first), base + first * self.size)
 
-    def some(self, first: int, count: int, address: int) -> PageArray:
-        """Return `count` struct pages from an address on."""
+    def read(self, stretch: Stretch) -> PageArray:
+        """Return the struct pages of a stretch."""
+        first, count, address = stretch
         data, lost = self.arrays.read(address, count * self.size)
         held = np.ones(count, np.bool_)
         for low, high in lost:
