@@ -375,3 +375,22 @@ def test_words_stand_in_any_order_as_in_crash(null: Console) -> None:
     assert null("dis (schedule+5) 2") == null("dis schedule+5 2")
     assert null("p/x init_task.flags").split("= ")[-1].startswith("0x")
     assert "come out of the dump all the same" in null.fails("mod -s flaky")
+
+
+@pytest.mark.parametrize("line", [
+    "foreach bt", "foreach vm", "foreach files -R 1", "foreach net", "foreach sig", "kmem -p", "search 57ac6e9d",
+    "search -w 57ac6e9d"])
+def test_what_is_shared_out_is_what_one_process_says(null: Console, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, size in (("commands.foreach._LOT", 8), ("memory.finding._LOT", 512), ("memory.pages._PAGES", 8192)):
+        monkeypatch.setattr(f"kdumpy.crash.{name}", size)
+    assert null("set workers 1") == "workers: 1\n"
+    alone = null(line)
+    assert null("set workers 3") == "workers: 3\n"
+    assert null(line) == alone
+    assert "from 1 to" in null.fails("set workers 0")
+
+
+def test_filters_behind_kmem_p_get_a_row_a_page(old: Console) -> None:
+    text = old("kmem -p")
+    assert old("kmem -p |: where physical=0x1000") == "".join(text.splitlines(keepends=True)[index] for index in (0, 2))
+    assert old("kmem -p |: count").split()[-1] == str(text.count("\n") - 1)

@@ -12,7 +12,7 @@ from drgn.helpers.linux.slab import for_each_slab_cache
 
 from brokendump import Broken
 from console import Console
-from kdumpy.crash.commands import search
+from kdumpy.crash.memory import finding
 from kdumpy.crash.memory.arrays import Arrays
 from kdumpy.crash.memory.pages import StructPages
 from kdumpy.crash.memory.slabvalues import Cache
@@ -169,7 +169,7 @@ def test_search_finds_each_place_once_whatever_maps_its_page(null: Console, monk
     assert 0 < len(direct) < len(found)
     # What stands around a hit is wanted of the neighbours, so that all pages are read.
     assert [row["address"] for row in null.json(f"search -x 1 {value:x} --json")] == found
-    monkeypatch.setattr(search, "_MOST_SEEN", 0)
+    monkeypatch.setattr(finding, "_MOST_SEEN", 0)
     assert [row["address"] for row in null.json(f"search {value:x} --json")] == found
 
 

@@ -11,9 +11,10 @@ from kdumpy.crash.commands.sys import Fact, context_facts
 from kdumpy.crash.session import Session
 from kdumpy.errors import UsageError
 
-_VARIABLES = ("radix", "scroll", "timeout")
+_VARIABLES = ("radix", "scroll", "timeout", "workers")
 _LONGEST_TIMEOUT = 7
 """Digits."""
+_MOST_WORKERS = 64
 _REMEMBERED = {
     "refresh": "on", "print_max": "200", "print_array": "off", "console": "(not assigned)", "debug": "0",
     "core": "off", "hash": "on", "silent": "off", "edit": "vi", "namelist": "", "zero_excluded": "off",
@@ -27,7 +28,8 @@ class Set(Command[Fact]):
 
     Variables: radix 10|16 (integers of structures), scroll on|off (long output goes through a pager), print_max
     NUMBER (elements of an array), timeout SECONDS (a command that works so long without a line of output is stopped:
-    on damaged data it would not end; 0: never). crash's others are taken and shown, and change nothing.
+    on damaged data it would not end; 0: never), workers NUMBER (processes that long commands are shared out among;
+    1: none). crash's others are taken and shown, and change nothing.
 
     Example:
         crash> set 1
@@ -56,6 +58,7 @@ class Set(Command[Fact]):
             yield Fact("radix", str(session.radix))
             yield Fact("scroll", "on" if session.scroll else "off")
             yield Fact("timeout", f"{session.deadline.seconds:g}")
+            yield Fact("workers", str(session.workers))
             for name, value in _REMEMBERED.items():
                 yield Fact(name, session.variables.get(name, value))
             return
@@ -109,6 +112,12 @@ class Set(Command[Fact]):
                     raise UsageError("timeout is a number of seconds, or 0 for none")
                 session.deadline.seconds = int(value)
             return Fact("timeout", f"{session.deadline.seconds:g}")
+        if name == "workers":
+            if value is not None:
+                if not value.isdecimal() or not 0 < int(value) <= _MOST_WORKERS:
+                    raise UsageError(f"workers is a number from 1 to {_MOST_WORKERS}")
+                session.workers = int(value)
+            return Fact("workers", str(session.workers))
         if value is not None:
             if value not in ("on", "off"):
                 raise UsageError("scroll is on or off")
