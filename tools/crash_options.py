@@ -39,7 +39,8 @@ BETTER = {
     "search": "all pages of the dump as arrays; missing and damaged pages counted",
     "dis": "`-b` shows the bytes (crash: how many to skip behind a BUG); the instruction in which the kernel died is "
            "marked, with the registers that it uses",
-    "net": "IPv6 addresses", "mod": "`-u` who uses which",
+    "net": "IPv6 addresses and neighbours", "runq": "`-g` shows real-time tasks that wait, too",
+    "mod": "`-u` who uses which",
     "list": "a list that was torn and runs in a circle is told from one that ends", "tree": "a circle ends with where",
     "log": "`-c` on every kernel that keeps callers", "whatis": "unions are searched too", "sys": "taint in words",
     "eval": "several operators, with C's precedence, and brackets in each other",

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import drgn
 import pytest
 
 import kdumpy
 import secret_guest
+from brokendump import Broken
 from console import Console
 from crashtruth import Truth, release_of, vmlinux, words
 
 SAME = ("ipcs", "ipcs -M", "bpf", "bpf -P -t", "bpf -P -T")
+SHORT = ("net -a",)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +76,7 @@ def crash() -> Truth:
     debug = vmlinux(release_of(path))
     if debug is None or not shutil.which("crash"):
         pytest.skip("crash or the kernel's DWARF is not there")
-    return Truth(path, debug, SAME)
+    return Truth(path, debug, (*SAME, *SHORT))
 
 
 @pytest.mark.parametrize("line", SAME)
@@ -83,3 +86,26 @@ def test_the_answer_is_that_of_crash(crash: Truth, guest: Console, line: str) ->
                        for lines in (crash(line), guest(line).splitlines()))
     assert len(expected) > 3
     assert found == expected
+
+
+def test_net_a_is_that_of_crash_and_has_the_state_as_a_value(crash: Truth, guest: Console) -> None:
+    # crash has no neighbours of IPv6.
+    found = words(guest("net -a").splitlines())
+    assert [line for line in found if "::" not in line] == words(crash("net -a"))
+    rows = {row["address"]: row for row in guest.json("net -a --json")}
+    assert (rows["0.0.0.0"]["device"], rows["0.0.0.0"]["state"]) == ("lo", ["NOARP"])
+    assert rows["ff02::2"]["hardware_address"] == "33:33:00:00:00:02"
+
+
+def test_a_neighbour_that_leads_to_itself_is_told() -> None:
+    console = Broken(secret_guest.dump("6.1").path)
+    row = next(row for row in console.json("net -a --json") if row["device"] == "lo")
+    place = drgn.Object(console.prog, "struct neighbour *", value=row["neighbour"]).next.address_of_().value_()
+    console.write_word(place, row["neighbour"])
+    good, text, errors = console.attempt("net -a")
+    assert not good
+    assert f"{row['neighbour']:016x}" in text
+    assert "runs in a circle" in errors
+    console.write_word(place, 0xffffdead00000000)
+    assert "not all neighbours can be read: arp_tbl, ffffdead00000000" in console.attempt("net -a")[2]
+    console.close()

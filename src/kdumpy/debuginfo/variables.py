@@ -163,6 +163,7 @@ DECLARATIONS: dict[str, tuple[str, ...]] = {
     "mt_pivots": ("const unsigned char [5]", "const unsigned char [4]"),
     # Network, BPF
     "arp_tbl": ("struct neigh_table",),
+    "nd_tbl": ("struct neigh_table",),
     "btf_idr": ("struct idr",),
     "map_idr": ("struct idr",),
     "prog_idr": ("struct idr",),

@@ -13,6 +13,7 @@ from drgn.helpers.linux.fs import for_each_file
 from drgn.helpers.linux.net import SOCKET_I, for_each_netdev, netdev_ipv4_addrs, netdev_ipv6_addrs, netdev_name
 from drgn.helpers.linux.sched import task_cpu
 
+from kdumpy.crash import neighbours
 from kdumpy.crash.command import Arg, Command, Options, columns
 from kdumpy.crash.commands.bt import header
 from kdumpy.crash.layout import Layout
@@ -90,13 +91,15 @@ class Net(Command[Any]):
         Arg("-N", dest="number", metavar="NUMBER", help="an IPv4 address as the kernel keeps it, in dots"),
         Arg("-x", dest="radix", action="store_const", const=16, help="integers in hexadecimal"),
         Arg("-d", dest="radix", action="store_const", const=10, help="integers in decimal"),
-        Arg("-a", engine=True, help="the neighbours: ARP and its like (drgn)"),
+        Arg("-a", dest="neighbours", action="store_true", help="the neighbours: ARP's table, and that of IPv6"),
     )
 
     def rows(self, session: Session, options: Options) -> Iterator[Any]:
-        """Yield devices, or a row of sockets a task."""
+        """Yield devices, neighbours, or a row of sockets a task."""
         if options.number:
             yield DeviceRow(0, "", (dotted(options.number),), "")
+        elif options.neighbours:
+            yield from neighbours.neighbour_rows(session)
         elif options.sockets or options.structures:
             for task in session.tasks_of(options.tasks):
                 row = _sockets(task, options.reference)
@@ -116,6 +119,8 @@ class Net(Command[Any]):
         """Lay the answer out as crash does."""
         if options.number:
             yield from (row.addresses[0] for row in rows)
+        elif options.neighbours:
+            yield from neighbours.neighbour_lines(rows)
         elif options.sockets or options.structures:
             for number, row in enumerate(rows):
                 if number:

@@ -4,27 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
-import drgn
 from drgn.helpers.linux.sched import cpu_rq, rq_for_each_fair_task, rq_for_each_rt_task
 
+from kdumpy.crash import taskgroups
 from kdumpy.crash.command import Arg, Command, Options
 from kdumpy.crash.session import Session
+from kdumpy.crash.taskgroups import QueuedTask, groups_row, queued_task, task_line
 from kdumpy.crash.taskviews import ago
 from kdumpy.debuginfo.reading import READ_ERRORS
 
 _MOST = 1 << 20
-
-
-@dataclass(frozen=True)
-class QueuedTask:
-    """A task on a run queue."""
-
-    pid: int
-    task: int
-    command: str
-    priority: int
-    """The kernel's: 0 to 99 real time, 120 is nice 0."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +45,7 @@ class RunqueueRow:
     """Why the queues are not whole; empty when they are."""
 
 
-class Runq(Command[RunqueueRow]):
+class Runq(Command[Any]):
     """Show the run queue of each CPU: the task that runs, and those that wait.
 
     Example:
@@ -71,26 +62,36 @@ class Runq(Command[RunqueueRow]):
         Arg("-T", dest="lag", action="store_true", help="how far each queue's clock is behind the most recent"),
         Arg("-m", dest="running", action="store_true", help="how long the current tasks have run"),
         Arg("-c", dest="cpus", metavar="CPUS", help="these CPUs only: 1, 0,3-5, a"),
-        Arg("-g", engine=True, help="by task groups (drgn)"),
+        Arg("-g", dest="groups", action="store_true", help="by task group, with those that have used up their time"),
     )
 
-    def rows(self, session: Session, options: Options) -> Iterator[RunqueueRow]:
-        """Yield a row a CPU."""
+    def rows(self, session: Session, options: Options) -> Iterator[Any]:
+        """Yield a row a CPU; another kind of row with -g."""
         from kdumpy.kernel.online import online_cpus
 
         wanted = session.cpus(options.cpus) if options.cpus else list(online_cpus(session.prog))
+        if options.groups:
+            yield from (groups_row(session.prog, cpu) for cpu in wanted)
+            return
         clocks = [cpu_rq(session.prog, cpu).clock.value_() for cpu in wanted]
         for cpu, clock in zip(wanted, clocks, strict=True):
             yield _row(session, cpu, clock, max(clocks) - clock)
 
-    def render(self, rows: Iterable[RunqueueRow], session: Session, options: Options) -> Iterator[str]:
+    def render(self, rows: Iterable[Any], session: Session, options: Options) -> Iterator[str]:
         """Lay the queues out as crash does."""
+        if options.groups:
+            known = session.prog.type("struct task_group").has_member("rt_rq")
+            for number, row in enumerate(rows):
+                if number:
+                    yield ""
+                yield from taskgroups.lines(row, has_real_time_groups=known)
+            return
         if options.lag:
             yield from (f"  CPU {row.cpu}: {row.lag_ns / 1e9:.2f} secs"
                         for row in sorted(rows, key=lambda row: row.lag_ns))
             return
         for number, row in enumerate(rows):
-            current = _line(row.current)
+            current = task_line(row.current)
             if options.clock:
                 yield f" CPU {row.cpu}: {row.clock_ns:010}"
                 yield f"        {row.last_arrival_ns:010}  {current}"
@@ -123,28 +124,19 @@ def _row(session: Session, cpu: int, clock: int, lag: int) -> RunqueueRow:
                     problem = f"cut after {_MOST} tasks"
                     break
                 if found is real_time or task != current:
-                    found.append(_task(task))
+                    found.append(queued_task(task))
         except READ_ERRORS as error:
             problem = f"not all can be read: {error}"
     cfs = queue.cfs.tasks_timeline.address_of_().value_()
-    return RunqueueRow(cpu, queue.value_(), clock, lag, _task(current), max(clock - last, 0), last,
+    return RunqueueRow(cpu, queue.value_(), clock, lag, queued_task(current), max(clock - last, 0), last,
                        queue.rt.active.address_of_().value_(), tuple(real_time), cfs, tuple(fair), problem)
-
-
-def _task(task: drgn.Object) -> QueuedTask:
-    return QueuedTask(task.pid.value_(), task.value_(), task.comm.string_().decode("utf-8", "backslashreplace"),
-                      task.prio.value_())
-
-
-def _line(task: QueuedTask) -> str:
-    return f'PID: {task.pid:<5}  TASK: {task.task:x}  COMMAND: "{task.command}"'
 
 
 def _queue(tasks: tuple[QueuedTask, ...], *, real_time: bool) -> Iterator[str]:
     if not tasks:
         yield "     [no tasks queued]"
     for task in tasks:
-        yield f"     [{task.priority:>3}] {_line(task)}"
+        yield f"     [{task.priority:>3}] {task_line(task)}"
 
 
 COMMAND = Runq()
