@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from kdumpy.crash.command import Command, Options
     from kdumpy.crash.engine import Engine
     from kdumpy.crash.memory.arrays import Arrays
+    from kdumpy.crash.memory.slabnames import SlabNames
     from kdumpy.crash.memory.slabs import Slabs
 
 _KERNEL_HALF = 1 << 63
@@ -100,6 +101,13 @@ class Session:
         from kdumpy.crash.memory.slabs import Slabs
 
         return Slabs(self.prog, self.arrays)
+
+    @cached_property
+    def slab_names(self) -> SlabNames:
+        """Which slab cache an address lies in, for some addresses."""
+        from kdumpy.crash.memory.slabnames import SlabNames
+
+        return SlabNames(self.prog, self.kernel.dump)
 
     @cached_property
     def spaces(self) -> Spaces:

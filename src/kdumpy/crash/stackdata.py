@@ -55,12 +55,10 @@ def _word(session: Session, address: int, value: int, symbolic: bool) -> StackWo
     if place:
         return StackWord(address, value, place, "", "")
     try:
-        cache = session.slabs.holding(value)
+        cache = session.slab_names.of(value)
     except READ_ERRORS:
-        cache = None
-    if cache is None:
-        return StackWord(address, value, "", "", "")
-    return StackWord(address, value, "", cache.name, object_name(session, cache.name, value))
+        cache = ""
+    return StackWord(address, value, "", cache, object_name(session, cache, value) if cache else "")
 
 
 def object_name(session: Session, cache: str, address: int) -> str:

@@ -155,11 +155,10 @@ class _Names:
         if not word >> 63 or self.problem:
             return ""
         try:
-            found = self.session.slabs.holding(word)
+            return self.session.slab_names.of(word)
         except READ_ERRORS as error:
             self.problem = str(error).splitlines()[0]
             return ""
-        return found.name if found else ""
 
 
 def _check(options: Options) -> None:
