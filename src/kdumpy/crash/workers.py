@@ -39,6 +39,16 @@ class Bulk(bytes):
     """Text, whole lines of it, of megabytes: a process writes it by itself where the output is a file or a pipe."""
 
 
+class Shown(str):
+    """Text to be shown, without its last line's end. A process whose lot gives nothing else writes it by itself."""
+
+    __slots__ = ()
+
+
+_leaving: set[int] = set()
+"""Processes that have done their work and were still there when they were looked at last."""
+
+
 def count_cpus() -> int:
     """Return how many processes work is shared among where the user has not said it."""
     return min(len(os.sched_getaffinity(0)), _MOST)
@@ -65,6 +75,7 @@ def in_order(lots: Sequence[Lot], work: Callable[[Lot], Iterator[Part]], workers
         for lot in lots:
             yield from work(lot)
         return
+    _reap()
     target = _descriptor(output)
     with contextlib.ExitStack() as stack:
         team = [stack.enter_context(_Worker(lots[first::workers], work, deadline, target))
@@ -93,6 +104,8 @@ class _Worker:
     def __init__(self, lots: Sequence[Any], work: Callable[[Any], Iterator[Any]], deadline: Deadline,
                  target: int | None) -> None:
         self._seconds = deadline.seconds
+        self._lots = len(lots)
+        """How many are still to come."""
         self._link, theirs = os.pipe()
         turn, self._turn = os.pipe()
         with contextlib.suppress(OSError):      # the user has too many; smaller ones serve
@@ -112,10 +125,11 @@ class _Worker:
     def __exit__(self, *_: object) -> None:
         os.close(self._link)
         os.close(self._turn)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self._pid, signal.SIGKILL)
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(self._pid, 0)
+        _leaving.add(self._pid)
+        if self._lots:          # nobody wants the rest
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
+        _reap()
 
     def answer(self, output: IO[str] | None) -> tuple[list[Any], BaseException | None, bool]:
         """Return the next parts of a lot, what ended it early, and whether it goes on; its text is written by then.
@@ -126,6 +140,7 @@ class _Worker:
         """
         size, more, ready = _HEAD.unpack(self._read(_HEAD.size))
         parts, error = pickle.loads(self._read(size))        # from our own child
+        self._lots -= not more
         if ready and output is not None:
             output.write("")                                # it lives
             output.flush()
@@ -146,6 +161,7 @@ class _Worker:
 
     def _died(self) -> BaseException:
         _, status = os.waitpid(self._pid, 0)
+        self._lots = 0          # its number may be another's from now on
         code = os.waitstatus_to_exitcode(status)
         if code == -signal.SIGVTALRM:           # the second clock: the engine's C code did not come back
             return TookTooLong(self._seconds, "the engine")
@@ -181,6 +197,9 @@ def _run(link: int, turn: int, target: int | None, lots: Sequence[Any], work: Ca
                 raise
             except BaseException as raised:                 # raised by the parent, who knows what to do
                 error = raised
+            if target is not None and error is None and not texts:
+                texts = _text_of(parts)
+                parts = [] if texts else parts
             _send(link, parts, error, ready=bool(texts))
             if texts and target is not None:
                 if not os.read(turn, 1):
@@ -193,6 +212,25 @@ def _run(link: int, turn: int, target: int | None, lots: Sequence[Any], work: Ca
         pass                                                # nobody wants the rest
     finally:
         os._exit(code)
+
+
+def _text_of(parts: list[Any]) -> list[Bulk]:
+    """Return a lot's text, where there is nothing else and nothing in it that a terminal would obey."""
+    if not parts or not all(isinstance(part, Shown) for part in parts):
+        return []
+    text = "\n".join(parts)
+    return [Bulk(text.encode() + b"\n")] if text.isascii() and text.replace("\n", "").isprintable() else []
+
+
+def _reap() -> None:
+    """Take leave of processes that have ended; to wait for them takes some milliseconds."""
+    for pid in list(_leaving):
+        try:
+            ended, _ = os.waitpid(pid, os.WNOHANG)
+        except ChildProcessError:
+            ended = pid
+        if ended:
+            _leaving.discard(pid)
 
 
 def _write(descriptor: int, data: bytes) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from kdumpy.crash.workers import Bulk, in_order
+from kdumpy.crash import workers
+from kdumpy.crash.workers import Bulk, Shown, in_order
 from kdumpy.errors import HostError, KdumpyError, NotInDump
 from kdumpy.kernel.deadline import Deadline, TookTooLong
 
@@ -25,8 +26,10 @@ def three(lot: int) -> Iterator[str]:
 
 
 def children() -> set[str]:
+    """Return the processes that this one has forked and that have not ended."""
+    time.sleep(0.1)
     return {path.name for path in Path("/proc").glob("[0-9]*")
-            if f"PPid:\t{os.getpid()}\n" in _status(path)}
+            if f"PPid:\t{os.getpid()}\n" in _status(path) and "(zombie)" not in _status(path)}
 
 
 def _status(path: Path) -> str:
@@ -110,8 +113,12 @@ def test_each_has_its_clock() -> None:
 
 def test_who_is_not_wanted_any_more_ends() -> None:
     before = children()
-    parts = in_order(LOTS, three, 3, Deadline())
-    assert next(parts) == "0.0"
+    def slow(lot: int) -> Iterator[int]:
+        time.sleep(30 * bool(lot))
+        yield lot
+
+    parts = in_order(LOTS, slow, 3, Deadline())
+    assert next(parts) == 0
     assert len(children() - before) == 3
     del parts
     assert children() == before
@@ -149,3 +156,26 @@ def test_a_reader_that_has_gone_ends_it() -> None:
     os.close(ours)
     with os.fdopen(theirs, "w") as file, pytest.raises(BrokenPipeError):
         list(in_order(LOTS, bulk, 2, Deadline(), file))
+
+
+def shown(lot: int) -> Iterator[Shown | int]:
+    yield Shown(f"first {lot}")
+    yield Shown(f"second {lot}" if lot != 2 else "\x1b[31m")
+    if lot == 5:
+        yield lot
+
+
+def test_lines_are_written_by_those_who_made_them_unless_there_is_more_to_do() -> None:
+    with tempfile.TemporaryFile("w+") as file:
+        parts = list(in_order(LOTS, shown, 2, Deadline(), file))
+        file.seek(0)
+        text = file.read()
+    assert parts == ["first 2", "\x1b[31m", "first 5", "second 5", 5]
+    assert text == "".join(f"first {lot}\nsecond {lot}\n" for lot in LOTS if lot not in (2, 5))
+
+
+def test_no_process_is_left_behind() -> None:
+    for _ in range(3):
+        list(in_order(LOTS, three, 3, Deadline()))
+        children()
+    assert len(workers._leaving) <= 3

@@ -15,6 +15,7 @@ from kdumpy.crash.commands.ps import STATES
 from kdumpy.crash.commands.sys import Fact
 from kdumpy.crash.failures import explain
 from kdumpy.crash.session import Answer, Session
+from kdumpy.crash.workers import Shown
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.errors import UsageError
 from kdumpy.kernel.deadline import TookTooLong
@@ -153,7 +154,7 @@ class _OneTask:
         return Answer(command.rows(self._session, options),
                       partial(command.render, session=self._session, options=options))
 
-    def texts(self, lot: tuple[int, list[drgn.Object]]) -> Iterator[str | Exception]:
+    def texts(self, lot: tuple[int, list[drgn.Object]]) -> Iterator[Shown | Exception]:
         """Yield what is shown of some tasks, an empty line between them; an error where one of them fails.
 
         A task's lines come in one piece: each text that is shown costs as much as it takes to make some lines.
@@ -169,7 +170,7 @@ class _OneTask:
             except Exception as error:      # of this task's data, of whatever kind: what was made until then is shown
                 failure = _forgiven(error)
             if lines:
-                yield "\n".join(["", *lines] if number else lines)
+                yield Shown("\n".join(["", *lines] if number else lines))
             if failure is not None:
                 yield failure
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import drgn
@@ -42,6 +43,11 @@ class Arrays:
         """Virtual address of physical address 0 in the direct map; None where it is not certain."""
         self.damaged: list[KdumpyError] = []
         """Pages that the dump says it holds and that cannot be read."""
+
+    @cached_property
+    def _runs(self) -> NDArray[np.int64]:
+        """Runs of pages that the dump holds: first page frame number and end, shape (n, 2), rising."""
+        return np.array([(run.start, run.stop) for run in self.dump.present()], np.int64).reshape(-1, 2)
 
     def _direct_map(self, prog: drgn.Program) -> int | None:
         """Return where physical memory is mapped as a whole, when the page tables agree.
@@ -176,8 +182,10 @@ class Arrays:
     def walk_physical(self, start: int, stop: int) -> Iterator[Piece]:
         """Yield what the dump holds of physical memory in [start, stop), rising, at most BATCH pages at a time."""
         unit = self.dump.page_size
-        runs = ((max(run.start * unit, start), min(run.stop * unit, stop)) for run in self.dump.present())
-        for piece in self._walk((low, low, high - low) for low, high in runs if low < high):
+        first = np.searchsorted(self._runs[:, 1], start // unit, "right")
+        last = np.searchsorted(self._runs[:, 0], -(-stop // unit))
+        bounds = ((max(low * unit, start), min(high * unit, stop)) for low, high in self._runs[first:last].tolist())
+        for piece in self._walk((low, low, high - low) for low, high in bounds):
             self.alive()
             yield piece
 
