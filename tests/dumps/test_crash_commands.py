@@ -135,8 +135,9 @@ def test_bt_o_shows_every_return_address_and_can_be_made_the_way(null: Console) 
     assert exact <= {int(match, 16) for match in re.findall(r" at ([0-9a-f]{16})", old_way)}
     assert null("bt -O") == "bt: use old bt method by default\n"
     assert null("bt") == old_way
+    assert null.json("bt --json")[0]["text"]
     assert null("bt -O") == "bt: use new bt method by default\n"
-    assert null("bt") != old_way
+    assert not null.json("bt --json")[0]["text"]
 
 
 def test_ps_is_what_drgn_counts(null: Console) -> None:

@@ -189,13 +189,27 @@ class Session:
         return task
 
     def is_task(self, task: drgn.Object) -> bool:
-        """Whether a `struct task_struct *` is that of a task (an idle one is believed)."""
+        """Whether a `struct task_struct *` is that of a task."""
         from drgn.helpers.linux.pid import find_task
 
         try:
-            return bool(find_task(self.prog, task.pid.value_()) == task or task.pid.value_() == 0)
+            pid = task.pid.value_()
+            return task.value_() in self.idle_tasks if pid == 0 else bool(find_task(self.prog, pid) == task)
         except drgn.FaultError:
             return False
+
+    @cached_property
+    def idle_tasks(self) -> frozenset[int]:
+        """The addresses of the idle tasks, one a CPU, which no table of process ids has."""
+        from drgn.helpers.linux.sched import idle_task
+
+        found = set()
+        for cpu in self.cpus("a"):
+            try:
+                found.add(idle_task(self.prog, cpu).value_())
+            except READ_ERRORS:
+                continue
+        return frozenset(found)
 
     def tasks_of(self, named: Sequence[str | drgn.Object]) -> list[drgn.Object]:
         """Return the tasks that are named, or given as they are, or the context."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import drgn
 from drgn.helpers.linux.stack import kernel_stack_trace
 
 from kdumpy.crash.session import Session
+from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.kernel.leaves import without_pac
 from kdumpy.kernel.stacks import registers_of
 
@@ -19,6 +20,8 @@ REGISTER_SAVERS = frozenset(("__crash_kexec", "crash_kexec", "crash_setup_regs",
 _END_MAGIC = 0x57AC6E9D
 """STACK_END_MAGIC (include/uapi/linux/magic.h): the lowest word of every kernel stack."""
 _PAGE = 4096
+_MOST_SAVED = 16 * 8
+"""Bytes of registers that a switch of tasks saves, at most."""
 _X86_ROWS = (("rip", "rsp", "rflags"), ("rax", "rbx", "rcx"), ("rdx", "rsi", "rdi"), ("rbp", "r8", "r9"),
              ("r10", "r11", "r12"), ("r13", "r14", "r15"), ("orig_rax", "cs", "ss"))
 """The layout of crash (x86_64.c, x86_64_print_eframe_regs)."""
@@ -55,7 +58,8 @@ class StackFrame:
     """Those of the moment of the exception; empty for a frame that called the next."""
     slot: int = 0
     """Where on the stack pc stands as a return address; the stack pointer for a frame that was interrupted.
-    This is the address that crash shows. 0 where it is not known."""
+    This is the address that crash shows. 0 where it is not known. Of a task that was switched out, the innermost
+    frame's is where the stack pointer stood then: the saved registers come first, and then the return address."""
 
 
 def frames_of(session: Session, task: drgn.Object) -> tuple[tuple[StackFrame, ...], str]:
@@ -86,7 +90,21 @@ def frames_of(session: Session, task: drgn.Object) -> tuple[tuple[StackFrame, ..
         slot = sp - 8 if sp and x86 and not value.interrupted else sp
         found.append(StackFrame(value.pc, sp, value.symbol, value.offset, value.module, value.source, value.inline,
                                 kind, registers, slot))
+    if x86 and found and found[0].slot < found[0].sp:
+        found[0] = replace(found[0], slot=_switched_out(task, found[0]))
     return tuple(found), stack.problem
+
+
+def _switched_out(task: drgn.Object, frame: StackFrame) -> int:
+    """Return where the stack pointer stood when a task was switched out; the frame's own slot if that is elsewhere.
+
+    Source: arch/x86/include/asm/switch_to.h, struct inactive_task_frame.
+    """
+    try:
+        pointer: int = task.thread.sp.value_()
+    except READ_ERRORS:
+        return frame.slot
+    return pointer if 0 < frame.slot - pointer <= _MOST_SAVED else frame.slot
 
 
 def _orig_rax(session: Session, task: drgn.Object, registers: Mapping[str, int], below: int) -> dict[str, int]:
@@ -157,35 +175,46 @@ def register_lines(prog: drgn.Program, registers: Mapping[str, int]) -> Iterator
 
 
 class RawStack:
-    """The memory of a task's stack."""
+    """The memory of a task's stack, or of another between two addresses."""
 
-    def __init__(self, session: Session, task: drgn.Object) -> None:
+    def __init__(self, session: Session, task: drgn.Object, bounds: tuple[int, int] | None = None) -> None:
         self.session = session
-        self.base: int = task.stack.value_()
+        self.base: int = bounds[0] if bounds else task.stack.value_()
         """Its lowest address."""
-        self.size: int = session.prog["THREAD_SIZE"].value_()
+        self.size: int = bounds[1] - bounds[0] if bounds else session.prog["THREAD_SIZE"].value_()
         """Bytes."""
+        self.missing: list[tuple[int, int]] = []
+        """What was not in the dump when the words were read: address, bytes."""
 
     def overflowed(self) -> bool:
-        """Whether the word that guards the stack's end is gone; False where it is not in the dump."""
-        try:
-            return int(self.session.prog.read_u64(self.base)) != _END_MAGIC
-        except drgn.FaultError:
-            return False
+        """Whether the word that guards the stack's end is gone.
+
+        Raises:
+            drgn.FaultError: it is not in the dump.
+        """
+        return int(self.session.prog.read_u64(self.base)) != _END_MAGIC
 
     def words(self, start: int | None = None) -> Iterator[tuple[int, int]]:
-        """Yield (address, word), from `start` where it lies on the stack; pages that are missing are left out."""
+        """Yield (address, word), from `start` where it lies on the stack; what is not in the dump goes to `missing`."""
         first = start if start is not None and self.base <= start < self.base + self.size else self.base
         address = first & ~7
         while address < self.base + self.size:
-            size = _PAGE - address % _PAGE
+            size = min(_PAGE - address % _PAGE, self.base + self.size - address)
             try:
                 data = self.session.prog.read(address, size)
             except drgn.FaultError:
                 data = b""
+                begin = max(address, self.base)
+                self._misses(begin, address + size - begin)
             for number, (word,) in enumerate(struct.iter_unpack("<Q", data[: len(data) & ~7])):
                 yield address + 8 * number, word
             address += size
+
+    def _misses(self, address: int, size: int) -> None:
+        if self.missing and sum(self.missing[-1]) == address:
+            address, before = self.missing.pop()
+            size += before
+        self.missing.append((address, size))
 
     def pairs(self) -> Iterator[tuple[int, int, int]]:
         """Yield (address, word, word)."""
@@ -193,15 +222,15 @@ class RawStack:
         for address, first in words:
             yield address, first, next(words, (0, 0))[1]
 
-    def text_words(self, start: int | None = None) -> Iterator[tuple[int, int]]:
-        """Yield (address, word) of the words that point into code."""
+    def text_words(self, start: int | None = None, *, begins: bool = False) -> Iterator[tuple[int, int]]:
+        """Yield (address, word) of the words that point into functions; also to their `begins`, if wanted."""
         signed = self.session.kernel.system.machine == "aarch64"       # return addresses may carry a code (PAC)
         for address, word in self.words(start):
             if signed:
                 word = without_pac(word)
-            if word >> 47 == 0x1FFFF and self._is_text(word):
+            if word >> 47 == 0x1FFFF and self._is_text(word, begins):
                 yield address, word
 
-    def _is_text(self, address: int) -> bool:
+    def _is_text(self, address: int, begins: bool) -> bool:
         symbol = self.session.symbol(address)
-        return symbol is not None and symbol.kind == drgn.SymbolKind.FUNC and address > symbol.address
+        return symbol is not None and symbol.kind == drgn.SymbolKind.FUNC and (begins or address > symbol.address)

@@ -13,6 +13,8 @@ from kdumpy.debuginfo.reading import READ_ERRORS
 
 _MOST = 64 << 10
 """Bytes of one frame."""
+_NAMED = frozenset(("task_struct", "filp", "dentry"))
+"""The slab caches whose objects have names."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ class StackWord:
     cache: str
     """The slab cache that it points into; or empty."""
     object: str
-    """What it is, where that is known: `task 25 "kworker/u4:1"`, `file /dev/console`; or empty."""
+    """What it is, where that is known: `task 25 "kworker/u4:1"`, `file /dev/console`, with the offset of a pointer
+    into its middle (`task 1 "init" +16`); or empty."""
 
 
 def frame_words(session: Session, frames: Sequence[StackFrame], number: int, *,
@@ -58,11 +61,21 @@ def _word(session: Session, address: int, value: int, symbolic: bool) -> StackWo
         cache = session.slab_names.of(value)
     except READ_ERRORS:
         cache = ""
-    return StackWord(address, value, "", cache, object_name(session, cache, value) if cache else "")
+    return StackWord(address, value, "", cache, _pointed_at(session, cache, value) if cache in _NAMED else "")
+
+
+def _pointed_at(session: Session, cache: str, pointer: int) -> str:
+    """Return what the object of a slab is into which a pointer leads, and how far into it."""
+    try:
+        begin = session.slab_names.begin(pointer)
+    except READ_ERRORS:
+        return ""
+    name = object_name(session, cache, begin) if begin is not None else ""
+    return f"{name} +{pointer - begin}" if name and begin is not None and pointer != begin else name
 
 
 def object_name(session: Session, cache: str, address: int) -> str:
-    """Return what an object of a slab is, in a few words; empty where that is not known."""
+    """Return what the object that begins at an address is, in a few words; empty where that is not known."""
     try:
         if cache == "task_struct":
             task = session.kernel.task_object(address)

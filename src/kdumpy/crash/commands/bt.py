@@ -14,10 +14,12 @@ from kdumpy.crash.exceptionframes import ExceptionFrame, cpu_stacks, exception_f
 from kdumpy.crash.session import Session
 from kdumpy.crash.stack import REGISTER_SAVERS, RawStack, StackFrame, frames_of, register_lines
 from kdumpy.crash.stackdata import StackWord, frame_words, lines
+from kdumpy.crash.stacktext import StackText, in_order, stack_text
+from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.errors import KdumpyError, NotInDump, UsageError
 from kdumpy.kernel.taskreader import task_value
 
-_STACKS = {"NMI": "NMI exception", "EXCEPTION": "exception"}
+_STACKS = {"EXCEPTION": "exception"} | {name: f"{name} exception" for name in ("NMI", "DF", "DB", "MCE", "VC")}
 """What crash calls them."""
 
 
@@ -40,6 +42,8 @@ class Backtrace:
     """Registers found on the stack, with -e and -E."""
     stack: str = ""
     """The CPU's stack that -E searched: IRQ, NMI, DF, DB, MCE; empty for the task's."""
+    text: tuple[StackText, ...] = ()
+    """The words that point into code, with -t, -T and -o."""
 
 
 class Bt(Command[Backtrace]):
@@ -104,13 +108,14 @@ class Bt(Command[Backtrace]):
         if options.cpu_stacks:
             yield from _on_cpu_stacks(session, options)
             return
+        unchecked: list[int] = []
         for task in self._tasks(session, options):
             idle = task.pid.value_() == 0
             if options.without and idle:
                 continue
             trace = _started(session, task, options) if options.start_ip or options.start_sp else \
                 backtrace(session, task)
-            if options.overflow and not RawStack(session, task).overflowed():
+            if options.overflow and not _overflowed(session, task, unchecked):
                 continue
             if options.exceptions:
                 stack = RawStack(session, task)
@@ -119,9 +124,16 @@ class Bt(Command[Backtrace]):
                 trace = dataclasses.replace(trace, data=tuple(
                     frame_words(session, trace.frames, number, symbolic=bool(options.symbolic))
                     for number in range(len(trace.frames))))
+            if options.text or options.all_text or options.stale or session.stale_traces:
+                trace = dataclasses.replace(trace, text=stack_text(
+                    session, task, trace.cpu, trace.frames, whole=options.all_text,
+                    returns=not options.text and not options.all_text))
             if options.reference and not _refers(session, trace, options.reference):
                 continue
             yield trace
+        if unchecked:
+            raise NotInDump(f"{len(unchecked)} stack{'s' if len(unchecked) > 1 else ''} could not be checked",
+                            why="no memory is there", where="task " + ", ".join(f"{at:x}" for at in unchecked[:4]))
 
     def _tasks(self, session: Session, options: Options) -> Iterable[drgn.Object]:
         prog = session.prog
@@ -162,16 +174,24 @@ class Bt(Command[Backtrace]):
             yield header(trace.pid, trace.task, trace.cpu, trace.command)
             if options.exceptions:
                 yield from _found(session, trace)
-            elif options.raw or options.text or options.all_text:
-                yield from _raw(session, trace, options)
-            elif options.stale or session.stale_traces:
-                yield from _stale(session, trace, options)
+            elif options.raw:
+                yield from _raw(session, trace)
+            elif trace.text:
+                yield from _text(session, trace, options)
             else:
                 yield from _frames(session, trace, options)
                 if trace.problem:
                     yield f"    ({trace.problem})"
         if options.overflow and number < 0:
             yield "No stack overflows detected"
+
+
+def _overflowed(session: Session, task: drgn.Object, unchecked: list[int]) -> bool:
+    try:
+        return RawStack(session, task).overflowed()
+    except READ_ERRORS:
+        unchecked.append(task.value_())
+        return False
 
 
 def header(pid: int, task: int, cpu: int, command: str) -> str:
@@ -262,15 +282,60 @@ def _found(session: Session, trace: Backtrace) -> Iterator[str]:
         yield from register_lines(session.prog, frame.registers)
 
 
-def _stale(session: Session, trace: Backtrace, options: Options) -> Iterator[str]:
-    stack = RawStack(session, session.kernel.task_object(trace.task))
-    radix = options.radix or session.radix
-    start = trace.frames[0].sp if trace.frames else None
-    for number, (address, word) in enumerate(stack.text_words(start)):
-        symbol = session.symbol(word)
-        frame = StackFrame(word, address + 8, symbol.name if symbol else None, None, session.module(word), None, False,
-                           "TASK", {}, address)
-        yield _line(session, frame, number, options.offsets, radix)
+def _text(session: Session, trace: Backtrace, options: Options) -> Iterator[str]:
+    """Lay out the words that point into code: as words with -t and -T, else as frames of crash's old method."""
+    radix, number = options.radix or session.radix, 0
+    as_frames = not options.text and not options.all_text
+    first = None if options.all_text else next((frame for frame in trace.frames if not frame.inline), None)
+    if first is not None:
+        if _was_hit(trace, first):
+            yield from _registers(session, first, radix)
+        if first.stack == "USER":
+            return
+        if as_frames:
+            yield _line(session, first, number, options.offsets, radix)
+            number += 1
+        else:
+            yield f"{'START: ':>21}{_named(session, first, options.offsets, radix)} at {first.pc:x}"
+    for place, text in enumerate(trace.text):
+        if place:
+            yield _mark(trace.text[place - 1].stack)
+        for word in in_order(text, trace.frames):
+            if isinstance(word, StackFrame):
+                if word is not first and _was_hit(trace, word):
+                    yield from _registers(session, word, radix)
+            elif as_frames:
+                frame = StackFrame(word.value, word.address + 8, word.symbol, None, word.module, None, False,
+                                   text.stack, slot=word.address)
+                yield _line(session, frame, number, options.offsets, radix)
+                number += 1
+            else:
+                name = session.place(word.value, radix=radix) if options.offsets else word.symbol
+                module = f" [{word.module}]" if word.module else ""
+                yield f"  [{word.address:016x}] {name} at {word.value:x}{module}"
+        yield from _missing(text.missing)
+
+
+def _missing(parts: Iterable[tuple[int, int]]) -> Iterator[str]:
+    for address, size in parts:
+        yield f"    ({size} bytes at {address:016x} are not in the dump)"
+
+
+def _was_hit(trace: Backtrace, frame: StackFrame) -> bool:
+    """Whether an exception interrupted a frame: its registers are those of that moment."""
+    return bool(frame.registers) and not (frame is trace.frames[0] and frame.function in REGISTER_SAVERS)
+
+
+def _registers(session: Session, frame: StackFrame, radix: int) -> Iterator[str]:
+    if frame.stack != "USER":
+        place = session.place(frame.pc, radix=radix) or frame.function or "unknown or invalid address"
+        yield f"    [exception RIP: {place}]"
+    yield from register_lines(session.prog, frame.registers)
+
+
+def _mark(stack: str) -> str:
+    """Return the line that stands where a trace leaves a stack."""
+    return f"--- <{_STACKS.get(stack, stack)} stack> ---"
 
 
 def _frames(session: Session, trace: Backtrace, options: Options) -> Iterator[str]:
@@ -278,18 +343,14 @@ def _frames(session: Session, trace: Backtrace, options: Options) -> Iterator[st
     kind, number = "", 0
     for at, frame in enumerate(trace.frames):
         leaves = bool(kind) and frame.stack != kind and kind not in ("TASK", "USER", "UNKNOWN")
-        mark = f"--- <{_STACKS.get(kind, kind)} stack> ---"
+        mark = _mark(kind)
         if leaves and kind not in _STACKS:
             yield mark
-        kind = frame.stack
-        if frame.registers and not (number == 0 and frame.function in REGISTER_SAVERS):
-            if frame.stack != "USER":
-                place = session.place(frame.pc, radix=radix) or ("unknown or invalid address" if not frame.function
-                                                                 else frame.function)
-                yield f"    [exception RIP: {place}]"
-            yield from register_lines(session.prog, frame.registers)
-        if leaves and mark.endswith(" exception stack> ---"):
+        if _was_hit(trace, frame):
+            yield from _registers(session, frame, radix)
+        if leaves and kind in _STACKS:
             yield mark              # the registers lie on the exception's stack, and are shown with it
+        kind = frame.stack
         if frame.stack == "USER":
             continue
         yield _line(session, frame, number, options.offsets, radix)
@@ -301,9 +362,7 @@ def _frames(session: Session, trace: Backtrace, options: Options) -> Iterator[st
 
 
 def _line(session: Session, frame: StackFrame, number: int, offsets: bool, radix: int) -> str:
-    name = frame.function or "(unknown)"
-    if offsets and not frame.inline:
-        name = session.place(frame.pc, radix=radix) or name
+    name = _named(session, frame, offsets, radix)
     module = f" [{frame.module}]" if frame.module else ""
     index = f"#{number}"
     if frame.inline:
@@ -311,17 +370,16 @@ def _line(session: Session, frame: StackFrame, number: int, offsets: bool, radix
     return f"{index:>3} [{frame.slot:016x}] {name} at {frame.pc:x}{module}"
 
 
-def _raw(session: Session, trace: Backtrace, options: Options) -> Iterator[str]:
+def _named(session: Session, frame: StackFrame, offsets: bool, radix: int) -> str:
+    return (offsets and not frame.inline and session.place(frame.pc, radix=radix)) or frame.function or "(unknown)"
+
+
+def _raw(session: Session, trace: Backtrace) -> Iterator[str]:
     stack = RawStack(session, session.kernel.task_object(trace.task))
-    if options.raw:
-        for address, first, second in stack.pairs():
-            yield f"{address:016x}:  {first:016x} {second:016x}"
-        return
-    start = None if options.all_text or not trace.frames else trace.frames[0].sp
-    for address, word in stack.text_words(start):
-        name = session.place(word) if options.offsets else getattr(session.symbol(word), "name", "?")
-        module = session.module(word)
-        yield f"  [{address:016x}] {name} at {word:x}{f' [{module}]' if module else ''}"
+    for address, first, second in stack.pairs():
+        words = (session.place(word, radix=10) or f"{word:016x}" for word in (first, second))
+        yield f"{address:016x}:  {' '.join(f'{word:<16}' for word in words)}".rstrip()
+    yield from _missing(stack.missing)
 
 
 def _refers(session: Session, trace: Backtrace, reference: str) -> bool:

@@ -48,7 +48,8 @@ class TaskRow:
     leader: bool
     """It leads its thread group."""
     stack: int | None = None
-    """The kernel's stack pointer, with -s; None where it is not known."""
+    """The kernel's stack pointer, with -s: where the task was switched out, or where the panic found its CPU; None
+    where it is not known."""
 
 
 class Ps(Command[TaskRow]):
@@ -94,7 +95,7 @@ class Ps(Command[TaskRow]):
             raise UsageError("-C goes with -l or -m", where="ps")
         tasks = _tasks(session, options)
         if view is None:
-            return (dataclasses.replace(row, stack=_stack_pointer(session, task)) if options.stack else row
+            return (dataclasses.replace(row, stack=_stack_pointer(session, task, row)) if options.stack else row
                     for task, row in tasks)
         return VIEWS[view].rows(session, tasks, options)
 
@@ -150,9 +151,14 @@ def _tasks(session: Session, options: Options) -> Iterator[tuple[drgn.Object, Ta
         raise NotInDump(f"{unread} tasks are not in the dump")
 
 
-def _stack_pointer(session: Session, task: drgn.Object) -> int | None:
+def _stack_pointer(session: Session, task: drgn.Object, row: TaskRow) -> int | None:
     try:
-        return int(session.prog.stack_trace(task)[0].sp)
+        if not row.active:
+            thread = task.thread
+            # x86-64 has thread.sp; arm64 keeps it with the other registers (struct cpu_context).
+            return int(thread.sp if thread.type_.has_member("sp") else thread.cpu_context.sp)
+        pointer = int(session.prog.stack_trace(task)[0].sp)
+        return pointer if pointer >> 63 else None       # the CPU was in user space
     except (*READ_ERRORS, IndexError):
         return None         # it runs on a CPU, and the dump has no registers of that
 

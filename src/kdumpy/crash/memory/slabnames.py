@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 
 import drgn
-from drgn.helpers.linux.mm import PageSlab, compound_head, phys_to_virt, virt_to_page
+from drgn.helpers.linux.mm import PageSlab, compound_head, page_to_virt, phys_to_virt, virt_to_page
 from drgn.helpers.linux.slab import for_each_slab_cache
 
 from kdumpy.dumpfile.base import Dump
@@ -60,6 +60,22 @@ class SlabNames:
                 self._known.clear()
             name = self._known[page] = self._read(address)
         return name
+
+    def begin(self, address: int) -> int | None:
+        """Return where the object begins that an address of a slab lies in; None between objects.
+
+        Raises:
+            READ_ERRORS: its slab or the cache cannot be read.
+        """
+        page = compound_head(virt_to_page(self.prog, address))
+        cache = drgn.cast(self._type, page).slab_cache
+        size, first = cache.size.value_(), page_to_virt(page).value_()
+        if cache.type_.type.has_member("red_left_pad"):
+            first += cache.red_left_pad.value_()
+        if size <= 0 or address < first:
+            return None
+        offset: int = (address - first) % size
+        return address - offset if offset < cache.object_size.value_() else None
 
     def _read(self, address: int) -> str:
         caches = self._caches
