@@ -69,9 +69,11 @@ def _pointed_at(session: Session, cache: str, pointer: int) -> str:
     try:
         begin = session.slab_names.begin(pointer)
     except READ_ERRORS:
+        begin = None
+    if begin is None:
         return ""
-    name = object_name(session, cache, begin) if begin is not None else ""
-    return f"{name} +{pointer - begin}" if name and begin is not None and pointer != begin else name
+    name = object_name(session, cache, begin)
+    return f"{name} +{pointer - begin}" if name and pointer != begin else name
 
 
 def object_name(session: Session, cache: str, address: int) -> str:
