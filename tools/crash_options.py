@@ -35,7 +35,7 @@ BETTER = {
     "kmem": "`-s` and `-S` follow every list of free objects and name what is corrupt; full slabs too; `-f` the CPUs' "
             "own lists; `-c` the page cache by file; `-i` counts all pages of a slab; `-V` NUMA's counters; `--json` "
             "of `-v` tells who asked for an area, of `-z` the managed pages and the boost, of `-h` reserved and "
-            "surplus pages",
+            "surplus pages; an address alone: whose stack it lies in",
     "search": "all pages of the dump as arrays; missing and damaged pages counted",
     "dis": "`-b` shows the bytes (crash: how many to skip behind a BUG); the instruction in which the kernel died is "
            "marked, with the registers that it uses",

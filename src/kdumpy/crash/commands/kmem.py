@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -12,15 +12,13 @@ from kdumpy.crash.kmem.usage import UsageRow
 from kdumpy.crash.session import Session
 from kdumpy.errors import UsageError
 
-_OWN = frozenset("ipmsSrfFcCPIvVnzohg")
-"""Options; an address alone is drgn's."""
 _VIEWS = {"info": "usage", "pages": "pages", "members": "pages", "slabs": "slabs", "slabs_all": "slabs",
           "slabs_root": "slabs", "free": "free", "free_pages": "free", "cached": "cached", "cached_pages": "cached",
           "vmalloc": "vmalloc", "counters": "counters", "nodes": "nodes", "zones": "zones", "offsets": "percpu",
-          "huge": "hugepages", "flags": "flags"}
-"""Which module of `kdumpy.crash.kmem` answers, by what is asked for."""
+          "huge": "hugepages", "flags": "flags", "address": "address"}
+"""Which module of `kdumpy.crash.kmem` answers, by what is asked for; an address alone asks what lies there."""
 _TAKE_ADDRESSES = ("pages", "members", "slabs", "slabs_all", "slabs_root", "free", "free_pages", "cached",
-                   "cached_pages", "vmalloc", "info")
+                   "cached_pages", "vmalloc", "info", "address")
 
 
 class Kmem(Command[UsageRow]):
@@ -67,11 +65,6 @@ class Kmem(Command[UsageRow]):
         Arg("-g", dest="flags", nargs="?", const="", metavar="FLAGS", help="the flags of pages, or those of a value"),
     )
 
-    def for_engine(self, words: Sequence[str]) -> bool:
-        """Give drgn an address alone."""
-        options = {word[1] for word in words if word.startswith("-") and len(word) > 1}
-        return bool(words) and "--help" not in words and not options & _OWN
-
     def rows(self, session: Session, options: Options) -> Iterator[Any]:
         """Yield rows of what is asked for; each option has its own."""
         return iter(_view(session, options)[0])
@@ -88,11 +81,11 @@ def _view(session: Session, options: Options) -> tuple[Iterable[Any], Any]:
     Raises:
         UsageError: nothing is, or too much.
     """
-    asked = [name for name in _VIEWS if getattr(options, name) not in (False, None)]
-    if len(asked) != 1 and not (options.physical and not asked):
+    asked = [name for name in _VIEWS if getattr(options, name, None) not in (False, None)]
+    if len(asked) > 1 or not (asked or options.addresses):
         raise UsageError("one option at a time" if asked else "what of the memory?", where="kmem",
                          mend="kmem -i is a good start; see 'help kmem'")
-    name = asked[0] if asked else "pages"
+    name = asked[0] if asked else "address"
     if options.addresses and name not in _TAKE_ADDRESSES:
         raise UsageError("this option takes no address", where=f"kmem {options.typed}", mend="see 'help kmem'")
     if options.physical and options.addresses:

@@ -59,7 +59,7 @@ class Sym(Command[SymbolRow]):
             for symbol, address in self._named(session, text):
                 if options.before:
                     yield from self._neighbour(session, symbol.address - 1)
-                yield _row(session, symbol, address)
+                yield symbol_row(session, symbol, address)
                 if options.after:
                     yield from self._neighbour(session, symbol.address + max(symbol.size, 1))
 
@@ -80,7 +80,7 @@ class Sym(Command[SymbolRow]):
     def _neighbour(session: Session, address: int) -> Iterator[SymbolRow]:
         symbol = session.symbol(address)
         if symbol is not None:
-            yield _row(session, symbol, symbol.address)
+            yield symbol_row(session, symbol, symbol.address)
 
     @staticmethod
     def _many(session: Session, options: Options) -> Iterator[SymbolRow]:
@@ -93,7 +93,7 @@ class Sym(Command[SymbolRow]):
             module = session.module(symbol.address)
             if (wanted and module != wanted) or (options.modules and not module):
                 continue
-            yield _row(session, symbol, symbol.address, module)
+            yield symbol_row(session, symbol, symbol.address, module)
 
     def render(self, rows: Iterable[SymbolRow], session: Session, options: Options) -> Iterator[str]:
         """Lay the symbols out as crash does."""
@@ -110,7 +110,8 @@ def kind_of(symbol: drgn.Symbol) -> str:
     return letter.lower() if symbol.binding == drgn.SymbolBinding.LOCAL else letter
 
 
-def _row(session: Session, symbol: drgn.Symbol, address: int, module: str | None = None) -> SymbolRow:
+def symbol_row(session: Session, symbol: drgn.Symbol, address: int, module: str | None = None) -> SymbolRow:
+    """Tell where in a symbol an address lies."""
     source = None
     if session.kernel.debuginfo.dwarf and symbol.kind == drgn.SymbolKind.FUNC:
         try:
