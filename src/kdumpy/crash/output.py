@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, TextIO
@@ -80,6 +77,9 @@ def destination(line: ParsedLine, out: TextIO, pager: str | None) -> Iterator[IO
     if pipeline is None:
         yield out
         return
+    import subprocess
+    import tempfile
+
     out.flush()
     with contextlib.ExitStack() as stack:
         direct = _has_descriptor(out)
@@ -104,6 +104,8 @@ def destination(line: ParsedLine, out: TextIO, pager: str | None) -> Iterator[IO
 
 def find_pager() -> str | None:
     """Return the pager that crash would use: less, which leaves when all fits on one screen."""
+    import shutil
+
     return "less -E -X" if shutil.which("less") else None
 
 

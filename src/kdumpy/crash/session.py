@@ -46,13 +46,9 @@ class Call(NamedTuple):
 class Session:
     """A dump, and what the user has set."""
 
-    def __init__(self, kernel: Kernel, engine: Engine | None = None) -> None:
-        from kdumpy.crash.engine import Engine
-
+    def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
         self.prog = kernel.prog
-        self.engine = engine or Engine(kernel)
-        """drgn's own crash commands."""
         self.radix = 10
         """10 or 16: how integers of structures are shown."""
         self.scroll = True
@@ -89,6 +85,16 @@ class Session:
         self._context: drgn.Object | None = None
 
     @cached_property
+    def engine(self) -> Engine:
+        """drgn's own crash commands."""
+        from kdumpy.crash.engine import Engine
+
+        made = Engine(self.kernel)
+        if self._context is not None:
+            made.set_context(self._context)
+        return made
+
+    @cached_property
     def arrays(self) -> Arrays:
         """The kernel's memory as numpy arrays, for commands that go through much of it."""
         from kdumpy.crash.memory.arrays import Arrays
@@ -100,7 +106,7 @@ class Session:
         """The slab allocator, all slabs at a time."""
         from kdumpy.crash.memory.slabs import Slabs
 
-        return Slabs(self.prog, self.arrays)
+        return Slabs(self.prog, self.arrays, self.share)
 
     @cached_property
     def slab_names(self) -> SlabNames:
@@ -141,7 +147,8 @@ class Session:
     def set_context(self, task: drgn.Object) -> None:
         """Make a task the context, for drgn's commands too."""
         self._context = task
-        self.engine.set_context(task)
+        if "engine" in self.__dict__:       # else it takes it over when it is made
+            self.engine.set_context(task)
 
     def tasks_running(self) -> Iterator[drgn.Object]:
         """Yield the `struct task_struct *` on each online CPU."""

@@ -7,7 +7,6 @@ import io
 import itertools
 import json
 import re
-import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -176,6 +175,8 @@ class Shell:
     def _run(self, line: ParsedLine) -> bool:
         if line.shell is not None:
             self.out.flush()
+            import subprocess
+
             with self.session.deadline.paused():
                 # The user's own words, as typed behind the "!".
                 return subprocess.run(line.shell or "sh -i", shell=True).returncode == 0

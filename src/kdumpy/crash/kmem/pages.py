@@ -262,11 +262,13 @@ def shared_pages(session: Session) -> int | None:
     try:
         pages = StructPages(session.prog, session.arrays)
         reserved = np.uint64(1 << int(session.prog["PG_reserved"]))
-        total = 0
-        for found in pages.walk():
+
+        def shared(stretch: Stretch) -> Iterator[int]:
+            found = pages.read(stretch)
             counts = pages.column(found, pages.offset("_refcount", "_count"), 4, signed=True)
             flags = pages.column(found, pages.offset("flags")).astype(np.uint64, copy=False)
-            total += int(np.count_nonzero((counts > np.int32(1)) & ((flags & reserved) == 0)))
-        return total
+            yield int(np.count_nonzero((counts > np.int32(1)) & ((flags & reserved) == 0)))
+
+        return sum(session.share(list(pages.stretches()), shared))
     except READ_ERRORS:
         return None

@@ -77,13 +77,15 @@ def rows(session: Session, options: Options) -> Iterator[CacheRow]:
     ignored = set(options.ignored.split(",")) if options.ignored else set()
     wanted, address = _wanted(session, slabs, options)
     deep = options.slabs_all or address is not None
-    found = False
-    for cache in slabs.caches:
-        if cache.name in ignored or (wanted is not None and cache not in wanted):
-            continue
-        found = True
+    chosen = [cache for cache in slabs.caches
+              if cache.name not in ignored and (wanted is None or cache in wanted)]
+
+    def row_of(cache: Cache) -> Iterator[CacheRow]:
         yield _cache(session, slabs, cache, deep=deep, only=address)
-    if not found:
+
+    if chosen and slabs.heads is not None:      # read before the work is shared out, once
+        yield from session.share(chosen, row_of)
+    if not chosen:
         raise NotInDump("no slab cache is like this")
     if slabs.heads.unreadable:
         raise NotInDump(f"the struct pages of {slabs.heads.unreadable} pages are not in the dump, and so their slabs")

@@ -6,7 +6,9 @@ may be the thing that is broken. Source: mm/slub.c, mm/slab.h.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
+from typing import Any
 
 import drgn
 import numpy as np
@@ -18,7 +20,7 @@ from numpy.typing import NDArray
 
 from kdumpy.crash.memory.arrays import Arrays
 from kdumpy.crash.memory.bits import bit_place, has_bits
-from kdumpy.crash.memory.pages import PageArray, StructPages
+from kdumpy.crash.memory.pages import PageArray, Stretch, StructPages
 from kdumpy.crash.memory.slabvalues import Cache, CpuSlab, Heads, Objects
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.errors import DamagedDump, NotInDump
@@ -30,6 +32,9 @@ _PAGE_TYPE_SLAB = 0xf5
 """PGTY_slab, where VMCOREINFO does not tell. Source: include/linux/page-flags.h, enum pagetype (6.12)."""
 _MOST_CACHES = 100_000
 
+Share = Callable[[Sequence[Any], Callable[[Any], Iterator[Any]]], Iterator[Any]]
+"""Shares work out among processes: what there is to do, and what does one piece of it."""
+
 
 class Slabs:
     """Reads the allocator of one dump.
@@ -38,9 +43,11 @@ class Slabs:
         NotInDump: it is not SLUB, or its types are not known.
     """
 
-    def __init__(self, prog: drgn.Program, arrays: Arrays) -> None:
+    def __init__(self, prog: drgn.Program, arrays: Arrays, share: Share) -> None:
+        """`share`: shares work out among processes; see `Session.share`."""
         self.prog = prog
         self.arrays = arrays
+        self._share = share
         self.pages = StructPages(prog, arrays)
         try:
             self.type = prog.type("struct slab")        # "mm: Split slab into its own type" (d122019bf061, 5.17)
@@ -97,29 +104,31 @@ class Slabs:
     @cached_property
     def heads(self) -> Heads:
         """Every slab, found by its struct page."""
-        columns: list[tuple[NDArray[np.generic], ...]] = []
-        unreadable = 0
         places = {name: bit_place(self.type, name) for name in ("slab_cache", "freelist", "inuse", "objects", "frozen")
                   if has_bits(self.type, name)}
-        mask, value, at = self._mark()
-        for pages in self.pages.walk():
-            unreadable += int(np.count_nonzero(~pages.held))
-            words = self._word(pages, at)
-            rows = np.flatnonzero((words & np.uint32(mask)) == np.uint32(value))
-            if not self._typed:     # the flag stands on heads alone; a tail's word of flags is not set
-                rows = rows[(self._bits(pages, rows, self._head) & 1) == 0]
-            columns.append((
-                np.uint64(pages.address) + rows.astype(np.uint64) * np.uint64(self.pages.size),
-                np.uint64(self.arrays.direct or 0) + (rows + pages.first).astype(np.uint64)
-                * np.uint64(self.arrays.page_size),
-                *(self._bits(pages, rows, places[name]) if name in places else np.zeros(len(rows), np.uint64)
-                  for name in ("slab_cache", "freelist", "inuse", "objects", "frozen")),
-                (rows + pages.first).astype(np.uint64)))
-        joined = [np.concatenate(column) for column in zip(*columns, strict=True)] if columns else \
-            [np.zeros(0, np.uint64)] * 8
+        mark = self._mark()
+        found = list(self._share(list(self.pages.stretches()), lambda stretch: self._heads_of(stretch, places, mark)))
+        columns = zip(*(columns for columns, _ in found), strict=True)
+        joined = [np.concatenate(column) for column in columns] or [np.zeros(0, np.uint64)] * 8
         slab, memory, cache, freelist, inuse, objects, frozen, pfns = joined
         return Heads(slab, memory, cache, freelist, inuse.astype(np.int64), objects.astype(np.int64),
-                     self._nodes(pfns.astype(np.int64)), frozen.astype(np.bool_), unreadable)
+                     self._nodes(pfns.astype(np.int64)), frozen.astype(np.bool_), sum(lost for _, lost in found))
+
+    def _heads_of(self, stretch: Stretch, places: dict[str, tuple[int, int]], mark: tuple[int, int, int]
+                  ) -> Iterator[tuple[tuple[NDArray[np.uint64], ...], int]]:
+        """Yield the slabs among some struct pages, a column each of what is told of them, and how many were missing."""
+        pages = self.pages.read(stretch)
+        mask, value, at = mark
+        words = self._word(pages, at)
+        rows = np.flatnonzero((words & np.uint32(mask)) == np.uint32(value))
+        if not self._typed:     # the flag stands on heads alone; a tail's word of flags is not set
+            rows = rows[(self._bits(pages, rows, self._head) & 1) == 0]
+        yield (np.uint64(pages.address) + rows.astype(np.uint64) * np.uint64(self.pages.size),
+               np.uint64(self.arrays.direct or 0) + (rows + pages.first).astype(np.uint64)
+               * np.uint64(self.arrays.page_size),
+               *(self._bits(pages, rows, places[name]) if name in places else np.zeros(len(rows), np.uint64)
+                 for name in ("slab_cache", "freelist", "inuse", "objects", "frozen")),
+               (rows + pages.first).astype(np.uint64)), int(np.count_nonzero(~pages.held))
 
     def _mark(self) -> tuple[int, int, int]:
         """Return (mask, value, byte offset) of the 32-bit word of a struct page that tells a slab.
