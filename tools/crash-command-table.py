@@ -306,16 +306,16 @@ def details(columns: Sequence[str], alone: dict[str, dict[str, Outcome]], dwarf:
 _HEAD = """\
 # The commands of the crash shell
 
-`kdumpy crash` has commands of its own (`help` lists them; each has `--json`), and for everything else runs drgn's.
-The last table is made by `tools/crash-command-table.py`: every invocation of drgn's crash commands on a dump of the
-laboratory, with nothing but the dump. *lacks* says what is missing; *with DWARF neither* means that drgn fails with
-the kernel's full debug symbols too (a command that drgn does not support on that kernel, or pages that the dump's
-level left out).
+`kdumpy crash` has crash's commands as its own (`help` lists them; each has `--json`). drgn's are run for `bt -V`
+(local variables, with DWARF), `sys config` and `drgn CODE`. The last table is made by
+`tools/crash-command-table.py`: every invocation of drgn's crash commands on a dump of the laboratory, with nothing
+but the dump. *lacks* says what is missing; *with DWARF neither* means that drgn fails with the kernel's full debug
+symbols too (a command that drgn does not support on that kernel, or pages that the dump's level left out).
 
 ## crash's options
 
-Made by `tools/crash_options.py` out of the commands themselves. *drgn's* answer text, and `--json` gives their lines.
-`wr`, `gdb` and `map` answer why they are not there, and what to do instead.
+Made by `tools/crash_options.py` out of the commands themselves. `wr`, `gdb` and `map` answer why they are not
+there, and what to do instead.
 
 OPTIONS
 

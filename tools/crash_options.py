@@ -61,51 +61,27 @@ REFUSED = {
 """Options that are taken and answered with why a dump has no such thing."""
 
 
-def options_of(name: str) -> tuple[set[str], set[str]]:
-    """Return (our own options, drgn's) of a command; drgn's are only those that ours hands on."""
-    if name not in registry.COMMANDS:
-        return set(), set()
-    args = registry.command(name).args
-    own = {option for argument in args if not argument.engine for option in argument.names}
-    return own, {option for argument in args if argument.engine for option in argument.names}
-
-
-def rows() -> Iterator[tuple[str, str, str, str]]:
-    """Yield (command, our own options, drgn's, what is missing)."""
+def rows() -> Iterator[tuple[str, str, str]]:
+    """Yield (command, its options, what is missing). What a command would leave to drgn is missing."""
     for name, text in CRASH.items():
-        wanted = text.split()
-        own, engine = options_of(name)
-        if name not in registry.COMMANDS:
-            yield name, "", f"the command{': ' if wanted else ''}{_marked(wanted, name)}", _missing(name, wanted)
-            continue
-        free = any(argument.keywords.get("nargs") == "..." for argument in registry.command(name).args)
-        refused = [option for option in wanted if (name, option) in REFUSED]
-        wanted = [option for option in wanted if option not in refused]
+        args = registry.command(name).args
+        own = {option for argument in args if not argument.engine for option in argument.names}
+        free = any(argument.keywords.get("nargs") == "..." for argument in args)
+        refused = [option for option in text.split() if (name, option) in REFUSED]
+        wanted = [option for option in text.split() if option not in refused]
         mine = [option for option in wanted if free or option in own]
-        theirs = [option for option in wanted if option in engine and option not in mine]
-        yield (name, f"`{'` `'.join(mine)}`" if mine else "the command", f"`{'` `'.join(theirs)}`" if theirs else "",
-               "; ".join(filter(None, [_missing(name, [option for option in wanted
-                                                       if option not in mine and option not in theirs]),
-                                       *(f"`{option}`: {REFUSED[name, option]}" for option in refused)])))
-
-
-def _marked(options: list[str], name: str) -> str:
-    return " ".join(f"`{option}`" for option in options if (name, option) not in LEFT_OUT)
-
-
-def _missing(name: str, options: list[str]) -> str:
-    said = [f"`{option}`: {LEFT_OUT[name, option]}" for option in options if (name, option) in LEFT_OUT]
-    if name in registry.COMMANDS:
-        said += [f"`{option}`" for option in options if (name, option) not in LEFT_OUT]
-    return "; ".join(said)
+        missing = [f"`{option}`: {LEFT_OUT[name, option]}" if (name, option) in LEFT_OUT else f"`{option}`"
+                   for option in wanted if option not in mine]
+        yield (name, f"`{'` `'.join(mine)}`" if mine else "the command",
+               "; ".join([*missing, *(f"`{option}`: {REFUSED[name, option]}" for option in refused)]))
 
 
 def table() -> Iterator[str]:
     """Yield the table's lines."""
-    yield "| command | kdumpy's own, with `--json` | drgn's | more than crash | left out |"
-    yield "|---|---|---|---|---|"
-    for name, mine, theirs, missing in rows():
-        yield f"| `{name}` | {mine} | {theirs} | {BETTER.get(name, '')} | {missing} |"
+    yield "| command | options, all with `--json` | more than crash | left out |"
+    yield "|---|---|---|---|"
+    for name, mine, missing in rows():
+        yield f"| `{name}` | {mine} | {BETTER.get(name, '')} | {missing} |"
 
 
 if __name__ == "__main__":
