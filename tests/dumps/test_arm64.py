@@ -153,6 +153,49 @@ def test_the_shell_answers(kernel: str, line: str) -> None:
 
 
 @BOTH
+def test_the_stack_of_a_program_ends_with_the_registers_of_its_system_call(kernel: str) -> None:
+    console = Console(opened(kernel))
+    (trace,) = console.json("bt 1 --json")
+    user = trace["frames"][-1]
+    assert user["stack"] == "USER"
+    assert user["registers"]["syscallno"] == user["registers"]["x8"] == 260     # wait4 (asm-generic/unistd.h)
+    areas = [area for row in console.json("vm 1 --json") for area in row["areas"]]
+    assert any(area["start"] <= user["pc"] < area["end"] for area in areas)
+    for option in ("", "-t", "-o"):
+        assert console(f"bt {option} 1").splitlines()[-1].startswith("    ORIG_X0: ")
+    (found,) = console.json("bt -e 1 --json")
+    assert [(frame["user"], frame["registers"]) for frame in found["found"]] == [(True, user["registers"])]
+    kernel_thread = console.json("bt 2 --json")[0]["frames"]
+    assert all(frame["stack"] != "USER" for frame in kernel_thread)
+
+
+@BOTH
+def test_saved_registers_are_found_on_the_stack_of_the_fault(kernel: str) -> None:
+    console = Console(opened(kernel))
+    panic = opened(kernel).panic
+    assert panic is not None
+    (trace,) = console.json("bt -e --json")
+    assert any(frame["registers"].items() <= panic.registers.items() and frame["registers"]["pc"] == panic.fault.pc
+               for frame in trace["found"] if panic.fault)
+    assert all(not frame["user"] for frame in trace["found"])
+    assert {(row["cpu"], row["stack"]) for row in console.json("bt -E --json")} == {
+        (cpu, name) for cpu in (0, 1) for name in ("IRQ", "OVERFLOW")}
+
+
+@BOTH
+def test_entries_of_page_tables_are_explained(kernel: str) -> None:
+    console = Console(opened(kernel))
+    pc = console.json("bt 1 --json")[0]["frames"][-1]["pc"]
+    (walk,) = console.json(f"vtop -c 1 -u {pc:x} --json")
+    (row,) = console.json(f"pte {walk['entries'][-1]['entry']:x} --json")
+    assert row["physical"] == walk["page"]
+    assert {"VALID", "USER", "RDONLY", "AF", "PXN"} <= set(row["flags"])
+    assert "UXN" not in row["flags"]                    # it is code
+    assert "the page is not present" in console.fails("pte 3f2")
+    assert "wider than an entry" in console.fails("pte 10000000000000000")
+
+
+@BOTH
 def test_search_finds_each_place_once_though_the_image_lies_in_vmalloc_s_range(kernel: str) -> None:
     opened_dump = opened(kernel)
     found = [row["address"] for row in Console(opened_dump).json("search 57ac6e9d --json")]     # STACK_END_MAGIC

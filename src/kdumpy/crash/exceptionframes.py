@@ -1,7 +1,8 @@
-"""Saved registers found on a stack by their looks: what `bt -e` and `bt -E` search for (x86-64).
+"""Saved registers found on a stack by their looks: what `bt -e` and `bt -E` search for.
 
 Source: arch/x86/include/asm/ptrace.h, struct pt_regs; crash, x86_64.c, x86_64_eframe_verify(). A copy that a function
-made of the registers looks the same: unlike the frames of `bt`, what is found here is a guess.
+made of the registers looks the same: unlike the frames of `bt`, what is found here is a guess. Those of arm64 are in
+`arm64frames.py`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 import drgn
 from drgn.helpers.linux.percpu import per_cpu
 
+from kdumpy.crash import arm64frames
 from kdumpy.crash.session import Session
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.errors import NotInDump
@@ -47,7 +49,7 @@ class CpuStack:
 
     cpu: int
     name: str
-    """IRQ, or NMI, DF, DB, MCE as struct cea_exception_stacks calls them."""
+    """IRQ, or NMI, DF, DB, MCE as struct cea_exception_stacks calls them; on arm64 IRQ and OVERFLOW."""
     base: int
     size: int
 
@@ -56,14 +58,19 @@ def exception_frames(session: Session, base: int, size: int) -> Iterator[Excepti
     """Yield what looks like saved registers in a stack; pages that are missing are passed over.
 
     Raises:
-        NotInDump: they are known by x86-64's segments and flags, which this machine has not.
+        NotInDump: the looks of this machine's registers are not known.
     """
-    if session.kernel.system.machine not in ("x86_64", None):
-        raise NotInDump("saved registers are found by their looks on x86-64 only",
+    machine = session.kernel.system.machine
+    if machine not in ("x86_64", "aarch64", None):
+        raise NotInDump("saved registers are found by their looks on x86-64 and arm64 only",
                         mend="'bt' shows those of the exceptions that the stack leads to")
     import numpy as np  # `bt` and all that show a task like it come here, and seldom search a stack: 70 ms of the start
 
     words = _words(session, base, size)
+    if machine == "aarch64":
+        for place, user_mode, found in arm64frames.saved_registers(session, words):
+            yield ExceptionFrame(base + 8 * place, user_mode, found)
+        return
     count = len(REGISTERS)
     if len(words) < count:
         return
@@ -100,8 +107,9 @@ def cpu_stacks(session: Session, cpus: list[int]) -> Iterator[CpuStack]:
         NotInDump: no symbol tells where they are.
     """
     found = False
+    readers = (_arm64_stacks,) if session.kernel.system.machine == "aarch64" else (_irq_stack, _exception_stacks)
     for cpu in cpus:
-        for read in (_irq_stack, _exception_stacks):
+        for read in readers:
             try:
                 stacks = list(read(session, cpu))
             except READ_ERRORS:
@@ -110,6 +118,10 @@ def cpu_stacks(session: Session, cpus: list[int]) -> Iterator[CpuStack]:
             yield from stacks
     if not found:
         raise NotInDump("the stacks of the CPUs are not known")
+
+
+def _arm64_stacks(session: Session, cpu: int) -> Iterator[CpuStack]:
+    yield from (CpuStack(cpu, *area) for area in arm64frames.cpu_areas(session, cpu))
 
 
 def _irq_stack(session: Session, cpu: int) -> Iterator[CpuStack]:

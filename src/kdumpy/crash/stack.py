@@ -25,7 +25,11 @@ _MOST_SAVED = 16 * 8
 _X86_ROWS = (("rip", "rsp", "rflags"), ("rax", "rbx", "rcx"), ("rdx", "rsi", "rdi"), ("rbp", "r8", "r9"),
              ("r10", "r11", "r12"), ("r13", "r14", "r15"), ("orig_rax", "cs", "ss"))
 """The layout of crash (x86_64.c, x86_64_print_eframe_regs)."""
-_WIDTHS = {"rflags": 8, "cs": 4, "ss": 4}
+# Source: crash, arm64.c, arm64_print_exception_frame().
+_ARM64_ROWS = (("pc", "x30", "sp"), *(tuple(f"x{number}" for number in range(first, first - 3, -1))
+                                      for first in range(29, -1, -3)), ("orig_x0", "syscallno", "pstate"))
+_ARM64_NAMES = {"x30": "LR"}
+_WIDTHS = {"rflags": 8, "cs": 4, "ss": 4, "pstate": 8, "syscallno": 0}
 
 
 def _cell(row: tuple[str, ...], name: str) -> str:
@@ -92,7 +96,26 @@ def frames_of(session: Session, task: drgn.Object) -> tuple[tuple[StackFrame, ..
                                 kind, registers, slot))
     if x86 and found and found[0].slot < found[0].sp:
         found[0] = replace(found[0], slot=_switched_out(task, found[0]))
+    if not x86 and found and not stack.problem and found[-1].stack == "TASK":
+        found.extend(_from_user_space(session, task, found[-1].sp))
     return tuple(found), stack.problem
+
+
+def _from_user_space(session: Session, task: drgn.Object, record: int) -> Iterator[StackFrame]:
+    """Yield the frame of user space where arm64's chain of frames ends at the registers of a system call.
+
+    drgn ends there: `record`, the last of the chain, lies in struct pt_regs itself.
+    """
+    from kdumpy.crash.arm64frames import user_registers
+
+    try:
+        saved = user_registers(session, task)
+    except READ_ERRORS:
+        return
+    if saved is not None and saved[0] < record < saved[0] + session.prog.type("struct pt_regs").size:
+        _, registers = saved
+        yield StackFrame(registers["pc"], registers["sp"], None, None, None, None, False, "USER", registers,
+                         registers["sp"])
 
 
 def _switched_out(task: drgn.Object, frame: StackFrame) -> int:
@@ -161,9 +184,11 @@ def _stack_pointer(frame: drgn.StackFrame) -> int:
 def register_lines(prog: drgn.Program, registers: Mapping[str, int]) -> Iterator[str]:
     """Yield the registers of an exception frame, three in a line."""
     if prog.platform is None or prog.platform.arch != drgn.Architecture.X86_64:
-        names = list(registers)
-        for start in range(0, len(names), 3):
-            yield "    " + "  ".join(f"{name.upper():>4}: {registers[name]:016x}" for name in names[start:start + 3])
+        for row in _ARM64_ROWS:
+            cells = [f"{_ARM64_NAMES.get(name, name.upper()):>4}: {registers[name]:0{_WIDTHS.get(name, 16)}x}"
+                     for name in row if name in registers]
+            if cells:
+                yield "    " + "  ".join(cells)
         return
     if registers.keys() >= _X86_NAMES:
         yield from _X86_ALL.format_map(registers).split("\n")

@@ -167,8 +167,8 @@ class Bt(Command[Backtrace]):
             if number:
                 yield ""
             if trace.stack:
-                kind = "IRQ STACK" if trace.stack == "IRQ" else f"{trace.stack} EXCEPTION STACK"
-                yield f"CPU {trace.cpu} {kind}:"
+                kind = "" if trace.stack in ("IRQ", "OVERFLOW") else " EXCEPTION"
+                yield f"CPU {trace.cpu} {trace.stack}{kind} STACK:"
                 yield from _found(session, trace)
                 continue
             yield header(trace.pid, trace.task, trace.cpu, trace.command)
@@ -278,8 +278,12 @@ def _found(session: Session, trace: Backtrace) -> Iterator[str]:
         yield ""
         yield f"  {'USER' if frame.user else 'KERNEL'}-MODE EXCEPTION FRAME AT: {frame.address:016x}"
         if not frame.user:
-            yield f"    [exception RIP: {session.place(frame.registers['rip']) or 'unknown or invalid address'}]"
+            yield f"    [exception RIP: {session.place(_pc(frame)) or 'unknown or invalid address'}]"
         yield from register_lines(session.prog, frame.registers)
+
+
+def _pc(frame: ExceptionFrame) -> int:
+    return frame.registers["rip"] if "rip" in frame.registers else frame.registers["pc"]
 
 
 def _text(session: Session, trace: Backtrace, options: Options) -> Iterator[str]:

@@ -15,13 +15,18 @@ from kdumpy.errors import NotInDump, UsageError
 _FLAGS = ((0, "PRESENT"), (1, "RW"), (2, "USER"), (3, "PWT"), (4, "PCD"), (5, "ACCESSED"), (6, "DIRTY"),
           (7, "PSE|PAT"), (8, "GLOBAL"), (63, "NX"))
 """Source: arch/x86/include/asm/pgtable_types.h."""
+_ARM64_FLAGS = ((0, "VALID"), (6, "USER"), (7, "RDONLY"), (10, "AF"), (11, "NG"), (50, "GP"), (51, "WRITE"),
+                (52, "CONT"), (53, "PXN"), (54, "UXN"), (55, "DIRTY"), (56, "SPECIAL"))
+"""Source: arch/arm64/include/asm/pgtable-hwdef.h, pgtable-prot.h: those whose meaning no kernel has changed."""
+_ARM64_SHARED = 3 << 8
+"""PTE_SHARED; with addresses of 52 bits and pages below 64 KiB these bits belong to the address."""
 _PROTNONE = 1 << 8
 _ADDRESS = 0x000ffffffffff000
 
 
 @dataclass(frozen=True)
 class PteRow:
-    """A page table entry of x86-64."""
+    """A page table entry."""
 
     pte: int
     physical: int | None
@@ -49,14 +54,18 @@ class Pte(Command[PteRow]):
 
     def rows(self, session: Session, options: Options) -> Iterator[PteRow]:
         """Yield the entries."""
-        if session.kernel.system.machine != "x86_64":
+        machine = session.kernel.system.machine
+        if machine not in ("x86_64", "aarch64"):
             raise NotInDump("entries of this machine's page tables are not explained", mend="'vtop' translates "
                             "addresses on every machine")
         for text in options.entries:
             try:
-                yield decode(session, int(text, 16))
+                entry = int(text, 16)
             except ValueError:
                 raise UsageError(f"{text!r} is no hexadecimal number") from None
+            if entry >> 64:
+                raise UsageError(f"{text} is wider than an entry")
+            yield decode(session, entry) if machine == "x86_64" else decode_arm64(session, entry)
 
     def render(self, rows: Iterable[PteRow], session: Session, options: Options) -> Iterator[str]:
         """Lay the entries out as crash does."""
@@ -90,6 +99,27 @@ def decode(session: Session, pte: int) -> PteRow:
         return PteRow(pte, None, (), "", None)
     kind, offset = pte >> 59, (~pte << 5 & (1 << 64) - 1) >> 14
     return PteRow(pte, None, flags, swap_name(session, kind), offset)
+
+
+def decode_arm64(session: Session, pte: int) -> PteRow:
+    """Return what an entry of arm64's last level means.
+
+    Raises:
+        NotInDump: the page is not present: where such an entry keeps the place in the swap has moved (5.19, 6.11), and
+            nothing in a dump tells how its kernel has it.
+    """
+    memory = session.arrays.memory
+    try:
+        physical, _ = memory.tables.step(pte, memory.page_size.bit_length() - 1)
+    except LookupError:
+        if pte:
+            raise NotInDump("the page is not present", where=f"{pte:x}", why="it was swapped out, moves, or may not be "
+                            "accessed: kernels of arm64 keep that in different bits") from None
+        return PteRow(pte, None, (), "", None)
+    flags = [name for bit, name in _ARM64_FLAGS if pte >> bit & 1]
+    if pte & _ARM64_SHARED == _ARM64_SHARED and not physical & _ARM64_SHARED << 42:
+        flags.insert(min(3, len(flags)), "SHARED")
+    return PteRow(pte, physical, tuple(flags), "", None)
 
 
 def swap_name(session: Session, kind: int) -> str:
