@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import resource
+import subprocess
+import sys
 
 import pytest
 
@@ -43,3 +45,11 @@ def test_a_caller_s_process_is_not_limited() -> None:
     before = resource.getrlimit(resource.RLIMIT_DATA)
     assert main(("log", "/nonexistent")) == 3
     assert resource.getrlimit(resource.RLIMIT_DATA) == before
+
+
+def test_a_stream_that_the_caller_has_closed_is_no_error() -> None:
+    done = subprocess.run(["sh", "-c", f"exec {sys.executable} -m kdumpy --version >&-"], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    done = subprocess.run(["sh", "-c", f"exec {sys.executable} -m kdumpy log /nosuch 2>&-"], capture_output=True,
+                          check=False)
+    assert (done.returncode, done.stdout) == (3, b"")
