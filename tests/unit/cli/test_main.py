@@ -48,7 +48,8 @@ def test_a_caller_s_process_is_not_limited() -> None:
 
 
 def test_a_stream_that_the_caller_has_closed_is_no_error() -> None:
-    done = subprocess.run(["sh", "-c", f"exec {sys.executable} -m kdumpy --version >&-"], capture_output=True, check=False)
+    done = subprocess.run(["sh", "-c", f"exec {sys.executable} -m kdumpy --version >&-"], capture_output=True,
+                          check=False)
     assert (done.returncode, done.stderr) == (0, b"")
     done = subprocess.run(["sh", "-c", f"exec {sys.executable} -m kdumpy log /nosuch 2>&-"], capture_output=True,
                           check=False)
