@@ -8,6 +8,7 @@ from drgn.helpers.linux.percpu import per_cpu
 import kdumpy
 import lab
 from diagnosed import diagnosed
+from kdumpy.diagnosis import memory
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.crashed.percpu import per_cpu_addresses
 from kdumpy.diagnosis.crashed.pointee import pointee
@@ -53,6 +54,22 @@ def test_without_the_modules_types_nothing_is_invented(fault: str) -> None:
     found = pointer("6.1", fault)
     assert found.expression == ("vmalloc()" if fault == "bad-address" else None)
     assert found.member is None
+
+
+@pytest.mark.parametrize(("fault", "cache"), [("list-corruption", "flaky_sample"), ("double-free", "kmalloc-64")])
+def test_what_a_check_was_called_with(fault: str, cache: str) -> None:
+    for kernel in ("6.1", "6.12") if lab.FULL else ("6.1",):
+        verdict = diagnosed(kernel, fault).verdict
+        assert f"an object of {cache} " in verdict.explanation
+        assert any(item.what == "the object that was checked" and "kmem -s" in item.command
+                   for item in verdict.evidence)
+
+
+def test_the_levels_of_page_tables_are_the_kernels() -> None:
+    with kdumpy.open(lab.dump("6.1", "general-protection").path) as kernel:
+        assert memory.page_levels(kernel) == (5 if kernel.dump.vmcoreinfo.number("pgtable_l5_enabled") else 4)
+        assert f"with {'five' if memory.page_levels(kernel) == 5 else 'four'} levels" in \
+            pointee(kernel, 0x0123456789ABCDEF).words
 
 
 # fault -> (kind of what held the pointer, words in its description)

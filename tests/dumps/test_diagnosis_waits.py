@@ -13,10 +13,11 @@ from collections.abc import Iterator
 
 import drgn
 import pytest
+from drgn.helpers.linux.percpu import per_cpu_ptr
 
 import kdumpy
 import lab
-from kdumpy.diagnosis import diagnose
+from kdumpy.diagnosis import diagnose, srcu
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.locks import Waits
 from kdumpy.diagnosis.superblocks import super_blocks
@@ -187,6 +188,7 @@ def stack(*names: str) -> Stack:
     (("__schedule", "schedule", "schedule_timeout", "__down", "down", "f"), "semaphore"),
     (("__schedule", "schedule", "schedule_timeout", "wait_for_completion", "__flush_work", "f"), "work"),
     (("__schedule", "schedule", "schedule_timeout", "wait_for_completion", "__wait_rcu_gp", "synchronize_rcu"), "RCU"),
+    (("__schedule", "schedule", "schedule_timeout", "__wait_for_common", "__synchronize_srcu", "f"), "SRCU"),
     (("__schedule", "schedule", "schedule_timeout", "wait_for_completion", "f"), "completion"),
     (("__schedule", "schedule", "io_schedule", "folio_wait_bit_common", "f"), "page lock"),
     (("__schedule", "schedule", "io_schedule", "bit_wait_io", "__wait_on_bit", "out_of_line_wait_on_bit",
@@ -318,3 +320,23 @@ def test_only_the_log_gives_no_graph() -> None:
     for kernel in opened("6.1", "sysrq"):
         crash = Crash(kernel.path, None, kernel.log)
         assert crash.waits is None
+
+
+def test_the_readers_of_srcu_are_counted() -> None:
+    for kernel in opened("6.1", "hung-task"):
+        address = kernel.prog.symbol("fsnotify_mark_srcu").address
+        assert srcu.readers_of(kernel.prog, address) == 0
+        inside = per_cpu_ptr(drgn.Object(kernel.prog, "struct srcu_struct *", address).sda, 0).srcu_lock_count[0]
+        more = (int(inside.value_()) + 2).to_bytes(8, "little")
+        kernel.prog.add_memory_segment(inside.address_, 8, lambda *args, data=more: data, False)
+        assert srcu.readers_of(kernel.prog, address) == 2
+        assert srcu.readers_of(kernel.prog, 8) is None
+
+
+@pytest.mark.skipif(not lab.FULL, reason="the task that waits for SRCU is in the full matrix only")
+def test_which_srcu_a_task_waits_for() -> None:
+    for kernel in opened("6.1", "old-route"):
+        found = next(iter(Waits(kernel, None).blocked)).waits_for
+        assert found is not None
+        assert (found.kind, found.name.split("+")[0]) == ("SRCU", "ferry_line")
+        assert found.note == "1 of its readers is inside"

@@ -24,7 +24,6 @@ from kdumpy.diagnosis.memory import Meaning, Meant
 from kdumpy.diagnosis.oops import Event, Kind, Place, read_events
 from kdumpy.diagnosis.owned import variable_of_a_module
 from kdumpy.dumpfile.logrecord import LogRecord
-from kdumpy.errors import KdumpyError
 from kdumpy.kernel.kernel import Kernel
 from kdumpy.kernel.values import Frame, Module, Panic, Task
 
@@ -62,16 +61,14 @@ class Crash:
         fault = self.panic.fault
         found = operands.decode(self.read, fault.pc, self.panic.registers, self.machine) if fault else None
         there = fault is not None and self.is_there(fault.pc)
-        return silent.event_of(self.panic, found, _odd_operand(found), unknown_instruction=found is None and there,
-                               stack_begin=self._stack_begin(), jumped_to_page=there,
-                               five_levels=self._five_levels())
+        return silent.event_of(self.panic, found, _odd_operand(found, self.page_levels),
+                               unknown_instruction=found is None and there, stack_begin=self._stack_begin(),
+                               jumped_to_page=there, levels=self.page_levels)
 
-    def _five_levels(self) -> bool:
-        """Whether the kernel uses five levels of page tables (x86-64)."""
-        try:
-            return self.kernel is not None and self.kernel.dump.vmcoreinfo.number("pgtable_l5_enabled", 0) == 1
-        except KdumpyError:
-            return False
+    @cached_property
+    def page_levels(self) -> int | None:
+        """Levels of page tables, 4 or 5; None where the kernel is not x86-64 or does not say."""
+        return memory.page_levels(self.kernel) if self.kernel else None
 
     def _stack_begin(self) -> int:
         """Lowest address of the panicked task's stack; 0 where unknown."""
@@ -263,7 +260,7 @@ class Crash:
         for operand in self.instruction.operands if self.instruction else ():
             if told is not None and operand.address <= told < operand.address + max(operand.size, 8):
                 return operand
-        return _odd_operand(self.instruction)
+        return _odd_operand(self.instruction, self.page_levels)
 
     @cached_property
     def address(self) -> int | None:
@@ -277,14 +274,15 @@ class Crash:
         """The value that was used as a pointer: the base register's, else the address."""
         if self.operand and self.operand.base_value is not None and self.operand.base != "rip":
             values = [value for value in (self.operand.base_value, self.operand.index_value) if value is not None]
-            odd = [value for value in values if memory.meaning(value).meaning not in (Meaning.KERNEL, Meaning.NULL)]
+            odd = [value for value in values
+                   if memory.meaning(value, self.page_levels).meaning not in (Meaning.KERNEL, Meaning.NULL)]
             return odd[0] if odd else self.operand.base_value
         return self.address
 
     @cached_property
     def pointer_meaning(self) -> Meant | None:
         """What that value is."""
-        return memory.meaning(self.pointer) if self.pointer is not None else None
+        return memory.meaning(self.pointer, self.page_levels) if self.pointer is not None else None
 
     @cached_property
     def per_cpu(self) -> tuple[int, ...]:
@@ -379,10 +377,10 @@ class Crash:
         return tickless_cpus(self.kernel, self.now) if self.kernel else ()
 
 
-def _odd_operand(instruction: operands.Instruction | None) -> operands.Operand | None:
+def _odd_operand(instruction: operands.Instruction | None, levels: int | None) -> operands.Operand | None:
     """The operand that points to no memory of the kernel; else the only one there is."""
     found = instruction.operands if instruction else ()
-    odd = next((item for item in found if memory.meaning(item.address).meaning != Meaning.KERNEL), None)
+    odd = next((item for item in found if memory.meaning(item.address, levels).meaning != Meaning.KERNEL), None)
     return odd or (found[0] if len(found) == 1 else None)
 
 

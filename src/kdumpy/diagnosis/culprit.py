@@ -18,6 +18,9 @@ from kdumpy.kernel.values import Frame
 _SYSCALL_PREFIXES = ("__x64_sys_", "__ia32_sys_", "__ia32_compat_sys_", "__x64_compat_sys_", "__arm64_sys_",
                      "__do_compat_sys_", "__se_compat_sys_", "__se_sys_", "__do_sys_", "__pfx_")
 
+_INTERRUPTS = ("asm_sysvec_", "asm_common_interrupt", "el1h_64_irq", "el1_irq")
+"""Beginnings of the entries of interrupts (arch/x86/include/asm/idtentry.h, arch/arm64/kernel/entry.S)."""
+
 
 @dataclass(frozen=True)
 class NameList:
@@ -137,6 +140,8 @@ def context_of(frames: Sequence[Frame]) -> str | None:
     known = contexts()
     for number, frame in enumerate(frames):
         words = None if frame.module else known.get(plain_name(frame))
+        if number and not words and not frame.module and (frame.symbol or "").startswith(_INTERRUPTS):
+            return "an interrupt"           # what it interrupted is another context
         if not words or not number:
             continue
         if words != "a system call":

@@ -120,6 +120,15 @@ class CrashEvidence:
         """Return what an address points at, and who allocated and freed that."""
         return [Evidence(what, place.words, self.command(f"kmem -s {place.address:x}")), *_tracks(place)]
 
+    def checked(self, place: Pointee | None) -> list[Evidence]:
+        """Return what a check of the kernel was called with, where that is known."""
+        if place is None or place.kind == "unknown":
+            return []
+        if place.kind == "slab":
+            return self.object("the object that was checked", place)
+        return [Evidence("what was checked", f"{place.address:#x}, {place.words}",
+                         self.command(f"rd {place.address:x}"))]
+
 
 def _tracks(place: Pointee) -> list[Evidence]:
     return [Evidence(f"who {track.event} that object",

@@ -59,6 +59,12 @@ class Holders:
             self._taken[key] = found
         return self._taken[key].get(lock)
 
+    def registers(self, task: Task, frames: Sequence[Frame]) -> list[dict[str, int]]:
+        """Return what is known of the registers of each frame of a task's stack; empty where it cannot be unwound."""
+        with contextlib.suppress(*READ_ERRORS):
+            return list(self._held.registers_along(frames, [frame.registers() for frame in self.walk(task)]))
+        return []
+
     def off_cpu(self, lock: int, family: Family, waiting: Sequence[Frame],
                 others: Sequence[tuple[Task, Sequence[Frame]]] = ()) -> tuple[Task, Frame, Sequence[Frame]] | None:
         """Return (task, the frame that took it, its stack) of a task that is off its CPU with a lock.

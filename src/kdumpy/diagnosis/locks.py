@@ -19,7 +19,7 @@ import drgn
 from drgn.helpers.linux.locking import mutex_owner, rwsem_owner
 
 from kdumpy.debuginfo.reading import READ_ERRORS
-from kdumpy.diagnosis import memory, rtlocks
+from kdumpy.diagnosis import memory, rtlocks, srcu
 from kdumpy.diagnosis.crashed.held import RWSEM, SEMAPHORE, Family
 from kdumpy.diagnosis.disks import Disks
 from kdumpy.diagnosis.holders import Holders
@@ -46,7 +46,8 @@ _READER_SHIFT = 8
 _MOST_STEPS = 256
 _MOST_ASKED = 64
 """Waiting tasks that are asked, by the code of their stacks, whether they hold a lock."""
-_NAMELESS = {"RCU": "grace period", "I/O": "request"}
+_NAMELESS = {"RCU": "", "I/O": "request"}
+"""What the dump does not name of a wait; of RCU there is but one grace period."""
 
 
 def _member_at(made: drgn.Type, offset: int) -> str:
@@ -233,6 +234,8 @@ class Waits:
             return None
         if found is None:
             return None
+        if found.kind == "SRCU":
+            return self._of_srcu(task, frames)
         of_disk = self.io_waits.of(task, found, self._stack_words(task), frames)
         if of_disk is not None:
             found, name = of_disk
@@ -246,6 +249,13 @@ class Waits:
                 return LockWait(found.kind, found.address, name, taker[0], certain=False,
                                 note=f"{taker[0].comm} took it in {taker[1].function}()")
         return LockWait(found.kind, found.address, name, found.owner, certain=found.certain, note=found.note)
+
+    def _of_srcu(self, task: drgn.Object, frames: Sequence[Frame]) -> LockWait:
+        address = srcu.structure_of(self.kernel, self.holders, task_value(task), frames)
+        readers = srcu.readers_of(self.prog, address) if address else None
+        note = "" if readers is None else f"{readers} of its readers {'is' if readers == 1 else 'are'} inside" \
+            if readers else "no reader of it is inside"
+        return LockWait("SRCU", address, self._name(address) if address else "", None, certain=False, note=note)
 
     def _taker(self, address: int, family: Family, frames: Sequence[Frame],
                first: Task | None = None) -> tuple[Task, Frame] | None:

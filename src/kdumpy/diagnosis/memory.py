@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import drgn
+
+from kdumpy.errors import KdumpyError
+
+if TYPE_CHECKING:
+    from kdumpy.kernel import Kernel
 
 NULL_PAGE = 0x1000
 LOWEST_USER = 0x10000
@@ -13,6 +18,9 @@ LOWEST_USER = 0x10000
 USER_END = 1 << 47
 KERNEL_BEGIN = 0xFFFF800000000000
 """x86-64 with four levels of page tables; with five, 0xff00000000000000."""
+_KERNEL_BEGIN_OF_FIVE = 0xFF00000000000000
+_USER_END_OF_FIVE = 1 << 56
+_UPPER = 0xFFFF000000000000
 MOST_ERRNO = 4095
 _FAR_FIELD = 0x1000
 _MARKS = ("__start_", "__stop_")
@@ -30,6 +38,7 @@ class Meaning(StrEnum):
     TEXT = "text"
     USER = "user"
     NON_CANONICAL = "non-canonical"
+    STRAY = "stray"
     KERNEL = "kernel"
 
 
@@ -58,8 +67,14 @@ _LIST_WORDS = {0x100: "LIST_POISON1, the `next` of an entry that was taken off i
                0x300: "TIMER_ENTRY_STATIC, of a timer that was never armed"}
 
 
-def meaning(address: int) -> Meant:
-    """Explain an address by its value alone."""
+def meaning(address: int, levels: int | None = None) -> Meant:
+    """Explain an address by its value alone.
+
+    Args:
+        address: the address.
+        levels: of page tables, 4 or 5, where the kernel is x86-64 and says so (`page_levels`); which addresses are
+            canonical depends on that.
+    """
     if address < NULL_PAGE:
         words = "NULL" if address == 0 else f"{address:#x}, that is NULL and an offset"
         return Meant(Meaning.NULL, words)
@@ -82,10 +97,30 @@ def meaning(address: int) -> Meant:
     if sum(32 <= byte < 127 for byte in raw) >= 7 and address >> 56 < 0x80:
         text = raw.decode("ascii", "replace").replace("�", "?")
         return Meant(Meaning.TEXT, f"{address:#x}: it is text, {text!r}; something wrote a string over the pointer")
-    if address < 0xFF00000000000000:
+    if levels == 5 and address < _USER_END_OF_FIVE:
+        return Meant(Meaning.STRAY, f"{address:#x}: no address of the kernel's; with five levels of page tables it "
+                                    "would be one of a process, higher than any uses")
+    told = "with four levels of page tables" if levels == 4 else "with five levels of page tables" if levels else ""
+    if address < _KERNEL_BEGIN_OF_FIVE:
+        return Meant(Meaning.NON_CANONICAL, f"{address:#x}: no address at all (not canonical{told and ', '}{told})")
+    if levels == 4 and address < KERNEL_BEGIN:
         return Meant(Meaning.NON_CANONICAL,
-                     f"{address:#x}: no address at all (not canonical, with four levels of page tables)")
+                     f"{address:#x}: no address (not canonical, {told}); with its upper bits set it is one of the "
+                     f"kernel's, {address | _UPPER:#x}: something has changed them")
     return Meant(Meaning.KERNEL, f"{address:#x}")
+
+
+def page_levels(kernel: Kernel) -> int | None:
+    """Return the levels of page tables of a kernel of x86-64, 4 or 5; None for another one, and where it is not said.
+
+    Source: arch/x86/kernel/machine_kexec_64.c, arch_crash_save_vmcoreinfo().
+    """
+    if kernel.system.machine not in (None, "x86_64"):
+        return None
+    try:
+        return 5 if kernel.dump.vmcoreinfo.number("pgtable_l5_enabled") else 4
+    except KdumpyError:
+        return None
 
 
 def _errno(number: int) -> str:

@@ -42,19 +42,17 @@ _DEEPEST = 16
 """Frames of the end, of interrupts and of exceptions that can lie above what happened."""
 _GUARD = 0x4000
 """Bytes below a stack: a page is left free there, and a function's locals can reach beyond it."""
-_USER_END_OF_FIVE = 1 << 56
-"""x86-64 with five levels of page tables: addresses below are a process's, and canonical."""
 _FAULTS = {
     Meaning.NULL: Kind.NULL, Meaning.SMALL: Kind.PAGE_FAULT, Meaning.ERROR: Kind.PAGE_FAULT,
     Meaning.USER: Kind.PAGE_FAULT, Meaning.KERNEL: Kind.PAGE_FAULT, Meaning.FREED: Kind.PROTECTION,
     Meaning.LIST_POISON: Kind.PROTECTION, Meaning.UNINITIALISED: Kind.PROTECTION, Meaning.TEXT: Kind.PROTECTION,
-    Meaning.NON_CANONICAL: Kind.PROTECTION,
+    Meaning.NON_CANONICAL: Kind.PROTECTION, Meaning.STRAY: Kind.PAGE_FAULT,
 }
 
 
 def event_of(panic: Panic, instruction: Instruction | None, operand: Operand | None, *,
              unknown_instruction: bool = False, stack_begin: int = 0, jumped_to_page: bool = True,
-             five_levels: bool = False) -> Event | None:
+             levels: int | None = None) -> Event | None:
     """Return what the dump shows to have happened; None where it does not show it.
 
     Args:
@@ -64,14 +62,11 @@ def event_of(panic: Panic, instruction: Instruction | None, operand: Operand | N
         unknown_instruction: its bytes are there, but they are no instruction.
         stack_begin: the lowest address of the task's stack; 0 where unknown.
         jumped_to_page: whether a page is there, where the instruction pointer leads to no code.
-        five_levels: whether the kernel uses five levels of page tables, so that more addresses are canonical.
+        levels: of page tables, 4 or 5, on which it depends which addresses are canonical; None where unknown.
     """
     names = [frame.function for frame in panic.stack.frames[:_DEEPEST]]
     if panic.fault is not None and panic.stack.frames[0] == panic.fault:
-        kinds, address = _by_fault(panic.fault, instruction, operand, jumped_to_page)
-        if five_levels and kinds == (Kind.PROTECTION,) and address is not None and address < _USER_END_OF_FIVE \
-                and meaning(address).meaning == Meaning.NON_CANONICAL:
-            kinds = (Kind.PAGE_FAULT,)
+        kinds, address = _by_fault(panic.fault, instruction, operand, jumped_to_page, levels)
         if unknown_instruction and panic.fault.symbol:
             kinds = (Kind.OPCODE,)
         if address is not None and stack_begin and 0 < stack_begin - address <= _GUARD:
@@ -96,10 +91,11 @@ def _ends_in(names: Sequence[str | None], called: str, caller: str) -> bool:
 
 
 def _by_fault(fault: Frame, instruction: Instruction | None, operand: Operand | None,
-              jumped_to_page: bool) -> tuple[tuple[Kind, ...], int | None]:
+              jumped_to_page: bool, levels: int | None) -> tuple[tuple[Kind, ...], int | None]:
     if fault.symbol is None:                    # a jump to where no code is
-        found = _FAULTS[meaning(fault.pc).meaning]
-        data = found == Kind.PAGE_FAULT and meaning(fault.pc).meaning == Meaning.KERNEL and jumped_to_page
+        meant = meaning(fault.pc, levels).meaning
+        found = _FAULTS[meant]
+        data = found == Kind.PAGE_FAULT and meant == Meaning.KERNEL and jumped_to_page
         return ((found, Kind.NX) if data else (found,)), fault.pc
     if instruction is None:
         return (), None
@@ -109,7 +105,7 @@ def _by_fault(fault: Frame, instruction: Instruction | None, operand: Operand | 
         return (Kind.DIVIDE,), None
     if operand is None:
         return (), None
-    return (_FAULTS[meaning(operand.address).meaning],), operand.address
+    return (_FAULTS[meaning(operand.address, levels).meaning],), operand.address
 
 
 def _event(kinds: tuple[Kind, ...], panic: Panic, address: int | None, operand: Operand | None,

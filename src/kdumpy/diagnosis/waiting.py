@@ -16,6 +16,7 @@ from typing import NamedTuple
 import drgn
 
 from kdumpy.debuginfo.reading import READ_ERRORS
+from kdumpy.diagnosis.srcu import WAITERS as SRCU_WAITERS
 from kdumpy.diagnosis.waiterlists import list_head, lock_of_waiters, ring
 from kdumpy.kernel import Kernel, Stack, Task
 from kdumpy.kernel.tasks import task_objects, task_value
@@ -37,14 +38,14 @@ _KINDS: tuple[tuple[str, tuple[str, ...]], ...] = (
                    "folio_wait_writeback", "wait_on_page_writeback")),
     ("buffer lock", ("__wait_on_buffer", "__lock_buffer")),
     ("completion", ("wait_for_completion", "__wait_for_common", "do_wait_for_common", "wait_for_common")),
-    ("RCU", ("synchronize_rcu", "__wait_rcu_gp", "rcu_barrier", "synchronize_srcu", "__synchronize_srcu",
-             "synchronize_net")),
+    ("SRCU", SRCU_WAITERS),
+    ("RCU", ("synchronize_rcu", "__wait_rcu_gp", "rcu_barrier", "synchronize_net")),
     ("work", ("__flush_work", "__flush_workqueue", "flush_workqueue", "__cancel_work", "drain_workqueue", "flush_work",
               "flush_delayed_work", "flush_rcu_work", "cancel_work", "cancel_delayed_work", "destroy_workqueue")),
     ("bit lock", ("__wait_on_bit", "out_of_line_wait_on_bit", "wait_on_bit", "bit_wait")),
     ("I/O", ("io_schedule", "blk_mq_get_tag", "submit_bio_wait")),
 )
-_OUTER = {"completion": ("RCU", "work"), "bit lock": ("buffer lock", "page lock"),
+_OUTER = {"completion": ("RCU", "SRCU", "work"), "bit lock": ("buffer lock", "page lock"),
           "I/O": ("page lock", "buffer lock", "bit lock")}
 """A wait of the first kind that serves one of the others, which stands further out on the stack."""
 

@@ -7,13 +7,17 @@ from typing import cast
 import pytest
 
 from kdumpy.debuginfo.modules import ModuleSymbols
-from kdumpy.diagnosis import memory, owned
+from kdumpy.diagnosis import culprit, memory, owned
+from kdumpy.diagnosis.causes.base import Words
+from kdumpy.diagnosis.causes.hung_task import _has_only_the_lock, _title
 from kdumpy.diagnosis.causes.stack_overflow import _recurring
+from kdumpy.diagnosis.locks import BlockedTask, LockWait
 from kdumpy.diagnosis.model import Confidence, Culprit
 from kdumpy.diagnosis.verdict import judge
 from kdumpy.diagnosis.waiting import kind_of
+from kdumpy.diagnosis.waitwords import others_wait
 from kdumpy.kernel import Kernel, Stack
-from kdumpy.kernel.values import Frame
+from kdumpy.kernel.values import Frame, Task
 from unit.diagnosis import kernel_logs
 
 DOUBLE_ADD = """\
@@ -29,11 +33,15 @@ DOUBLE_ADD = """\
 [    7.700010] ---[ end trace 0000000000000000 ]---
 """
 
+NOT_ON_A_LIST = DOUBLE_ADD.replace("list_add_valid", "list_del_entry_valid").replace(
+    "list_add double add: new=ffff888004a5c810, prev", "list_del corruption, ffff888004a5c810->next is NULL, prev")
+
 
 @pytest.mark.parametrize(("text", "subtype", "title"), [
     (DOUBLE_ADD, "list_add-twice", "List entry added twice"),
     (DOUBLE_ADD.partition("\n")[2], "list_add", "Corrupted list"),     # the words before the BUG are lost
     (DOUBLE_ADD.replace("double add: new", "corruption. prev->next should be next"), "list_add", "Corrupted list"),
+    (NOT_ON_A_LIST, "list_del", "Removal of what is on no list"),
 ])
 def test_the_checks_of_lists(text: str, subtype: str, title: str) -> None:
     judgement = judge(kernel_logs.crash(text))
@@ -109,3 +117,82 @@ def test_the_variable_that_the_registers_lead_to(monkeypatch: pytest.MonkeyPatch
 def test_a_culprit_in_words() -> None:
     assert Culprit("f", "a", None).words == "f()"
     assert Culprit("", "a", None, variable="a_data").words == "the variable a_data"
+
+
+def test_an_entry_that_was_never_on_a_list_has_no_neighbours() -> None:
+    judgement = judge(kernel_logs.crash(NOT_ON_A_LIST))
+    assert judgement is not None
+    assert "never put on a list" in judgement.finding.explanation
+    assert "neighbours" not in judgement.finding.explanation
+
+
+def test_a_counter_of_zero_is_not_told_as_a_freed_object() -> None:
+    text = """\
+[    7.700001] refcount_t: addition on 0; use-after-free.
+[    7.700002] WARNING: CPU: 0 PID: 7 at lib/refcount.c:25 refcount_warn_saturate+0x97/0x110
+[    7.700003] RIP: 0010:refcount_warn_saturate+0x97/0x110
+[    7.700004] Call Trace:
+[    7.700005]  lane_get+0x33/0x50 [driver]
+[    7.700006] Kernel panic - not syncing: panic_on_warn set ...
+"""
+    judgement = judge(kernel_logs.crash(text))
+    assert judgement is not None
+    assert (judgement.cause, judgement.finding.subtype) == ("refcount", "addition-on-zero")
+    assert "already freed" not in judgement.finding.explanation
+
+
+@pytest.mark.parametrize(("names", "where"), [
+    (("f", "irq_thread_fn", "irq_thread", "kthread"), "It ran in an interrupt thread (f), in {}."),
+    (("f", "__flush_smp_call_function_queue", "asm_sysvec_call_function_single", "do_idle", "cpu_startup_entry"),
+     "It ran in a call from another CPU (f), which had interrupted {}."),
+    (("f", "asm_sysvec_deferred_error", "do_idle", "cpu_startup_entry"),
+     "It ran in an interrupt, which had interrupted {}."),
+    (("f", "do_idle", "cpu_startup_entry"), "It ran in {}."),
+])
+def test_what_ran_the_code_and_what_it_interrupted(names: tuple[str, ...], where: str) -> None:
+    crash = kernel_logs.crash("[    7.7] BUG: kernel NULL pointer dereference, address: 0000000000000008\n"
+                              "[    7.7] CPU: 0 PID: 7 Comm: thread Not tainted 6.1.0\n")
+    vars(crash)["context"] = culprit.context_of(stack(*names))
+    assert Words(crash).where == where.format("task thread (pid 7)")
+
+
+def blocked(comm: str, pid: int, wait: LockWait | None) -> BlockedTask:
+    return BlockedTask(task(comm, pid), Stack(()), 4.0, wait)
+
+
+def task(comm: str, pid: int) -> Task:
+    return Task(address=pid << 12, pid=pid, tgid=pid, parent=2, comm=comm, state="D", cpu=0, on_cpu=False,
+                kernel_thread=False)
+
+
+def test_what_the_other_tasks_wait_for_is_told_apart() -> None:
+    crew, other = task("crew", 163), task("other", 9)
+    first = blocked("crew", 163, LockWait("wait queue", 0x1000, "line [ferry]", None))
+    network = blocked("ip", 166, LockWait("mutex", 0x2000, "rtnl_mutex", crew))
+    same = blocked("twin", 167, LockWait("wait queue", 0x1000, "line [ferry]", None))
+    rest = blocked("dd", 168, LockWait("mutex", 0x3000, "else", other))
+    assert others_wait([first], first, []) == ""
+    assert others_wait([first, network], first, []) == (
+        "ip (pid 166) waits for the mutex rtnl_mutex (the lock of the network's configuration), "
+        "which crew (pid 163) holds.")
+    assert others_wait([first, same], first, []) == "twin (pid 167) waits for it, too."
+    assert others_wait([first, rest], first, []) == "1 other task waits for something else."
+
+
+@pytest.mark.parametrize(("kind", "title"), [
+    ("mutex", "A task hung: rewind [driver] holds its lock and does not give it back"),
+    ("work", "A task hung: the work that it waits for is still in rewind [driver]"),
+    ("RCU", "A task hung: an RCU grace period waits for rewind [driver]"),
+    ("completion", "A task hung: it waits for what rewind [driver] is to bring about"),
+])
+def test_only_who_has_a_lock_is_said_to_hold_one(kind: str, title: str) -> None:
+    words = Words(kernel_logs.crash(DOUBLE_ADD), Frame(1, "rewind", 0, "driver"))
+    assert _title(LockWait(kind, 1, "x", task("t", 1)), words) == title
+
+
+def test_advice_to_wait_longer_is_not_given_where_a_module_keeps_a_mutex() -> None:
+    lock, frame = LockWait("mutex", 1, "x", task("t", 1)), Frame(1, "hold", 0, "driver")
+    holder = culprit.Choice(frame, ())
+    assert _has_only_the_lock(lock, holder, (frame,))
+    assert not _has_only_the_lock(lock, holder, (*stack("io_schedule"), frame))
+    assert not _has_only_the_lock(LockWait("completion", 1, "x", task("t", 1)), holder, (frame,))

@@ -32,6 +32,22 @@ def test_meaning(address: int, expected: Meaning, words: str) -> None:
     assert words in meant.words
 
 
+@pytest.mark.parametrize(("address", "levels", "expected", "words"), [
+    (0x0123456789ABCDEF, 4, Meaning.NON_CANONICAL, "with four levels"),
+    (0x0123456789ABCDEF, 5, Meaning.NON_CANONICAL, "with five levels"),
+    (0x007003FED8E049B8, 5, Meaning.STRAY, "with five levels"),         # canonical there: a page fault, no #GP
+    (0x007003FED8E049B8, 4, Meaning.NON_CANONICAL, "with four levels"),
+    (0xFFA58B13026FD000, 4, Meaning.NON_CANONICAL, "0xffff8b13026fd000"),
+    (0xFFA58B13026FD000, 5, Meaning.KERNEL, ""),
+    (0xFFFF8B13026FD000, 4, Meaning.KERNEL, ""),
+])
+def test_what_is_canonical_depends_on_the_levels_of_page_tables(address: int, levels: int, expected: Meaning,
+                                                                 words: str) -> None:
+    meant = meaning(address, levels)
+    assert meant.meaning == expected
+    assert words in meant.words
+
+
 @given(st.integers(0, (1 << 64) - 1))
 def test_every_address_means_something(address: int) -> None:
     assert meaning(address).words

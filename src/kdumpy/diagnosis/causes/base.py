@@ -97,9 +97,11 @@ class Words:
             return f"It ran in {context or who}." if context or who else ""
         if context.startswith("a kernel thread") or "idle loop" in context:
             return f"It ran in {who}."
+        if context.startswith("an interrupt thread"):      # it is a thread of its own, which nothing interrupted
+            return f"It ran in {context}, in {who}."
         if "system call" in context:
             return f"It ran in {context} of {who}."
-        if "interrupt" in context or "timer" in context or "tasklet" in context or "RCU" in context:
+        if any(words in context for words in ("interrupt", "timer", "tasklet", "RCU", "call from another CPU")):
             return f"It ran in {context}, which had interrupted {who}."
         return f"It ran in {context}, in {who}."
 

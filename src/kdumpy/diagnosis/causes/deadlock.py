@@ -7,13 +7,13 @@ import contextlib
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.diagnosis import culprit
 from kdumpy.diagnosis.causes.base import CERTAIN, Cause, Finding, Unjudged, Words
-from kdumpy.diagnosis.causes.hung_task import wait_evidence
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.graph import lock_orders
 from kdumpy.diagnosis.locks import BlockedTask
 from kdumpy.diagnosis.model import Evidence
 from kdumpy.diagnosis.oops import Kind
 from kdumpy.diagnosis.spinblame import spin_evidence
+from kdumpy.diagnosis.waitwords import wait_evidence
 
 _COUNTS = {2: "Two", 3: "Three", 4: "Four"}
 

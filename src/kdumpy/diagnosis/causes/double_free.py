@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Words
 from kdumpy.diagnosis.crash import Crash
+from kdumpy.diagnosis.crashed.checked import freed_again
 from kdumpy.diagnosis.oops import Kind
 
 
@@ -26,13 +27,16 @@ class DoubleFree(Cause):
         if not (reported or asserted):
             return None
         words = Words(crash, crash.own_frame)
+        place = freed_again(crash)
+        tracked = bool(place and place.tracks)
         return Finding(
             title=words.titled("Double free"),
             confidence=CERTAIN if reported else LIKELY,
             explanation=words.paragraph(
                 f"{words.name} freed an object that was already free. The memory allocator noticed and stopped the "
                 "kernel, because two users would soon have been given the same memory.",
-                words.where, words.blame),
-            evidence=[*crash.evidence.log(), *crash.evidence.stack()],
-            next=["Boot with slub_debug=FZPU: the next crash then also says where the object was freed first."],
+                f"It is {place.words}." if place else "", words.where, words.blame),
+            evidence=[*crash.evidence.log(), *crash.evidence.checked(place), *crash.evidence.stack()],
+            next=[] if tracked else
+            ["Boot with slub_debug=FZPU: the next crash then also says where the object was freed first."],
             culprit=crash.own_frame, decisions=crash.own.decisions)

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from kdumpy.diagnosis import culprit
 from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Unjudged, Words
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.crashed.diskdriver import DiskDriver, disk_of_page, disk_of_request
-from kdumpy.diagnosis.locks import BlockedTask, LockWait
+from kdumpy.diagnosis.locks import LockWait
 from kdumpy.diagnosis.model import OWNED, Evidence
 from kdumpy.diagnosis.oops import Kind
+from kdumpy.diagnosis.waitwords import others_wait, wait_evidence, waited_for
 from kdumpy.kernel.values import Frame, Task
 
 _FAMILIES = (("synchronize_rcu", "rcu"), ("synchronize_srcu", "srcu"), ("rtnl_lock", "rtnl"), ("io_schedule", "io"))
 """What many unrelated tasks hang in together; each is a family of its own when crashes are grouped."""
+
+_OTHERS = {"work": "the work that it waits for is still in {}", "RCU": "an RCU grace period waits for {}"}
+"""What is waited for that nobody holds: the rest of the title, with the function that is to bring it about."""
+_SLOW = ("io_schedule", "bio_", "submit_bio", "blk_", "rpc_", "nfs", "sk_wait", "tcp_", "wait_on_page", "folio_wait")
+"""Beginnings of functions that wait for storage or the network, which may only be slow."""
 
 
 class HungTask(Cause):
@@ -48,35 +56,40 @@ class HungTask(Cause):
         words = Words(crash, chosen.frame)
         waiter = Words(crash, waiting.frame)
         seconds = crash.event.seconds_stuck
-        others = len(crash.waits.blocked) - 1 if crash.waits else 0
         told = [f"The task {comm} (pid {pid}) waited "
                 + (f"for more than {seconds} seconds" if seconds is not None else "too long")
                 + f" in {waiter.name} and could not be interrupted."]
         if lock and owner:
             held = "holds" if lock.kind in OWNED else "runs" if lock.kind == "work" else "is to bring about"
             back = "give it back" if lock.kind in OWNED else "come to its end"
-            told.append(f"It waits for the {_kind(lock)} {lock.name}, which {owner.comm} (pid {owner.pid}) {held}"
+            told.append(f"It waits for the {waited_for(lock)}, which {owner.comm} (pid {owner.pid}) {held}"
                         + (f"; that task is in {words.name} and does not {back}." if holder else "."))
         elif disk is not None:
             told.append(f"It waits until the disk {disk.disk} has written or read a page; its driver, the module "
                         f"{disk.frame.module}, or the disk itself has not answered.")
         elif lock:
-            told.append(f"It waits for the {_kind(lock)} {lock.name}".rstrip()
+            told.append(f"It waits for the {waited_for(lock)}"
                         + ("; who holds it cannot be told." if lock.kind in OWNED else
+                           ", which waits for its readers; "
+                           f"{lock.note or 'how many there are the dump does not tell'}." if lock.kind == "SRCU" else
                            "; whom it waits for the dump does not tell."))
-        if others > 0:
-            told.append(f"{others} more task{'s' if others > 1 else ''} waited in the same way (see below).")
+        if blocked is not None and crash.waits is not None:
+            told.append(others_wait(crash.waits.blocked, blocked, [owner] if owner else []))
         told.append("The kernel would have gone on, but it is set to panic then (kernel.hung_task_panic).")
+        certain = bool(lock and owner and lock.certain and holder)
         return Finding(
-            title=(f"A task hung: {words.short} holds its lock and does not give it back" if holder and holder.frame
+            title=(_title(lock, words) if lock and holder and holder.frame
                    else f"A task hung: the disk {disk.disk} does not answer [{disk.frame.module}]" if disk
                    else words.titled("A task hung")),
-            confidence=CERTAIN if lock and owner and lock.certain and holder else LIKELY,
-            explanation=" ".join(told),
+            confidence=CERTAIN if certain else LIKELY,
+            explanation=" ".join(filter(None, told)),
             evidence=[*crash.evidence.log(), *wait_evidence(crash, blocked),
                       *self._owner_evidence(crash, owner, held_by)],
-            next=["If the wait was for slow storage or network and not for a bug, raise "
-                  "kernel.hung_task_timeout_secs; the waiting tasks below show what they wait for."],
+            next=[*([] if certain and _has_only_the_lock(lock, holder, held_by) else
+                    ["If the wait was for slow storage or network and not for a bug, raise "
+                     "kernel.hung_task_timeout_secs."]),
+                  *(["In the shell, `foreach UN bt` shows where every task waits."]
+                    if crash.waits and len(crash.waits.blocked) > 1 else [])],
             culprit=chosen.frame, decisions=chosen.decisions, trace=held_by or frames,
             trace_task=owner if held_by else blocked.task if blocked else None,
             key=disk.frame if disk else self._key(held_by, owner, waiting.frame), subtype=self._family(frames))
@@ -115,31 +128,14 @@ class HungTask(Cause):
         return next((family for start, family in _FAMILIES if any(name.startswith(start) for name in names)), "")
 
 
-_KINDS = {"rwsem": "read-write semaphore", "rwlock": "read-write spinlock", "RCU": "end of an RCU grace period",
-          "work": "end of a work", "I/O": "end of I/O"}
-_STRUCTURES = {"mutex": "mutex", "rwsem": "rw_semaphore", "semaphore": "semaphore", "rt_mutex": "rt_mutex",
-               "spinlock": "spinlock", "rwlock": "rwbase_rt", "completion": "completion",
-               "wait queue": "wait_queue_head", "page lock": "page", "I/O": "request"}
-"""Kinds of wait, and the structure that is waited for."""
+def _title(lock: LockWait, words: Words) -> str:
+    """Return the title where the task is known that another one waits for."""
+    if lock.kind in OWNED:
+        return f"A task hung: {words.short} holds its lock and does not give it back"
+    return "A task hung: " + _OTHERS.get(lock.kind, "it waits for what {} is to bring about").format(words.short)
 
 
-def _kind(wait: LockWait) -> str:
-    return _KINDS.get(wait.kind, wait.kind)
-
-
-def wait_evidence(crash: Crash, blocked: BlockedTask | None) -> list[Evidence]:
-    """Return what a blocked task waits for."""
-    if blocked is None:
-        return []
-    names = " ← ".join(str(frame.function) for frame in blocked.stack.frames if frame.symbol)
-    found = [Evidence(f"where {blocked.task.comm} waits", names, crash.evidence.command(f"bt {blocked.task.pid}"))]
-    lock = blocked.waits_for
-    if lock:
-        by = {"work": "run by", "I/O": "carried out by"}.get(lock.kind, "held by")
-        owner = f"{by} {lock.owner.comm} (pid {lock.owner.pid})" if lock.owner else "its holder is not known"
-        made = _STRUCTURES.get(lock.kind)
-        what = f"{_kind(lock)} {lock.name}".rstrip()
-        parts = [what, *([owner] if lock.kind in OWNED or lock.owner else []), *([lock.note] if lock.note else [])]
-        shown = crash.evidence.command(f"struct {made} {lock.address:x}") if made and lock.address else ""
-        found.append(Evidence("the lock" if lock.kind in OWNED else "what it waits for", ", ".join(parts), shown))
-    return found
+def _has_only_the_lock(lock: LockWait | None, holder: culprit.Choice | None, frames: Sequence[Frame]) -> bool:
+    """Tell whether code of a module keeps a lock, and nothing slow that could still be waited for is on its stack."""
+    return bool(lock and lock.kind in OWNED and holder and holder.frame and holder.frame.module
+                and not any((frame.function or "").startswith(_SLOW) for frame in frames))

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
 from kdumpy.diagnosis.causes.base import CERTAIN, Cause, Finding, Words
 from kdumpy.diagnosis.crash import Crash
+from kdumpy.diagnosis.crashed.checked import checked_object, lies
 from kdumpy.diagnosis.oops import Kind
 
 _CHECKS = "lib/list_debug.c"
 """Nothing but the checks of lists is there: its BUG tells of one, also where the words before it were lost."""
+
+# lib/list_debug.c, __list_del_entry_valid(): "list_del corruption, %px->next is NULL"
+_NO_LIST = re.compile(r"->(?:next|prev) is NULL")
 
 
 class ListCorruption(Cause):
@@ -29,14 +35,23 @@ class ListCorruption(Cause):
         what = ("added an entry to a list" if adding else "removed an entry from a list") \
             + ("" if not twice else " in which it stands already" if adding else
                " from which it had already been removed")
-        title = ("List entry added twice" if adding else "List entry removed twice") if twice else "Corrupted list"
+        never = not adding and _NO_LIST.search(line) is not None
+        title = ("List entry added twice" if adding else "List entry removed twice") if twice else \
+            "Removal of what is on no list" if never else "Corrupted list"
+        place = checked_object(crash)
         return Finding(
             title=words.titled(title),
             confidence=CERTAIN,
             explanation=words.paragraph(
-                f"{words.name} {what}" + ("." if twice else ", and its neighbours did not point to "
-                                          "each other: somebody had changed the list or freed an entry."),
-                "Often a lock is missing around one of the users of the list.", words.where, words.blame),
-            evidence=[*crash.evidence.log(), *crash.evidence.stack()],
+                f"{words.name} {what}" + (
+                    "." if twice else
+                    ", and the entry's own pointers are NULL: it was never put on a list (nor made an empty one), or "
+                    "its memory was cleared since." if never else
+                    ", and its neighbours did not point to each other: somebody had changed the list or freed an "
+                    "entry."),
+                f"The entry {lies(place)}." if lies(place) else "",
+                "" if never else "Often a lock is missing around one of the users of the list.",
+                words.where, words.blame),
+            evidence=[*crash.evidence.log(), *crash.evidence.checked(place), *crash.evidence.stack()],
             culprit=crash.own_frame, decisions=crash.own.decisions,
             subtype=("list_add" if adding else "list_del") + ("-twice" if twice else ""))

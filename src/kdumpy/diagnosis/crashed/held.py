@@ -72,7 +72,7 @@ class Held:
             unwound: the registers of each, as far as the unwinder knows them.
             family: the kind of locks.
         """
-        known = self._registers_along(frames, unwound)
+        known = self.registers_along(frames, unwound)
         for number, (frame, registers) in enumerate(zip(frames, known, strict=False)):
             if frame.inline or frame.offset is None or frame.user:
                 continue
@@ -99,7 +99,7 @@ class Held:
             if number is not None and _leads(code.lines, call, here, back):
                 yield number
 
-    def _registers_along(self, frames: Sequence[Frame],
+    def registers_along(self, frames: Sequence[Frame],
                          unwound: Sequence[Mapping[str, int]]) -> Iterator[dict[str, int]]:
         """Yield the registers of each frame: what the unwinder knows, and what the called function had saved of them.
 

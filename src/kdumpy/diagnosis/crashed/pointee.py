@@ -20,7 +20,7 @@ _POISONS = {0x6B: "poisoned as free (0x6b)", 0x5A: "poisoned as never set (0x5a)
 
 def pointee(kernel: Kernel, address: int) -> Pointee:
     """Say what an address points at; kind `unknown` where the dump does not tell."""
-    meant = memory.meaning(address)
+    meant = memory.meaning(address, memory.page_levels(kernel))
     if meant.meaning != Meaning.KERNEL:
         return Pointee(address, meant.meaning.value, meant.words)
     for look in (_symbol, _per_cpu, _stack, _slab, _mapping, _page):

@@ -173,7 +173,7 @@ class Reader:
         source = self.source
         named, place = source.named, source.place
         return BadPointer(
-            register=self.register, value=self.value, words=memory.meaning(self.value).words,
+            register=self.register, value=self.value, words=memory.meaning(self.value, self.crash.page_levels).words,
             expression=named.text if named else None, function=named.function or None if named else None,
             type=str(named.type.type_name()) if named and named.type is not None else None,
             member=f"{place.structure}.{place.member}" if place else None,

@@ -22,7 +22,8 @@ _POINTLESS = frozenset({"cs", "ss", "ds", "es", "fs", "gs", "fs_base", "gs_base"
                         "orig_ax", "rflags", "eflags", "flags", "pstate", "fs.base", "gs.base"})
 """Registers that hold no pointer."""
 _PLAIN = {memory.Meaning.SMALL: "{0}", memory.Meaning.ERROR: "{1}, or an error code",
-          memory.Meaning.USER: "a number, or an address of a process", memory.Meaning.NON_CANONICAL: "no address"}
+          memory.Meaning.USER: "a number, or an address of a process", memory.Meaning.NON_CANONICAL: "no address",
+          memory.Meaning.STRAY: "a number"}
 """Words for what a register that did no harm may hold; the first is its value, the second the same as a signed one."""
 
 
@@ -144,12 +145,12 @@ def registers(kernel: Kernel, diagnosis: Diagnosis) -> tuple[Register, ...]:
     """Return the registers at the fault, each with what its value is."""
     held = diagnosis.panic.registers if diagnosis.panic else {}
     task = diagnosis.panic.task if diagnosis.panic else None
-    found = []
+    found, levels = [], memory.page_levels(kernel)
     for name, value in held.items():
         if name in _POINTLESS:
             found.append(Register(name, value, "", ""))
             continue
-        meant = memory.meaning(value)
+        meant = memory.meaning(value, levels)
         kind = memory.Meaning.SMALL if meant.meaning == memory.Meaning.NULL and value else meant.meaning
         if kind == memory.Meaning.KERNEL:
             words = _kernel_words(kernel, value, task.address if task else 0)

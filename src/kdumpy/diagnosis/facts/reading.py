@@ -30,8 +30,8 @@ class Pointee:
     address: int = field(metadata=HEX)
     """The address."""
     kind: str
-    """null, small, error, freed, list poison, uninitialised, text, user, non-canonical, code, kernel data, module data,
-    per-cpu, stack, stack guard, slab, vmalloc, page, not mapped, or unknown."""
+    """null, small, error, freed, list poison, uninitialised, text, user, non-canonical, stray, code, kernel data,
+    module data, per-cpu, stack, stack guard, slab, vmalloc, page, not mapped, or unknown."""
     words: str
     """The same in words."""
     symbol: str | None = None

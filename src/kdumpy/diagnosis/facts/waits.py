@@ -16,7 +16,7 @@ class WaitEdge:
     comm: str
     """Its name."""
     kind: str
-    """mutex, rwsem, percpu rwsem, semaphore, completion, wait queue, page lock, buffer lock, bit lock, RCU, work,
+    """mutex, rwsem, percpu rwsem, semaphore, completion, wait queue, page lock, buffer lock, bit lock, RCU, SRCU, work,
     or I/O (a request that a disk or a server has not answered); rt_mutex; spinlock or rwlock, of a CPU that spins, or
     with PREEMPT_RT of a task."""
     mode: str
