@@ -6,6 +6,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import itemgetter
 from typing import NamedTuple
 
 import drgn
@@ -151,6 +152,8 @@ class _Reader:
         # f_path is a pair of pointers: include/linux/path.h.
         self._path = int(drgn.offsetof(prog.type("struct file"), "f_path"))
         self._path_of = lru_cache(_MOST_PATHS)(self._named)
+        self._path_of_file = lru_cache(_MOST_PATHS)(self._file)
+        self._wanted = itemgetter(*self._places[:4])
 
     def area(self, vma: int, marks: tuple[int, int, int]) -> Area:
         """Return an area; `marks`: start_brk, brk and start_stack of its address space.
@@ -184,8 +187,8 @@ class _Reader:
                 vma = found.vm_next.value_()
 
     def _area(self, vma: int, words: tuple[int, ...], marks: tuple[int, int, int]) -> Area:
-        start, end, flags, file = (words[place] for place in self._places[:4])
-        return Area(vma, start, end, flags, self._file(file) if file else _purpose(start, end, *marks))
+        start, end, flags, file = self._wanted(words)
+        return Area(vma, start, end, flags, self._path_of_file(file) if file else _purpose(start, end, *marks))
 
     def _file(self, file: int) -> str:
         return self._path_of(self.prog.read(file + self._path, 16))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
 # Source: include/uapi/linux/stat.h, the file types of i_mode.
 _TYPES = {0o010000: "FIFO", 0o020000: "CHR", 0o040000: "DIR", 0o060000: "BLK", 0o100000: "REG", 0o120000: "LNK",
           0o140000: "SOCK"}
+
+
+_CACHE = "kdumpy.open_files"
+_MOST_NAMES = 1 << 14
+_HIGHEST = (1 << 64) - 1
 
 
 @dataclass(frozen=True)
@@ -81,18 +87,58 @@ def text(data: bytes) -> str:
 
 
 def open_file(fd: int, file: drgn.Object) -> OpenFile:
-    """Read a `struct file *`; a path that cannot be read stays empty."""
-    dentry = file.f_path.dentry
-    inode = file.f_inode
+    """Read a `struct file *`; a path that cannot be read stays empty.
+
+    Raises:
+        drgn.FaultError: the file is not in the dump.
+    """
+    cache = file.prog_.cache
+    if _CACHE not in cache:
+        cache[_CACHE] = _OpenFiles(file.prog_)
+    made: OpenFile = cache[_CACHE].read(fd, file)
+    return made
+
+
+class _OpenFiles:
+    """Reads open files; thousands of them have some hundreds of names."""
+
+    def __init__(self, prog: drgn.Program) -> None:
+        made = prog.type("struct file")
+        places = [int(drgn.offsetof(made, name)) for name in ("f_path.mnt", "f_path.dentry", "f_inode")]
+        self._first = min(places)
+        self._words = struct.Struct(f"<{(max(places) - self._first) // 8 + 1}Q")
+        self._places = [(place - self._first) // 8 for place in places]
+        self._names: dict[tuple[int, int, int], tuple[str, str]] = {}
+        """Types and paths by (mount, dentry, inode)."""
+
+    def read(self, fd: int, file: drgn.Object) -> OpenFile:
+        """Read a `struct file *`.
+
+        Raises:
+            drgn.FaultError: it is not in the dump.
+        """
+        address = file.value_()
+        words = self._words.unpack(file.prog_.read(address + self._first & _HIGHEST, self._words.size))
+        mount, dentry, inode = (words[place] for place in self._places)
+        found = self._names.get((mount, dentry, inode))
+        if found is None:
+            found = _kind_and_path(file)
+            if len(self._names) < _MOST_NAMES:
+                self._names[mount, dentry, inode] = found
+        return OpenFile(fd, address, dentry, inode, *found)
+
+
+def _kind_and_path(file: drgn.Object) -> tuple[str, str]:
     kind, path = "UNKN", ""
     try:
+        inode = file.f_inode
         kind = file_type(inode)
         path = (kind == "SOCK" and _protocol(inode)) or text(d_path(file.f_path))
         if not path:
             path = text(inode_path(inode) or b"")
     except READ_ERRORS:
         pass            # the entry is worth showing without its path
-    return OpenFile(fd, file.value_(), dentry.value_(), inode.value_(), kind, path)
+    return kind, path
 
 
 def _protocol(inode: drgn.Object) -> str:
