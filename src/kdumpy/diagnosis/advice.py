@@ -6,6 +6,7 @@ import re
 import shlex
 
 from kdumpy.diagnosis.crash import Crash
+from kdumpy.diagnosis.facts.reading import Pointee
 from kdumpy.diagnosis.model import Culprit
 from kdumpy.kernel.values import Module
 
@@ -26,11 +27,16 @@ def general_advice(crash: Crash, culprit: Culprit | None) -> list[str]:
     advice = []
     if culprit:
         module = crash.modules.get(culprit.module) if culprit.module else None
-        if module and "O" in module.taints:
-            name = shlex.quote(module.name)
-            advice.append(f"Update the module {_module_words(module)}, or unload it until its vendor has mended it. It "
-                          f"is not part of the kernel: report this to its vendor. On that host, `modinfo {name}` names "
-                          f"the author, and `dpkg -S $(modinfo -n {name})`, or `rpm -qf` of the same, the package.")
+        foreign = crash.is_foreign(culprit.module) if culprit.module else False
+        if culprit.module and (foreign or (foreign is None and crash.kernel)):
+            name = shlex.quote(culprit.module)
+            words = _module_words(module) if module else culprit.module
+            advice.append(f"Update the module {words}, or unload it until its vendor has mended it. "
+                          + ("It is not part of the kernel: report this to its vendor." if foreign else
+                             "If it is not part of the kernel (modinfo says `intree: Y` where it is), report this to "
+                             "its vendor.")
+                          + f" On that host, `modinfo {name}` names the author, and `dpkg -S $(modinfo -n {name})`, or "
+                            "`rpm -qf` of the same, the package.")
         else:
             release, build = "", ""
             if crash.kernel:
@@ -40,6 +46,23 @@ def general_advice(crash: Crash, culprit: Culprit | None) -> list[str]:
     if culprit and not culprit.source and crash.kernel and not crash.kernel.debuginfo.dwarf:
         advice.append("For lines of source, give debug symbols: --vmlinux FILE, or --dwarf fetch.")
     return advice
+
+
+def tracking_advice(crash: Crash, place: Pointee | None) -> list[str]:
+    """Return how to learn who frees an object; nothing where the allocator was told to remember, and has said it.
+
+    Args:
+        crash: the crash.
+        place: the object, where it is known.
+    """
+    if place is not None and any(track.event == "freed" for track in place.tracks):
+        return []
+    cmdline = crash.kernel.system.cmdline or "" if crash.kernel else ""
+    # mm/slub.c, setup_slub_debug(): no letters stand for all of them; what follows a comma names the caches.
+    option = re.search(r"\bslub_debug(?:=([A-Za-z]*)(?:,(\S+))?)?(?=\s|$)", cmdline)
+    if option and not option[2] and (not option[1] or "U" in option[1].upper()):
+        return ["A kernel with KASAN says who freed the object."]
+    return ["Boot with slub_debug=FZPU (or a kernel with KASAN): the next crash then also says who freed the object."]
 
 
 def tracker(release: str, build: str) -> str:

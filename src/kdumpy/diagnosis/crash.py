@@ -6,6 +6,7 @@ The dump's registers and frames are the stronger evidence; the log is the second
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -355,6 +356,21 @@ class Crash:
     def modules(self) -> dict[str, Module]:
         """The loaded modules by name."""
         return {module.name: module for module in self.kernel.modules} if self.kernel else {}
+
+    def is_foreign(self, module: str) -> bool | None:
+        """Tell whether a module was built outside of the kernel; None where neither the dump nor the log tells."""
+        known = self.modules.get(module)
+        if known is not None:
+            return "O" in known.taints
+        # kernel/module/main.c, print_modules(): " flaky(OE) ext4"; only what taints has letters, O, E, P, F, C, X, K.
+        listed = re.compile(rf"(?:^| ){re.escape(module)}(?:\(([A-Z+-]*)\))?(?= |$)")
+        found: bool | None = None
+        for line in self.lines:
+            if line.startswith(f"{module}: loading out-of-tree module taints kernel"):
+                return True
+            if "Modules linked in:" in line and (match := listed.search(line.partition("Modules linked in:")[2])):
+                found = found or "O" in (match[1] or "")
+        return found
 
     @cached_property
     def waits(self) -> Waits | None:

@@ -81,7 +81,7 @@ def diagnose(kernel: Kernel, *, seconds: float = EACH) -> Diagnosis:
         blocked=steps.get("blocked tasks", lambda: _blocked(crash), Blocked(0, (), ())), memory=memory,
         modules=steps.get("modules", lambda: _modules(kernel), ()),
         log_tail=steps.get("the end of the log", lambda: _log_tail(crash, log), ()), findings=findings,
-        unchecked=unchecked,
+        unchecked=unchecked, trace_of=judgement.finding.trace_of if judgement else "",
         # The last one: reading all the above is what finds out what is missing.
         dump=_dump(kernel.path, kernel.dump, {**kernel.debuginfo.missing, **kernel.problems, **missing_log},
                    tuple(kernel.debuginfo.dwarf)))

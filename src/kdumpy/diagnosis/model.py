@@ -349,7 +349,7 @@ class Diagnosis:
     trace_source: str
     """Where the trace is from: dump or log; empty when there is none."""
     trace_task: TaskFacts | None
-    """The task whose stack it is; null where unknown."""
+    """The task whose stack it is; null where unknown, and where it is no task's."""
     cpus: tuple[CpuFacts, ...]
     """Every CPU online."""
     blocked: Blocked
@@ -364,6 +364,8 @@ class Diagnosis:
     """What else is wrong with the machine or worth to know, the worst first."""
     unchecked: tuple[Unchecked, ...] = ()
     """Checks of the machine that the dump did not allow to make."""
+    trace_of: str = ""
+    """What the trace is of where it is no task's stack at the crash: the allocation of the objects that leaked."""
 
 
 def as_json(diagnosis: Diagnosis) -> dict[str, Any]:

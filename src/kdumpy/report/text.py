@@ -227,7 +227,7 @@ def _trace(page: Page, diagnosis: Diagnosis, most: int) -> None:
     if not diagnosis.trace:
         return
     task = diagnosis.trace_task
-    whose = f" of {task_words(task)}" if task else ""
+    whose = f" of {diagnosis.trace_of}" if diagnosis.trace_of else f" of {task_words(task)}" if task else ""
     page.heading(f"Stack{whose}, innermost first" + (" (from the log)" if diagnosis.trace_source == "log" else ""))
     runs = [list(run) for _, run in groupby(diagnosis.trace, lambda frame: (frame.pc, frame.symbol, frame.offset))]
     # Of a long stack, the part around the culprit.

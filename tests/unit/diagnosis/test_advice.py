@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from kdumpy.diagnosis.advice import tracker
+from kdumpy.diagnosis.advice import general_advice, tracker, tracking_advice
+from kdumpy.diagnosis.facts.reading import Pointee, Track
+from kdumpy.diagnosis.model import Culprit
+from unit.diagnosis import kernel_logs
 
 
 @pytest.mark.parametrize(("release", "build", "where"), [
@@ -22,3 +25,38 @@ from kdumpy.diagnosis.advice import tracker
 ])
 def test_where_to_report(release: str, build: str, where: str) -> None:
     assert tracker(release, build) == where
+
+
+LOG = """\
+[    7.700001] flaky: loading out-of-tree module taints kernel.
+[    7.700004] Oops: 0000 [#1] PREEMPT SMP NOPTI
+[    7.700005] CPU: 0 PID: 7 Comm: kworker/0:0 Tainted: G           OE      6.1.0 #1
+[    7.700006] RIP: 0010:enqueue+0x23/0x5b [flaky]
+[    7.700007] Modules linked in: other(OE) ext4 8021q(-) mbcache [last unloaded: gone]
+"""
+
+
+@pytest.mark.parametrize(("module", "foreign"), [
+    ("flaky", True), ("other", True), ("ext4", False), ("8021q", False), ("mbcache", False), ("ext", None),
+])
+def test_the_log_tells_whose_a_module_is_where_the_list_of_modules_is_lost(module: str, foreign: bool | None) -> None:
+    assert kernel_logs.crash(LOG).is_foreign(module) is foreign
+
+
+def test_a_module_that_the_log_calls_out_of_tree_is_not_the_distributions() -> None:
+    advice = " ".join(general_advice(kernel_logs.crash(LOG), Culprit("enqueue", "other", None)))
+    assert "report this to its vendor" in advice
+    assert "newer kernel" not in advice
+    assert "newer kernel mends ext4" in " ".join(general_advice(kernel_logs.crash(LOG), Culprit("f", "ext4", None)))
+
+
+def tracked(event: str) -> Pointee:
+    return Pointee(1, "slab", "an object", tracks=(Track(event, 1, 0, None, ("f",)),))
+
+
+@pytest.mark.parametrize(("place", "words"), [
+    (None, "slub_debug=FZPU"), (tracked("allocated"), "slub_debug=FZPU"), (tracked("freed"), ""),
+])
+def test_tracking_is_not_advised_where_it_was_on(place: Pointee | None, words: str) -> None:
+    assert words in " ".join(tracking_advice(kernel_logs.crash(LOG), place))
+    assert bool(tracking_advice(kernel_logs.crash(LOG), place)) == bool(words)

@@ -36,6 +36,8 @@ class Finding:
     """The stack that tells the story, where it is not the one that panicked."""
     trace_task: Task | None = None
     """The task whose stack that is."""
+    trace_of: str = ""
+    """What that stack is of, where it is no task's: `the allocation of most of the objects`."""
     tokens: str = ""
     """Stands for the key frame in the signature where no frame can."""
 
@@ -113,11 +115,21 @@ class Words:
         if self.frame.module is None:
             return "This is a bug in the kernel, or memory that something else has corrupted."
         module = self.crash.modules.get(self.frame.module)
-        if module and "O" in module.taints:
-            kind = "proprietary " if "P" in module.taints else ""
-            return (f"This is a bug in the {kind}module {module.name}, which is not part of this kernel "
+        if self.crash.is_foreign(self.frame.module):
+            kind = "proprietary " if module and "P" in module.taints else ""
+            return (f"This is a bug in the {kind}module {self.frame.module}, which is not part of this kernel "
                     "but was built and installed separately.")
         return f"This is a bug in the module {self.frame.module}, or memory that something else has corrupted."
+
+    @property
+    def suspicion(self) -> str:
+        """A sentence: whose bug it may be, where only who met with the damage is known, not who did it."""
+        module = self.frame.module if self.frame else None
+        if not module:
+            return "The dump does not show who did that."
+        outside = ", which is not part of this kernel," if self.crash.is_foreign(module) else ""
+        return (f"The dump does not show who did that: the module {module}{outside} is the first suspect, but any code "
+                "may have.")
 
     def paragraph(self, *sentences: str) -> str:
         """Join the sentences that are not empty; a function's name keeps its small letter at the beginning of one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kdumpy.diagnosis.advice import tracking_advice
 from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Words
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.crashed.checked import freed_again
@@ -28,7 +29,6 @@ class DoubleFree(Cause):
             return None
         words = Words(crash, crash.own_frame)
         place = freed_again(crash)
-        tracked = bool(place and place.tracks)
         return Finding(
             title=words.titled("Double free"),
             confidence=CERTAIN if reported else LIKELY,
@@ -37,6 +37,5 @@ class DoubleFree(Cause):
                 "kernel, because two users would soon have been given the same memory.",
                 f"It is {place.words}." if place else "", words.where, words.blame),
             evidence=[*crash.evidence.log(), *crash.evidence.checked(place), *crash.evidence.stack()],
-            next=[] if tracked else
-            ["Boot with slub_debug=FZPU: the next crash then also says where the object was freed first."],
+            next=tracking_advice(crash, place),
             culprit=crash.own_frame, decisions=crash.own.decisions)

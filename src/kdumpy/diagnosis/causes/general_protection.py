@@ -33,10 +33,10 @@ class GeneralProtection(Cause):
                 f"{words.name} used a pointer that is no address, and the processor refused it." if bad else
                 f"{words.name} ran an instruction that the processor refused.", value,
                 "The pointer was overwritten, or its object was freed and used again by something else." if bad else "",
-                words.where, words.blame),
+                words.suspicion if bad else "", words.where, "" if bad else words.blame),
             evidence=[*crash.evidence.log(), *crash.evidence.instruction(), *crash.evidence.stack()],
-            next=["Boot with slub_debug=FZPU (or a kernel with KASAN): the next crash then says who overwrote "
-                  "the object."] if bad else [],
+            next=["A kernel with KASAN says who writes beyond an object, or into a freed one; slub_debug=FZPU lets the "
+                  "kernel notice such damage when the object is freed or used again."] if bad else [],
             culprit=crash.own_frame, decisions=crash.own.decisions,
             subtype="text" if meant and meant.meaning == Meaning.TEXT else "")
 

@@ -14,7 +14,7 @@ from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.model import Evidence
 from kdumpy.diagnosis.oops import Kind
 from kdumpy.diagnosis.takers import asking_modules, vmalloc_callers
-from kdumpy.diagnosis.usage import largest_slabs, memory_usage
+from kdumpy.diagnosis.usage import largest_slabs
 from kdumpy.kernel.values import Frame, Task
 from kdumpy.units import human_bytes
 
@@ -55,14 +55,16 @@ class MemoryLeak(Cause):
             return None
         if crash.kernel is None:
             return Unjudged("only the log could be read, and what the kernel's memory is used for stands in the dump")
-        usage, account = memory_usage(crash.kernel), memory_account(crash.kernel)
-        if usage.total is None or account is None:
+        account = memory_account(crash.kernel)
+        if account is None or not account.managed:
             return Unjudged("the kernel's memory counters are not in the dump")
         use, size = max(((share.name, share.size) for share in account.shares if share.name in _USES),
                         key=lambda pair: pair[1])
-        if size < _SHARE * usage.total:
+        if size < _SHARE * account.managed:
             return None
-        caches = (self._told_slabs(crash) or largest_slabs(crash.kernel)) if use == "slab unreclaimable" else []
+        # The dump's own counts, which `kmem -s` shows; the log's are of a moment before, and leave out slabs' rests.
+        held = largest_slabs(crash.kernel)
+        caches = (held if held and held[0][1] else self._told_slabs(crash)) if use == "slab unreclaimable" else []
         name = caches[0][0] if caches else ""
         taker = self._allocator(crash, name) or self._taker(crash, use)
         words = Words(crash, taker.frame)
@@ -71,7 +73,8 @@ class MemoryLeak(Cause):
             title=f"Memory leak in the kernel: {what}" + (f", taken by {words.short}" if taker.frame else ""),
             confidence=LIKELY if taker.frame and (taker.frame.module or taker.frames) else POSSIBLE,
             explanation=words.paragraph(
-                f"Memory ran out because the kernel's own {_USES[use]} took {round(100 * size / usage.total)} % of it"
+                f"Memory ran out because the kernel's own {_USES[use]} took "
+                f"{round(100 * size / account.managed)} % of it"
                 + (f"; {human_bytes(caches[0][1])} are of the kind {name}." if caches else "."),
                 taker.why, words.where if taker.frame and not taker.task and not taker.frames and use != "vmalloc"
                 else ""),
@@ -83,7 +86,7 @@ class MemoryLeak(Cause):
             culprit=taker.frame, decisions=(*crash.own.decisions, *([taker.why] if taker.why else [])),
             tokens=name or use, subtype="" if name else use,
             trace=taker.frames or (crash.kernel.stack(taker.task).frames if taker.task else ()),
-            trace_task=taker.task)
+            trace_task=taker.task, trace_of="the allocation of most of the objects" if taker.frames else "")
 
     @staticmethod
     def _allocator(crash: Crash, cache: str) -> Taker | None:

@@ -28,8 +28,9 @@ class Nmi(Cause):
                            " that no driver asked for. Mostly an operator has sent it, by the NMI button or the "
                            "management board (ipmitool chassis power diag), to get a dump of a machine that hangs; "
                            "else it is the hardware.")
-                        + " The kernel is set to panic then. What the CPUs did at that moment is listed below.",
+                        + " The kernel is set to panic then.",
             evidence=[*crash.evidence.log(), *crash.evidence.stack()],
             next=["Read the management board's event log (ipmitool sel list).",
-                  "If the machine hung before: look at the tasks in D and at the CPUs below."],
+                  "If the machine hung before: in the shell `bt -a` shows what the CPUs did, `foreach UN bt` where "
+                  "tasks wait."],
             subtype="hardware" if hardware else "unknown", tokens="nmi")

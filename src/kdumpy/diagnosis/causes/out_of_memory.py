@@ -8,7 +8,7 @@ import shlex
 from kdumpy.diagnosis.account import memory_account, oom_kills
 from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding
 from kdumpy.diagnosis.crash import Crash
-from kdumpy.diagnosis.facts.memory import CgroupLimit
+from kdumpy.diagnosis.facts.memory import CgroupLimit, MemoryAccount
 from kdumpy.diagnosis.model import Evidence
 from kdumpy.diagnosis.oops import Event, Kind
 from kdumpy.units import human_bytes
@@ -22,6 +22,8 @@ _STATS = re.compile(r"^Memory cgroup stats for (.+?):(?: |$)")
 _FULL = 0.95
 """Of its limit: a cgroup that is this full is at it."""
 _PAGE = 4096
+_WORTH_TELLING = 1 << 19
+"""Bytes by which two counts of free memory may differ without a word."""
 _SHARES = 7
 """Uses of memory that are named; the rest is summed up."""
 
@@ -90,13 +92,24 @@ def _largest_evidence(crash: Crash, largest: list[tuple[int, int, str]]) -> list
     return [Evidence("the largest processes", words, crash.evidence.command("ps -G"))]
 
 
+def _on_cpus(account: MemoryAccount) -> str:
+    """Say how much of the free memory each CPU keeps at hand, which the zones (and `kmem -i`) do not count as free."""
+    free = next((share.size for share in account.shares if share.name == "free"), 0)
+    kept = free - sum(zone.free for zone in account.zones)
+    return f" ({human_bytes(kept)} of that in the CPUs' own lists, which kmem -i leaves out)" if kept > _WORTH_TELLING \
+        else ""
+
+
 def memory_evidence(crash: Crash) -> list[Evidence]:
     """Return how memory was used."""
     account = memory_account(crash.kernel) if crash.kernel else None
     if account is None:
         return []
-    shares = [f"{human_bytes(share.size)} {share.name}" for share in account.shares[:_SHARES] if share.size]
-    rest = sum(share.size for share in account.shares[_SHARES:])
+    listed = account.shares[:_SHARES]
+    listed += tuple(share for share in account.shares[_SHARES:] if share.name == "free")
+    shares = [f"{human_bytes(share.size)} {share.name}" + (_on_cpus(account) if share.name == "free" else "")
+              for share in listed if share.size or share.name == "free"]
+    rest = sum(share.size for share in account.shares if share not in listed)
     words = f"{human_bytes(account.ram)} in all: " + ", ".join(shares) + f", {human_bytes(rest)} the rest"
     found = [Evidence("memory", words, crash.evidence.command("kmem -i"))]
     kills = list(oom_kills(crash.lines, crash.seconds))

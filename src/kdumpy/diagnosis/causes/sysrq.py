@@ -28,7 +28,15 @@ class Sysrq(Cause):
             explanation=Words(crash).paragraph(
                 f"Somebody {how}, which makes the kernel crash at once"
                 + (f"; it was done by {who}." if who else "."),
-                "This is how crash dumps are tested, or taken of a machine that hangs. Nothing was broken by itself."),
+                "This is how crash dumps are tested, or taken of a machine that hangs; no fault of the kernel brought "
+                "it about.", _waiting(crash)),
             evidence=[*crash.evidence.log(), *crash.evidence.stack()], tokens="asked for",
             next=["If this was not a test: find out who has root or the console, and why the machine was crashed. "
-                  "If it hung before, look for tasks in D below, and at the log before the crash."])
+                  "If it hung before: in the shell `foreach UN bt` shows where tasks wait, `bt -a` what the CPUs did; "
+                  "look also at what else is found on this machine, and at the log before the crash."])
+
+
+def _waiting(crash: Crash) -> str:
+    """Say how many tasks waited uninterruptibly; a few do on any busy machine."""
+    count = len(crash.waits.blocked) if crash.waits else 0
+    return f"{count} task{'s' if count > 1 else ''} waited then, and could not be interrupted." if count else ""

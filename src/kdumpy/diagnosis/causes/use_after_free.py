@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from kdumpy.diagnosis import culprit
+from kdumpy.diagnosis.advice import tracking_advice
 from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Words
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.crashed.freed import FreedObject, who_freed
+from kdumpy.diagnosis.facts.reading import Pointee
 from kdumpy.diagnosis.memory import Meaning, Meant, meaning
 from kdumpy.diagnosis.model import Evidence
 from kdumpy.diagnosis.oops import Kind
+from kdumpy.units import human_seconds
 
 _FREED = (Meaning.FREED, Meaning.LIST_POISON)
 
@@ -39,6 +42,8 @@ class UseAfterFree(Cause):
         called = nowhere is not None
         own, left = self._user(crash)
         words = Words(crash, own.frame)
+        place, register = (holder, "") if holder and freed else (crash.left_object.object, crash.left_object.register) \
+            if crash.left_object else (None, "")
         what = "called a function pointer" if called else "followed a pointer"
         off_list = found.meaning == Meaning.LIST_POISON
         user = words.name if left is None else f"The kernel's own {crash.fault.function}()" if crash.fault else "Code"
@@ -48,16 +53,16 @@ class UseAfterFree(Cause):
             explanation=words.paragraph(
                 f"{user} {what} out of an object that had already been "
                 + ("taken off its list" if off_list else "freed") + f" ({found.words}).",
-                f"The pointer came from {holder.words}." if holder and freed else "",
+                f"The pointer came from {holder.words}." if holder and freed else
+                f"The register {register} leads to such an object: {place.words}." if place and left is None else "",
                 f"It is {left.object.words}; {words.name} freed it while the kernel still knew it: a timer, work or a "
                 "callback in it was not cancelled before." if left and own.frame else
-                f"It is {left.object.words}." if left else "", words.where, words.blame),
-            evidence=[*crash.evidence.log(), Evidence("the pointer", found.words, crash.evidence.command("bt")),
-                      *(crash.evidence.call() if called else crash.evidence.instruction()),
-                      *(crash.evidence.object(f"what the register {left.register} leads to", left.object)
-                        if left else ()), *crash.evidence.stack()],
-            next=["Boot with slub_debug=FZPU (or a kernel with KASAN): the next crash then also says who freed "
-                  "the object."] if not (left and left.object.tracks) else [],
+                f"It is {left.object.words}." if left else _freed_by(crash, place), words.where, words.blame),
+            evidence=[*crash.evidence.log(), *(crash.evidence.call() if called else crash.evidence.instruction()),
+                      *(crash.evidence.object(f"what the register {register} leads to", place)
+                        if place and register else ()),
+                      Evidence("the pointer", found.words, crash.evidence.command("bt")), *crash.evidence.stack()],
+            next=[] if off_list else tracking_advice(crash, place),
             culprit=own.frame, decisions=own.decisions, subtype="call" if called else "follow")
 
     @staticmethod
@@ -80,3 +85,15 @@ class UseAfterFree(Cause):
                 words.where, words.blame),
             evidence=[*crash.evidence.log(), *crash.evidence.stack()],
             culprit=crash.own_frame, decisions=crash.own.decisions, subtype="reported")
+
+
+def _freed_by(crash: Crash, place: Pointee | None) -> str:
+    """Say who freed an object, where the allocator was told to remember that."""
+    if crash.kernel is None or place is None:
+        return ""
+    frame = who_freed(crash.kernel, FreedObject("", place)).frame
+    track = next((item for item in place.tracks if item.event == "freed"), None)
+    if frame is None or track is None:
+        return ""
+    before = f", {human_seconds(track.seconds_before)} before the crash" if track.seconds_before is not None else ""
+    return f"It was freed in {Words(crash, frame).name} by process {track.pid}{before}."

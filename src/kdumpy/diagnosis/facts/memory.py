@@ -126,3 +126,8 @@ class MemoryAccount:
     """Cgroups with a limit, the fullest first."""
     missing: tuple[str, ...]
     """Uses that the dump does not tell; they are in `other`."""
+
+    @property
+    def managed(self) -> int:
+        """What the page allocator was given, bytes: what every share in percent is of."""
+        return sum(zone.managed for zone in self.zones)

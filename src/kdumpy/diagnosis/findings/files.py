@@ -63,7 +63,7 @@ def names_of_nothing(machine: Machine) -> Iterator[Found]:
     known, nothing = (sum(int(per_cpu(prog[name], cpu).value_()) for cpu in for_each_possible_cpu(prog))
                       for name in ("nr_dentry", "nr_dentry_negative"))
     size = nothing * drgn.sizeof(prog.type("struct dentry"))
-    if nothing >= _MANY and size >= machine.account.ram // _SHARE:
+    if nothing >= _MANY and size >= machine.account.managed // _SHARE:
         yield Found(WARNING, f"The kernel remembers {nothing:,} names of files that do not exist",
                     f"{human_bytes(size)}, of {known:,} names in all", "kmem -s dentry")
 

@@ -75,30 +75,30 @@ def swap(machine: Machine) -> Iterator[Found]:
 
 def large_process(machine: Machine) -> Iterator[Found]:
     """A process holds more than a quarter of memory."""
-    ram = machine.account.ram
+    memory = machine.account.managed
     for process in machine.account.processes:
         used = process.anonymous + process.shared
-        if used > ram // 4:
-            yield Found(WARNING if used > ram // 2 else INFO,
-                        f"{process.comm} (pid {process.pid}) holds {_percent(used, ram)} % of memory",
+        if used > memory // 4:
+            yield Found(WARNING if used > memory // 2 else INFO,
+                        f"{process.comm} (pid {process.pid}) holds {_percent(used, memory)} % of memory",
                         human_bytes(used), f"vm {process.pid}")
 
 
 def slab(machine: Machine) -> Iterator[Found]:
     """Kernel objects that cannot be given back take much."""
-    ram, used = machine.account.ram, machine.share("slab unreclaimable")
-    if used > ram // 4:
+    memory, used = machine.account.managed, machine.share("slab unreclaimable")
+    if used > memory // 4:
         largest = next(iter(machine.account.caches), None)
-        yield Found(CRITICAL if used > ram // 2 else WARNING,
-                    f"{_percent(used, ram)} % of memory are kernel objects that cannot be given back",
+        yield Found(CRITICAL if used > memory // 2 else WARNING,
+                    f"{_percent(used, memory)} % of memory are kernel objects that cannot be given back",
                     f"the largest cache is {largest.name}: {human_bytes(largest.size)}" if largest else "", "kmem -s")
 
 
 def unaccounted(machine: Machine) -> Iterator[Found]:
     """Much memory is in no counter."""
-    ram, other = machine.account.ram, machine.share("other")
-    if other > ram // 5 and not machine.account.missing:
-        yield Found(WARNING, f"{_percent(other, ram)} % of memory is in no counter",
+    memory, other = machine.account.managed, machine.share("other")
+    if other > memory // 5 and not machine.account.missing:
+        yield Found(WARNING, f"{_percent(other, memory)} % of memory is in no counter",
                     f"{human_bytes(other)}: drivers or file systems took it from the page allocator", "kmem -i")
 
 
@@ -107,7 +107,7 @@ def writeback(machine: Machine) -> Iterator[Found]:
     counters = Counters(machine.kernel)
     dirty, being = counters.of("NR_FILE_DIRTY"), counters.of("NR_WRITEBACK")
     waiting = ((dirty or 0) + (being or 0)) * counters.page
-    if waiting > machine.account.ram // 5:
+    if waiting > machine.account.managed // 5:
         yield Found(WARNING, f"{human_bytes(waiting)} of file contents were not written to disk yet",
                     f"of them being written: {human_bytes((being or 0) * counters.page)}", "kmem -V")
 

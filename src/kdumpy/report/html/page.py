@@ -187,7 +187,8 @@ def _plain(frame: FrameFacts) -> str:
 
 
 def _trace_of(diagnosis: Diagnosis) -> str:
-    whose = f"of {task_words(diagnosis.trace_task)}" if diagnosis.trace_task else ""
+    whose = f"of {diagnosis.trace_of}" if diagnosis.trace_of else \
+        f"of {task_words(diagnosis.trace_task)}" if diagnosis.trace_task else ""
     return whose + (", as the log has it" if diagnosis.trace_source == "log" else "")
 
 

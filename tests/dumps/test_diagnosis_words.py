@@ -1,0 +1,71 @@
+"""What a verdict says is so: its words against what the same dump shows."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+import lab
+from diagnosed import diagnosed
+from kdumpy.diagnosis import Diagnosis
+from kdumpy.report import text
+
+
+def said(found: Diagnosis) -> str:
+    return " ".join((found.verdict.title, found.verdict.explanation, *found.verdict.next))
+
+
+@pytest.mark.parametrize("fault", ["sysrq", "nmi", "hung-task"])
+def test_nothing_is_said_to_stand_below_what_does_not(fault: str) -> None:
+    assert "below" not in said(diagnosed("6.1", fault))
+
+
+@pytest.mark.parametrize("fault", ["use-after-free", "use-after-free-call"])
+def test_who_freed_it_is_told_and_not_asked_for(fault: str) -> None:
+    found = diagnosed("6.1", fault)
+    assert re.search(r"It was freed in flaky_\w+\(\) of the module flaky by process \d+", found.verdict.explanation)
+    assert "slub_debug" not in " ".join(found.verdict.next)
+    assert "by process" in text.render(found)           # on the one screen, too
+
+
+def test_who_overwrote_a_pointer_is_not_promised() -> None:
+    found = diagnosed("6.1", "general-protection")
+    assert "This is a bug in the module" not in found.verdict.explanation
+    assert "first suspect" in found.verdict.explanation
+    assert not re.search(r"slub_debug\S* [^;]*says who", " ".join(found.verdict.next))
+
+
+def test_shares_of_memory_have_one_base() -> None:
+    found = diagnosed("6.1", "memory-leak")
+    account = found.memory.account
+    assert account is not None
+    assert account.managed < account.ram
+    slab = next(share.size for share in account.shares if share.name == "slab unreclaimable")
+    percent = round(100 * slab / account.managed)
+    assert f"took {percent} % of it" in found.verdict.explanation
+    assert any(item.title.startswith(f"{percent} % of memory are kernel objects") for item in found.findings)
+
+
+def test_the_largest_cache_has_one_size() -> None:
+    found = diagnosed("6.1", "memory-leak")
+    size = re.search(r"; (\S+ MiB) are of the kind flaky_sample", found.verdict.explanation)
+    assert size
+    assert any(f"flaky_sample: {size[1]}" in item.detail for item in found.findings)
+
+
+def test_free_memory_is_listed_and_its_count_explained() -> None:
+    found = diagnosed("6.1", "out-of-memory")
+    account = found.memory.account
+    assert account is not None
+    listed = next(item.detail for item in found.verdict.evidence if item.what == "memory")
+    assert " free" in listed
+    free = next(share.size for share in account.shares if share.name == "free")
+    kept = free - sum(zone.free for zone in account.zones)
+    assert ("in the CPUs' own lists" in listed) == (kept > 1 << 19)
+
+
+@pytest.mark.skipif(not lab.FULL, reason="the tracked leak is in the full matrix only")
+def test_a_stack_that_is_no_tasks_is_named() -> None:
+    assert "Stack of the allocation of most of the objects, innermost first" in \
+        text.render(diagnosed("6.1", "memory-leak-tracked"), full=True)
