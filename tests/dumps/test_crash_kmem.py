@@ -52,7 +52,8 @@ def test_kmem_v_lists_every_area_by_address(null: Console) -> None:
 
 @pytest.mark.parametrize(("damage", "words"), [("circle", "runs in a circle"), ("lost", "not in the dump"),
                                                ("ends", "is no area")])
-def test_kmem_v_says_where_the_list_breaks_and_shows_what_came_before(broken: Broken, damage: str, words: str) -> None:
+def test_kmem_v_says_where_the_list_breaks_and_shows_what_lies_on_both_sides(
+        broken: Broken, damage: str, words: str) -> None:
     whole = broken.json("kmem -v --json")
     third = drgn.Object(broken.prog, "struct vmap_area *", value=whole[2]["area"])
     if damage == "ends":
@@ -63,8 +64,21 @@ def test_kmem_v_says_where_the_list_breaks_and_shows_what_came_before(broken: Br
     good, text, errors = broken.attempt("kmem -v")
     assert not good
     assert words in errors
-    shown = whole[:2] if damage == "ends" else whole[:3]
+    # The list leads backwards too; an area that is none is left out.
+    shown = [row for row in whole if damage != "ends" or row is not whole[2]]
     assert [line.split()[0] for line in text.splitlines()[1:]] == [f"{row['area']:016x}" for row in shown]
+
+
+def test_kmem_v_shows_what_can_be_reached_of_a_list_that_is_torn_twice(broken: Broken) -> None:
+    whole = broken.json("kmem -v --json")
+    for place, member in ((4, "next"), (-5, "prev")):
+        area = drgn.Object(broken.prog, "struct vmap_area *", value=whole[place]["area"])
+        broken.write_word(area.list.member_(member).address_of_().value_(), 0xffffdead00000000)
+    good, text, errors = broken.attempt("kmem -v")
+    assert not good
+    assert "not in the dump" in errors
+    assert [line.split()[0] for line in text.splitlines()[1:]] == [
+        f"{row['area']:016x}" for row in (*whole[:5], *whole[-5:])]
 
 
 def test_kmem_counts_as_the_kernel_does(null: Console) -> None:
@@ -119,6 +133,12 @@ def test_kmem_n_shows_what_it_can_of_damaged_nodes(broken: Broken) -> None:
     assert "DMA32" in text
     assert "(not known)" in text    # where the struct pages lie
     assert "memory0" in text        # the blocks, which stand behind
+
+
+def test_kmem_n_finds_the_sections_where_their_number_is_lost(broken: Broken) -> None:
+    whole = broken("kmem -n")
+    broken.write_word(broken.prog["__highest_present_section_nr"].address_, 1 << 60)
+    assert broken("kmem -n") == whole
 
 
 def test_kmem_h_o_g_tell_pools_offsets_and_flags(null: Console) -> None:

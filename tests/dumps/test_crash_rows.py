@@ -7,6 +7,7 @@ import pytest
 from drgn.helpers.linux.fs import address_space_for_each_page, for_each_file
 from drgn.helpers.linux.mm import decode_page_flags, page_to_phys, phys_to_page, virt_to_page, virt_to_phys
 from drgn.helpers.linux.pid import find_task
+from drgn.helpers.linux.sched import cpu_rq
 from drgn.helpers.linux.slab import find_containing_slab_cache
 
 import lab
@@ -169,6 +170,15 @@ def test_kmem_of_an_address_tells_the_rest_where_the_slabs_are_lost(broken: Brok
     assert row["page"] is not None
     assert "the slab cache: " in row["problem"]
     assert "(the slab cache: " in broken(f"kmem {address:x}")
+
+
+def test_runq_g_shows_the_other_cpus(broken: Broken) -> None:
+    whole = broken("runq -g").split("\n\n")
+    broken.write_word(cpu_rq(broken.prog, 0).curr.address_of_().value_(), 0xffffdead00000000)
+    good, text, errors = broken.attempt("runq -g")
+    assert not good
+    assert "CPU 0: no memory at" in errors
+    assert text == whole[1]
 
 
 @pytest.mark.skipif(not lab.FULL, reason="dumps of arm64: KDUMPY_MATRIX=full")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import drgn
 from drgn.helpers.linux.net import netdev_name
 
+from kdumpy.crash.failures import explain
 from kdumpy.crash.session import Session
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.errors import DamagedDump, NotInDump
@@ -63,7 +64,7 @@ def neighbour_rows(session: Session) -> Iterator[NeighbourRow]:
         try:
             yield from _table(session.prog, name, problems)
         except READ_ERRORS as error:
-            problems.append(f"{name}: {str(error).splitlines()[0]}")
+            problems.append(f"{name}: {explain(error)}")
     if problems:
         raise DamagedDump("not all neighbours can be read", why="; ".join(problems))
 
@@ -95,7 +96,7 @@ def _table(prog: drgn.Program, name: str, problems: list[str]) -> Iterator[Neigh
                 yield _row(drgn.Object(prog, "struct neighbour *", value=current - back), _TABLES[name])
                 current = prog.read_u64(current - back + offset)
             except READ_ERRORS as error:
-                problems.append(f"{name}, {current - back:016x}: {str(error).splitlines()[0]}")
+                problems.append(f"{name}, {current - back:016x}: {explain(error)}")
                 break
 
 

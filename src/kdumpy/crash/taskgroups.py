@@ -15,6 +15,7 @@ from drgn.helpers.linux.list import list_for_each_entry
 from drgn.helpers.linux.percpu import per_cpu_ptr
 from drgn.helpers.linux.sched import cfs_rq_for_each_entity, cpu_rq, sched_entity_to_task, task_group_name
 
+from kdumpy.crash.failures import explain
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.errors import DamagedDump
 
@@ -130,7 +131,7 @@ def groups_row(prog: drgn.Program, cpu: int) -> GroupsRow:
         try:
             read(start)
         except READ_ERRORS as error:
-            problems.append(str(error).splitlines()[0])
+            problems.append(str(explain(error)))
     try:
         return GroupsRow(cpu, queued_task(current), real_time.made(), fair.made(), "; ".join(problems))
     except RecursionError:

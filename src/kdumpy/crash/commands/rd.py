@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdumpy.crash.command import Arg, Command, Options
+from kdumpy.crash.failures import explain
 from kdumpy.crash.session import Session
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.errors import NotInDump, UsageError
@@ -157,7 +158,7 @@ class _Names:
         try:
             return self.session.slab_names.of(word)
         except READ_ERRORS as error:
-            self.problem = str(error).splitlines()[0]
+            self.problem = str(explain(error))
             return ""
 
 

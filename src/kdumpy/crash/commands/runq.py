@@ -10,10 +10,12 @@ from drgn.helpers.linux.sched import cpu_rq, rq_for_each_fair_task, rq_for_each_
 
 from kdumpy.crash import taskgroups
 from kdumpy.crash.command import Arg, Command, Options
+from kdumpy.crash.failures import explain
 from kdumpy.crash.session import Session
-from kdumpy.crash.taskgroups import QueuedTask, groups_row, queued_task, task_line
+from kdumpy.crash.taskgroups import GroupsRow, QueuedTask, groups_row, queued_task, task_line
 from kdumpy.crash.taskviews import ago
 from kdumpy.debuginfo.reading import READ_ERRORS
+from kdumpy.errors import DamagedDump
 
 _MOST = 1 << 20
 
@@ -71,7 +73,7 @@ class Runq(Command[Any]):
 
         wanted = session.cpus(options.cpus) if options.cpus else list(online_cpus(session.prog))
         if options.groups:
-            yield from (groups_row(session.prog, cpu) for cpu in wanted)
+            yield from _groups(session, wanted)
             return
         clocks = [cpu_rq(session.prog, cpu).clock.value_() for cpu in wanted]
         for cpu, clock in zip(wanted, clocks, strict=True):
@@ -108,6 +110,22 @@ class Runq(Command[Any]):
                 yield from _queue(row.fair, real_time=False)
                 if row.problem:
                     yield f"     ({row.problem})"
+
+
+def _groups(session: Session, cpus: list[int]) -> Iterator[GroupsRow]:
+    """Yield the task groups of CPUs.
+
+    Raises:
+        DamagedDump: a CPU's cannot be read; said behind the others.
+    """
+    problems = []
+    for cpu in cpus:
+        try:
+            yield groups_row(session.prog, cpu)
+        except READ_ERRORS as error:
+            problems.append(f"CPU {cpu}: {explain(error)}")
+    if problems:
+        raise DamagedDump("not all run queues can be read", why="; ".join(problems))
 
 
 def _row(session: Session, cpu: int, clock: int, lag: int) -> RunqueueRow:

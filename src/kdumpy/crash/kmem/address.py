@@ -11,6 +11,7 @@ import drgn
 
 from kdumpy.crash.command import Options
 from kdumpy.crash.commands.sym import Sym, SymbolRow, symbol_row
+from kdumpy.crash.failures import explain
 from kdumpy.crash.kmem import slabs, vmalloc
 from kdumpy.crash.kmem.pages import PageRow
 from kdumpy.crash.kmem.somepages import HEADER, SomePages, line
@@ -106,7 +107,7 @@ class _Looking:
         try:
             return read()
         except READ_ERRORS as error:
-            self.problems.append(f"{what}: {str(error).splitlines()[0]}")
+            self.problems.append(f"{what}: {explain(error)}")
             return None
 
     def _cache(self, virtual: int) -> slabs.CacheRow | None:

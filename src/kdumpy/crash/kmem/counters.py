@@ -16,6 +16,7 @@ from drgn.helpers.linux.mmzone import for_each_online_pgdat
 from drgn.helpers.linux.percpu import per_cpu_ptr
 
 from kdumpy.crash.command import Options
+from kdumpy.crash.failures import explain
 from kdumpy.crash.session import Session
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.errors import DamagedDump, NotInDump
@@ -51,7 +52,7 @@ def rows(session: Session, options: Options) -> Iterator[CounterRow]:
         try:
             found = read(prog)
         except READ_ERRORS as error:
-            problems.append(f"{group}: {str(error).splitlines()[0]}")
+            problems.append(f"{group}: {explain(error)}")
             continue
         yield from (CounterRow(group, name, value) for name, value in found)
     if problems:

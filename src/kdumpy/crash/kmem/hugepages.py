@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from drgn.helpers.linux.hugetlb import for_each_hstate, huge_page_size
 
 from kdumpy.crash.command import Options
+from kdumpy.crash.failures import explain
 from kdumpy.crash.session import Session
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.errors import DamagedDump
@@ -51,7 +52,7 @@ def rows(session: Session, options: Options) -> Iterator[HugeRow]:
                           state.nr_huge_pages.value_(), state.resv_huge_pages.value_(),
                           state.surplus_huge_pages.value_(), state.name.string_().decode("utf-8", "backslashreplace"))
         except READ_ERRORS as error:
-            raise DamagedDump(f"pool {number} of huge pages cannot be read", why=str(error).splitlines()[0]) from None
+            raise DamagedDump(f"pool {number} of huge pages cannot be read", why=str(explain(error))) from None
 
 
 def render(found: Iterable[HugeRow], session: Session, options: Options) -> Iterator[str]:

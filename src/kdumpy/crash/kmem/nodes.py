@@ -24,6 +24,7 @@ from drgn.helpers.linux.mmzone import for_each_online_pgdat, section_nr_to_pfn
 from drgn.helpers.linux.sysfs import sysfs_lookup_node
 
 from kdumpy.crash.command import Options
+from kdumpy.crash.failures import explain
 from kdumpy.crash.kmem.counters import zones_of
 from kdumpy.crash.kmem.zones import zone_name
 from kdumpy.crash.memory.bits import page_struct_size
@@ -128,7 +129,7 @@ def rows(session: Session, options: Options) -> Iterator[NodeRow | SectionRow | 
         try:
             yield from read(session)
         except READ_ERRORS as error:
-            problems.append(f"{name}: {str(error).splitlines()[0]}")
+            problems.append(f"{name}: {explain(error)}")
     if problems:
         raise NotInDump("not all can be read", why="; ".join(problems))
 
@@ -165,7 +166,7 @@ def _sections(session: Session) -> Iterator[SectionRow]:
     size, at = int(drgn.sizeof(made)), int(drgn.offsetof(made, "section_mem_map"))
     pages = int(section_nr_to_pfn(prog, 1))
     coded_step = pages * page_struct_size(prog)
-    for first, address, count in _roots(prog):
+    for first, address, count in _roots(prog, session.kernel.dump.max_pfn // pages):
         data = prog.read(address, count * size)
         for number in range(count):
             word = int.from_bytes(data[number * size + at:number * size + at + 8], "little")
@@ -192,14 +193,23 @@ def _states(prog: drgn.Program) -> tuple[list[tuple[int, str]], int]:
     return [(value, letters[name]) for name, value in found if name in letters], _WORD << last & _WORD
 
 
-def _roots(prog: drgn.Program) -> Iterator[tuple[int, int, int]]:
+def _roots(prog: drgn.Program, last: int) -> Iterator[tuple[int, int, int]]:
     """Yield (number of its first section, address, sections) of each array of struct mem_section that is there.
+
+    Args:
+        prog: the kernel.
+        last: the section in which the memory of the dump ends, which serves where the kernel's own number does not.
 
     Raises:
         DamagedDump: there are too many.
     """
     each = int(prog["SECTIONS_PER_ROOT"])
-    highest = int(prog["__highest_present_section_nr"])
+    try:
+        highest = int(prog["__highest_present_section_nr"])
+    except READ_ERRORS:
+        highest = last
+    if highest >= _MOST_SECTIONS:
+        highest = last
     if highest >= _MOST_SECTIONS or not 0 < each <= _MOST_SECTIONS:
         raise DamagedDump(f"{highest + 1} sections are not believed")
     table = prog["mem_section"]
@@ -216,12 +226,13 @@ def _roots(prog: drgn.Program) -> Iterator[tuple[int, int, int]]:
 
 def _blocks(session: Session) -> Iterator[BlockRow]:
     prog = session.prog
-    if not prog.type("struct memory_block").is_complete():
+    try:
+        known = prog.type("struct memory_block").has_member("nid")      # d0dc12e86b31, 4.17
+    except LookupError:             # without CONFIG_MEMORY_HOTPLUG
         return
     page_size = kernel_page_size(session.kernel.dump)
     size = int(memory_block_size_bytes(prog))
     pages = int(section_nr_to_pfn(prog, 1))
-    known = prog.type("struct memory_block").has_member("nid")      # d0dc12e86b31, 4.17
     for number, block in enumerate(_memory_blocks(prog)):
         if number >= _MOST_SECTIONS:
             raise DamagedDump(f"cut after {number} blocks")

@@ -21,6 +21,7 @@ _MOST = 1 << 22
 """Areas; a machine with all its memory in modules and stacks has some 100,000."""
 _MOST_NODES = 1 << 12
 """vmap_nodes: as many as CPUs, 128 at most (mm/vmalloc.c, vmap_init_nodes())."""
+_MOST_PROBLEMS = 8
 _HALF = 1 << 63
 
 
@@ -42,13 +43,13 @@ class VmallocRow:
     """Who asked for it, as symbol+offset; empty where that is not kept."""
 
 
-class _List(NamedTuple):
-    """What a list of areas leads to."""
+class _Area(NamedTuple):
+    """A struct vmap_area."""
 
-    areas: list[tuple[int, int, int, int]]
-    """Address, begin, end, vm_struct of each."""
-    problem: str
-    """Where it ends early, and why; empty when it leads to its end."""
+    address: int
+    start: int
+    end: int
+    vm: int
 
 
 def rows(session: Session, options: Options) -> Iterator[VmallocRow]:
@@ -80,22 +81,19 @@ def _holds(session: Session, start: int, end: int, address: int) -> bool:
                for _, physical, size in session.arrays.memory.extents(start, end))
 
 
-def _areas(prog: drgn.Program) -> tuple[list[tuple[int, int, int, int]], list[str]]:
+def _areas(prog: drgn.Program) -> tuple[list[_Area], list[str]]:
     """Return all areas by address, and why they are not all.
 
     Raises:
         READ_ERRORS: where the lists begin is not known.
     """
-    members = Members(prog, "struct vmap_area", "list.next", "va_start", "va_end", "vm")
-    link = int(drgn.offsetof(prog.type("struct vmap_area"), "list"))
-    found: list[tuple[int, int, int, int]] = []
-    problems: list[str] = []
+    lists = _Lists(prog)
     for head in _heads(prog):
-        areas, problem = _follow(prog, members, head, link, _MOST - len(found))
-        found += areas
-        if problem:
-            problems.append(problem)
-    return sorted(found, key=lambda area: area[1]), problems
+        lists.follow(head)
+    problems = lists.problems
+    if len(problems) > _MOST_PROBLEMS:
+        problems = [*problems[:_MOST_PROBLEMS], f"and {len(problems) - _MOST_PROBLEMS} more"]
+    return sorted(lists.areas, key=lambda area: area.start), problems
 
 
 def _heads(prog: drgn.Program) -> Sequence[int]:
@@ -114,28 +112,58 @@ def _heads(prog: drgn.Program) -> Sequence[int]:
     return [nodes[number].busy.head.address_ for number in range(count)]
 
 
-def _follow(prog: drgn.Program, members: Members, head: int, link: int, most: int) -> _List:
-    """Follow a list of areas."""
-    areas: list[tuple[int, int, int, int]] = []
-    seen = {head}
-    before = head
-    try:
-        current = int(prog.read_u64(head))
+class _Lists:
+    """Follows lists of areas: forwards, and where one is torn backwards too."""
+
+    def __init__(self, prog: drgn.Program) -> None:
+        """Find out where the members lie.
+
+        Raises:
+            LookupError: a structure is not as known here.
+        """
+        self.prog = prog
+        names = ("list.next", "list.prev", "va_start", "va_end", "vm")
+        self.members = Members(prog, "struct vmap_area", *names)
+        self.link = int(drgn.offsetof(prog.type("struct vmap_area"), "list"))
+        self.areas: list[_Area] = []
+        self.seen = set[int]()
+        """Addresses of the links."""
+        self.problems: list[str] = []
+
+    def follow(self, head: int) -> None:
+        """Take up the areas of the list of a head.
+
+        Raises:
+            drgn.FaultError: the head is not in the dump.
+        """
+        self.seen.add(head)
+        for place, start in enumerate((self.prog.read_u64(head), self.prog.read_u64(head + 8))):
+            problem = self._walk(head, int(start), place)
+            if not problem:
+                return
+            if not place:
+                self.problems.append(f"the list at {head:016x} {problem}")
+
+    def _walk(self, head: int, current: int, place: int) -> str:
+        """Follow next (0) or prev (1) to the head, or to where the list was followed before; return what is wrong."""
+        before = head
         while current != head:
-            if current in seen:
-                return _List(areas, f"the list at {head:016x} runs in a circle at {current:016x}")
-            if len(areas) >= most:
-                return _List(areas, f"the list at {head:016x} was cut after {most} areas")
-            seen.add(current)
-            following, start, end, vm = members.read(current - link & 2 * _HALF - 1)
-            if not _HALF <= start < end:
-                return _List(areas, f"{current - link:016x} is no area: it begins at {start:x} and ends at {end:x}")
-            areas.append((current - link, start, end, vm))
-            before, current = current, following
-    except drgn.FaultError as error:
-        return _List(areas, f"the list at {head:016x} leads from {before:016x} to {error.address:016x}, "
-                            "which is not in the dump")
-    return _List(areas, "")
+            if current in self.seen:
+                return f"runs in a circle at {current:016x}"
+            if len(self.areas) >= _MOST:
+                return f"was cut after {_MOST} areas"
+            address = current - self.link & 2 * _HALF - 1
+            try:
+                *links, start, end, vm = self.members.read(address)
+            except drgn.FaultError:
+                return f"leads from {before:016x} to {current:016x}, which is not in the dump"
+            self.seen.add(current)
+            if _HALF <= start < end:
+                self.areas.append(_Area(address, start, end, vm))
+            else:
+                self.problems.append(f"{address:016x} is no area: it begins at {start:x} and ends at {end:x}")
+            before, current = current, links[place]
+        return ""
 
 
 class _Details:

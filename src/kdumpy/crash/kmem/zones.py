@@ -12,6 +12,7 @@ import drgn
 from drgn.helpers.linux.mmzone import for_each_online_pgdat
 
 from kdumpy.crash.command import Options
+from kdumpy.crash.failures import explain
 from kdumpy.crash.kmem.counters import counter_lines, names, words, zones_of
 from kdumpy.crash.session import Session
 from kdumpy.debuginfo.reading import READ_ERRORS
@@ -58,7 +59,7 @@ def rows(session: Session, options: Options) -> Iterator[ZoneRow]:
             try:
                 yield _row(session.prog, number, place, zone, known)
             except READ_ERRORS as error:
-                problems.append(f"node {number}, zone {place}: {str(error).splitlines()[0]}")
+                problems.append(f"node {number}, zone {place}: {explain(error)}")
     if problems:
         raise NotInDump("not all zones can be read", why="; ".join(problems))
 
