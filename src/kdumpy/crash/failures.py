@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import drgn
 
-from kdumpy.errors import KdumpyError, MissingPage, NotInDump
+from kdumpy.errors import DamagedDump, KdumpyError, MissingPage, NotInDump
+
+UNKNOWN = "the dump has no type for it, or the kernel does not have it"
+"""Why a name may not be known, where nothing more is known of that either."""
+_NO_BASE = "could not find variable in direct mapping"
+"""drgn, where the variable that it measures by is none that it knows (libdrgn/linux_kernel.c)."""
 
 
 def explain(error: BaseException, command: str = "") -> KdumpyError:
@@ -17,7 +22,7 @@ def explain(error: BaseException, command: str = "") -> KdumpyError:
         return missing_page(error)
     if isinstance(error, drgn.ObjectNotFoundError):
         return NotInDump(f"no variable or constant {error.name!r} is known", where=command,
-                         why="the dump has no type for it, or the kernel does not have it")
+                         why=UNKNOWN)
     if isinstance(error, LookupError):
         text = str(error.args[0]) if error.args else type(error).__name__
         return NotInDump(text.rstrip("."), where=command)
@@ -28,8 +33,14 @@ def explain(error: BaseException, command: str = "") -> KdumpyError:
     if isinstance(error, OSError):
         return KdumpyError(error.strerror or str(error), where=str(error.filename or command))
     first = (str(error) or type(error).__name__).splitlines()[0]
-    return KdumpyError(first, where=command,
-                       why="" if isinstance(error, ValueError | TypeError) else type(error).__name__)
+    if _NO_BASE in first:
+        return NotInDump("where the kernel's memory is mapped is not known", where=command)
+    if isinstance(error, OverflowError):
+        return DamagedDump("a number is larger than it can be", where=command,
+                           why=f"what it was read from is damaged, or is no such structure ({first})")
+    # drgn raises a plain Exception, of which the text is all there is.
+    told = type(error) is Exception or isinstance(error, ValueError | TypeError)
+    return KdumpyError(first, where=command, why="" if told else type(error).__name__)
 
 
 def missing_page(error: drgn.FaultError) -> MissingPage:

@@ -14,7 +14,7 @@ from typing import IO, Any, TextIO
 
 from kdumpy.crash import pipes, registry
 from kdumpy.crash.command import Command, Line, Options
-from kdumpy.crash.failures import explain
+from kdumpy.crash.failures import UNKNOWN, explain
 from kdumpy.crash.output import SafeOutput, destination, find_pager
 from kdumpy.crash.parser import ParsedLine, parse
 from kdumpy.crash.patience import Patience
@@ -31,6 +31,10 @@ _DEEPEST = 16
 
 _THEIR_OWN = ("py", "drgn", "repeat", "extend", "gdb")
 """Commands that run what the user wrote, or that have a prompt of their own."""
+
+
+_OF_A_NAME = re.compile(r"symbol|variable|could not find")
+"""What errors say that may come of a symbol that is lost."""
 
 
 class Leave(Exception):
@@ -149,12 +153,18 @@ class Shell:
             self._depth -= 1
 
     def _with_cause(self, error: KdumpyError) -> KdumpyError:
-        """Say why nothing is known of a name, where the dump lost its symbols or types altogether."""
-        missing = self.session.kernel.debuginfo.missing
-        part = next((part for part in ("symbols", "types") if part in missing), None)
-        if part is None or not isinstance(error, NotInDump | UsageError) or error.where == "sys":
+        """Say why nothing is known of a name, where the dump lost its symbols or types; a reason of its own stands."""
+        info = self.session.kernel.debuginfo
+        part = next((part for part in ("symbols", "types", "some symbols") if part in info.missing), None)
+        if part is None or info.dwarf or error.where == "sys" or (error.why and error.why != UNKNOWN):
             return error
-        return type(error)(error.what, where=error.where, why=f"this dump has no {part}: {missing[part]}")
+        if not isinstance(error, NotInDump) and not (isinstance(error, UsageError) and "symbol" in error.what):
+            return error
+        if part == "some symbols" and not _OF_A_NAME.search(error.what):
+            return error
+        lost = "lost some symbols" if part == "some symbols" else f"has no {part}"
+        return type(error)(error.what, where=error.where, why=f"this dump {lost}: {info.missing[part]}",
+                           mend=f"the kernel's vmlinux has them: kdumpy crash {self.session.kernel.path.name} VMLINUX")
 
     def _tell(self, error: KdumpyError) -> None:
         self._patience.heard()

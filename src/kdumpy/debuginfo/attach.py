@@ -76,6 +76,8 @@ def _attach(prog: drgn.Program, info: DebugInfo, saved: orc.SavedRegisters) -> N
     except KdumpyError as error:
         info.missing["symbols"] = str(error)
         return
+    if info.symbols.damage:
+        info.missing["some symbols"] = info.symbols.damage
     prog.register_symbol_finder(_NAME, info.symbols, enable_index=-1)
     unlisted = _unlisted(prog)
     btf = None

@@ -16,7 +16,7 @@ import drgn
 from drgn.helpers.linux.kallsyms import load_vmlinux_kallsyms
 
 from kdumpy.debuginfo.reading import read_patchy
-from kdumpy.errors import DamagedDump, NotInDump
+from kdumpy.errors import DamagedDump, KdumpyError, NotInDump
 
 _MOST_SYMBOLS = 4_000_000
 """A kernel has about 200,000; a count beyond this comes out of a damaged page."""
@@ -33,6 +33,10 @@ _DIGITS = b"".join(b"%c\0" % c for c in b"0123456789")
 _LETTERS = b"".join(b"%c\0" % c for c in b"abcdefghijklmnopqrstuvwxyz")
 _TABLES = ("kallsyms_names", "kallsyms_token_table", "kallsyms_token_index", "kallsyms_num_syms",
            "kallsyms_offsets", "kallsyms_relative_base")
+
+_ANCHORS = ("_stext", "init_uts_ns", "prb", "clear_seq")
+"""Symbols whose addresses VMCOREINFO tells too, from one end of the tables to the other; the first is a function's.
+Source: kernel/crash_core.c (kernel/vmcore_info.c since 6.9), kernel/printk/printk.c."""
 
 _BOUNDARY = re.compile(r"__\w+_text_(start|end)$")
 """Marks of the linker (include/asm-generic/vmlinux.lds.h), at the address of the first function behind them."""
@@ -51,6 +55,8 @@ class KernelSymbols:
         self._others: drgn.SymbolIndex | None = None
         self.source = source
         """How the tables were found, in words."""
+        self.damage = ""
+        """What of the tables could not be decoded, in words; empty when they are whole."""
 
     def add(self, others: drgn.SymbolIndex) -> None:
         """Add symbols that the tables do not list; asked for names only, and when the tables have none."""
@@ -94,20 +100,57 @@ def load(prog: drgn.Program) -> KernelSymbols:
     """
     text = prog["VMCOREINFO"].string_().decode("ascii", "replace")
     known = {name: int(value, 16) for name, value in re.findall(r"^SYMBOL\((\w+)\)=([0-9a-fA-F]+)$", text, re.M)}
+    where = "VMCOREINFO" if "kallsyms_names" in known else "a search of the kernel's read-only data"
     try:
-        if "kallsyms_names" in known:
-            _check_count(prog, known["kallsyms_num_syms"])
-            return KernelSymbols(load_vmlinux_kallsyms(prog), "VMCOREINFO")
-        tables = find_tables(prog, known["_stext"])
+        tables = known if "kallsyms_names" in known else find_tables(prog, known["_stext"])
         _check_count(prog, tables["kallsyms_num_syms"])
-        return KernelSymbols(_load_at(prog, text, tables), "a search of the kernel's read-only data")
     except KeyError as error:
         raise NotInDump("VMCOREINFO does not say where the kernel's text begins", why=f"no {error}") from None
     except drgn.FaultError as error:
-        raise NotInDump("the kernel's symbol table is not in the dump", where=f"address {error.address:#x}",
-                        why="its pages are missing") from error
-    except (drgn.BadDataError, drgn.MissingDebugInfoError, ValueError, MemoryError, OverflowError) as error:
-        raise DamagedDump("the kernel's symbol table makes no sense", why=str(error) or type(error).__name__) from error
+        raise _missing(error) from error
+    refusal: Exception | None = None
+    try:
+        index = load_vmlinux_kallsyms(prog) if tables is known else _load_at(prog, text, tables)
+        if _keeps_step(prog, index, known):
+            return KernelSymbols(index, where)
+    except (drgn.FaultError, drgn.BadDataError, drgn.MissingDebugInfoError, ValueError, MemoryError,
+            OverflowError) as error:
+        refusal = error
+    return _salvaged(prog, tables, refusal, where)
+
+
+def _missing(error: drgn.FaultError) -> NotInDump:
+    return NotInDump("the kernel's symbol table is not in the dump", where=f"address {error.address:#x}",
+                     why="its pages are missing")
+
+
+def _keeps_step(prog: drgn.Program, index: drgn.SymbolIndex, known: dict[str, int]) -> bool:
+    """Whether names that drgn decoded stand at their addresses: one wrong length shifts all that come behind it."""
+    def at(name: str) -> bool | None:
+        found = index(prog, name, None, True)
+        return found[0].address == known[name] if found else None
+
+    told = [at(name) for name in _ANCHORS if name in known]
+    variables = told[1:]
+    return bool(told[0]) and False not in told and (None not in variables or (
+        not any(variables) and bool(index(prog, "_etext", None, True))))        # without CONFIG_KALLSYMS_ALL: functions
+
+
+def _salvaged(prog: drgn.Program, tables: dict[str, int], refusal: Exception | None, where: str) -> KernelSymbols:
+    """Decode the tables in parts, where they cannot be as a whole."""
+    from kdumpy.debuginfo.salvage import salvage  # hardly ever wanted
+
+    try:
+        parts = salvage(prog, tables, prog.read_u32(tables["kallsyms_num_syms"]))
+    except drgn.FaultError as error:
+        raise _missing(error) from error
+    except KdumpyError:
+        if isinstance(refusal, drgn.FaultError):
+            raise _missing(refusal) from refusal
+        raise
+    symbols = KernelSymbols(drgn.SymbolIndex(parts.symbols), where)
+    symbols.damage = parts.told(str(refusal or "a length is wrong").splitlines()[0])
+    return symbols
 
 
 def _check_count(prog: drgn.Program, address: int) -> None:

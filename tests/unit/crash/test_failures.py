@@ -32,6 +32,17 @@ def test_a_name_that_is_not_known_is_named() -> None:
     assert "no_such_variable" in str(explain(caught.value))
 
 
+def test_what_python_and_drgn_say_becomes_what_it_means() -> None:
+    with pytest.raises(OverflowError) as caught:
+        (1 << 70).to_bytes(8, "little")
+    assert "a number is larger than it can be" in str(explain(caught.value, "task"))
+    assert "OverflowError" not in str(explain(caught.value, "task"))
+    error = explain(Exception("could not find variable in direct mapping"), "kmem")
+    assert isinstance(error, NotInDump)
+    assert str(error) == "kmem: where the kernel's memory is mapped is not known"
+    assert str(explain(Exception("what drgn says"), "kmem")) == "kmem: what drgn says"
+
+
 def test_ours_stay_as_they_are() -> None:
     error = UsageError("wrong")
     assert explain(error) is error
