@@ -178,7 +178,9 @@ def test_sys_says_what_crashed_and_why(null: Console) -> None:
     assert facts["CPUS"] == "2"
     assert facts["RELEASE"] == null.kernel.system.release
     assert facts["PANIC"].startswith('"BUG: kernel NULL pointer dereference, address: ')
-    assert facts["MACHINE"] == "x86_64"
+    assert re.fullmatch(r"x86_64  \(\d{4} Mhz\)", facts["MACHINE"])
+    assert facts["MEMORY"] == "639.5 MB"        # of 640 MiB, which the firmware takes a part of
+    assert f"MEMORY SIZE: {facts['MEMORY']}" in null("mach")
     assert int(facts["TASKS"]) == len(null.json("ps --json"))
     assert "OE" in null("sys -t")
     if "sys -c" and null.kernel.system.release.startswith(("5.10", "6.1.")):

@@ -9,6 +9,7 @@ from pathlib import Path
 import drgn
 import pytest
 from drgn.helpers.linux.fs import for_each_file
+from drgn.helpers.linux.list import list_for_each_entry
 from drgn.helpers.linux.mm import follow_phys, for_each_vma, for_each_vmap_area
 from drgn.helpers.linux.pid import find_task, for_each_task
 
@@ -49,6 +50,17 @@ def test_fuser_finds_who_uses_a_file(null: Console) -> None:
     inode = first["files"][0]["inode"]
     assert 1 in {row["pid"] for row in null.json(f"fuser {inode:x} --json")}
     assert "no task uses" in null.fails("fuser /no/such/file")
+
+
+def test_mount_i_lists_the_dirty_inodes_and_no_others(null: Console) -> None:
+    (data,) = null.json("mount -i /data --json")
+    dirty = {inode["path"] for inode in data["dirty"]}
+    assert {"messages", "recipe"} <= dirty <= {"messages", "recipe", "image", "swap"}     # what the guest wrote
+    root = null.json("mount -i / --json")[0]["dirty"]
+    listed = drgn.Object(null.prog, "struct super_block *", value=data["superblock"]).s_inodes
+    inodes = {inode.value_() for inode in list_for_each_entry("struct inode", listed.address_of_(), "i_sb_list")}
+    assert {inode["inode"] for inode in data["dirty"]} < inodes
+    assert len(root) < 60
 
 
 def test_net_s_shows_the_sockets_of_a_task(null: Console) -> None:

@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import drgn
-from drgn.helpers.linux.mmzone import for_each_online_pgdat
 from drgn.helpers.linux.percpu import per_cpu
 
 from kdumpy.crash.command import Arg, Command, Options
-from kdumpy.crash.commands.sys import memory_size
 from kdumpy.crash.exceptionframes import cpu_stacks
 from kdumpy.crash.layout import Layout
+from kdumpy.crash.machine import memory_present, memory_size, processor_speed, word
 from kdumpy.crash.session import Session
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.errors import DamagedDump, NotInDump
@@ -81,16 +80,16 @@ def _facts(session: Session) -> Iterator[MachineRow]:
     prog, system = session.prog, session.kernel.system
     ways: tuple[tuple[str, Callable[[], object]], ...] = (
         ("MACHINE TYPE", lambda: system.machine),
-        ("MEMORY SIZE", lambda: memory_size(_present(session))),
+        ("MEMORY SIZE", lambda: memory_size(memory_present(session))),
         ("CPUS", lambda: system.cpus),
         ("HYPERVISOR", lambda: _hypervisor(session)),
-        ("PROCESSOR SPEED", lambda: f"{_word(session, 'cpu_khz', 4) // 1000} Mhz"),
+        ("PROCESSOR SPEED", lambda: processor_speed(session)),
         # tick_nsec is what a tick lasts, rounded; HZ itself is no variable. Source: kernel/time/ntp.c.
-        ("HZ", lambda: round(1e9 / _word(session, "tick_nsec"))),
+        ("HZ", lambda: round(1e9 / word(session, "tick_nsec"))),
         ("PAGE SIZE", lambda: int(prog["PAGE_SIZE"])),
         ("KERNEL VIRTUAL BASE", lambda: _address(_arm64_bases(session, "PAGE_OFFSET") or session.arrays.direct)),
         ("KERNEL VMALLOC BASE", lambda: _address(_arm64_bases(session, "VMALLOC_START")
-                                                 or _word(session, "vmalloc_base"))),
+                                                 or word(session, "vmalloc_base"))),
         ("KERNEL VMEMMAP BASE", lambda: _address(_arm64_bases(session, "VMEMMAP_START") or int(prog["vmemmap"]))),
         ("KERNEL START MAP", lambda: _address(_IMAGE_MAP) if system.machine == "x86_64" else None),
         ("KERNEL MODULES BASE", lambda: _address(_modules_base(session))),
@@ -118,17 +117,6 @@ def _facts(session: Session) -> Iterator[MachineRow]:
 
 def _address(value: int | None) -> str | None:
     return None if value is None else f"{value:016x}"
-
-
-def _word(session: Session, name: str, size: int = 8) -> int:
-    """Return a variable that the kernel's types may leave out."""
-    return int.from_bytes(session.prog.read(session.prog.symbol(name).address, size), "little")
-
-
-def _present(session: Session) -> int:
-    """Return the bytes of memory that the machine has, those that the kernel does not give out too."""
-    pages = sum(node.node_present_pages.value_() for node in for_each_online_pgdat(session.prog))
-    return int(pages) * session.arrays.page_size
 
 
 def _modules_base(session: Session) -> int | None:
@@ -162,7 +150,7 @@ def _memory_map(session: Session) -> Iterator[MachineRow]:
     """Source: arch/x86/include/asm/e820/types.h."""
     if session.kernel.system.machine != "x86_64":
         raise NotInDump("only x86 keeps the firmware's map of memory", mend="'dev -i' lists it as resources")
-    table = drgn.Object(session.prog, "struct e820_table *", value=_word(session, "e820_table"))
+    table = drgn.Object(session.prog, "struct e820_table *", value=word(session, "e820_table"))
     count = table.nr_entries.value_()
     if count > _MOST_ENTRIES:
         raise DamagedDump(f"a memory map of {count} entries is not believed", where=f"{table.value_():016x}")

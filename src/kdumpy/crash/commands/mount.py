@@ -16,8 +16,8 @@ from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.errors import NotInDump
 from kdumpy.kernel.tasks import task_objects
 
-_DIRTY = 1 << 0 | 1 << 1 | 1 << 2
-"""I_DIRTY_SYNC, I_DIRTY_DATASYNC, I_DIRTY_PAGES (include/linux/fs.h)."""
+_DIRTY = ("I_DIRTY_SYNC", "I_DIRTY_DATASYNC", "I_DIRTY_PAGES")
+"""Flags of an inode (include/linux/fs.h), that stand beside each other."""
 _MOST = 1 << 20
 
 
@@ -143,9 +143,25 @@ def _open_files(session: Session) -> dict[int, dict[int, OpenFile]]:
     return found
 
 
+def _dirty_flags(prog: drgn.Program) -> int:
+    """Return the bits of an inode's state that mean it is dirty.
+
+    Source: include/linux/fs.h. They began at bit 0, and at bit 3 since "fs: reorder i_state bits" and "inode: make
+    i_state a u32" (6.12); later kernels have an enum for them.
+    """
+    try:
+        return sum(prog.constant(name).value_() for name in _DIRTY)
+    except LookupError:
+        wide = drgn.sizeof(prog.type("struct inode").member("i_state").type) == 8
+        return 0b111 if wide else 0b111 << 3
+
+
 def _dirty(mount: drgn.Object) -> Iterator[DirtyInode]:
+    flags = _dirty_flags(mount.prog_)
     for inode in list_for_each_entry("struct inode", mount.mnt.mnt_sb.s_inodes.address_of_(), "i_sb_list"):
-        if int(inode.i_state) & _DIRTY:
+        state = inode.i_state
+        # "fs: provide accessors for ->i_state" (6.19): a structure around the number.
+        if int(state.member_("__state") if state.type_.kind == drgn.TypeKind.STRUCT else state) & flags:
             try:
                 path = (inode_path(inode) or b"").decode("utf-8", "backslashreplace")
             except READ_ERRORS:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import drgn
 
 from kdumpy.crash.command import Arg, Command, Options
+from kdumpy.crash.machine import memory_present, memory_size, processor_speed
 from kdumpy.crash.panicline import fatal_line
 from kdumpy.crash.session import Session
+from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.errors import KdumpyError, NotInDump
 from kdumpy.kernel.system import TAINTS
 
@@ -105,9 +107,11 @@ def facts(session: Session) -> Iterator[Fact]:
     yield Fact("RELEASE", system.release)
     if system.version:
         yield Fact("VERSION", system.version)
-    yield Fact("MACHINE", system.machine)
-    if system.memory_bytes is not None:
-        yield Fact("MEMORY", memory_size(system.memory_bytes))
+    speed = _told(lambda: processor_speed(session))
+    yield Fact("MACHINE", f"{system.machine}  ({speed})" if speed else system.machine)
+    memory = _told(lambda: memory_size(memory_present(session)))
+    if memory:
+        yield Fact("MEMORY", memory)
     try:
         line = fatal_line((record.ts_ns / 1e9, record.text) for record in kernel.log)
     except KdumpyError:
@@ -116,12 +120,11 @@ def facts(session: Session) -> Iterator[Fact]:
         yield Fact("PANIC", f'"{line}"')
 
 
-def memory_size(size: int) -> str:
-    """Return bytes as crash shows the size of the memory."""
-    for unit, name in ((1 << 40, "TB"), (1 << 30, "GB"), (1 << 20, "MB")):
-        if size >= unit:
-            return f"{size / unit:.1f} {name}"
-    return f"{size >> 10} KB"
+def _told(read: Callable[[], str]) -> str:
+    try:
+        return read()
+    except READ_ERRORS:
+        return ""
 
 
 def _taints(session: Session) -> Iterator[Fact]:
