@@ -6,7 +6,7 @@ import pytest
 
 from kdumpy.diagnosis.crashed import dataflow
 from kdumpy.diagnosis.crashed.assembly import Immediate, Memory, Register, line, operand
-from kdumpy.diagnosis.crashed.values import Argument, Constant, Loaded, PerCpu, Plus, Returned, Value
+from kdumpy.diagnosis.crashed.values import Argument, Constant, Loaded, Met, PerCpu, Plus, Returned, Value
 
 BASE = 0x1000
 
@@ -50,11 +50,16 @@ def test_a_call_leaves_only_what_it_preserves() -> None:
     assert found["rax"] == Returned(BASE + 3, BASE)
 
 
-def test_paths_that_differ_leave_nothing() -> None:
+def test_what_paths_bring_differently_is_known_by_where_they_meet() -> None:
     # test %rdi,%rdi; je +3; mov %rsi,%rdi; ret
     found = values("4885ff" "7403" "4889f7" + RET)
-    assert "rdi" not in found
+    assert found["rdi"] == Met("rdi", BASE + 8)
     assert found["rsi"] == Argument("rsi")
+
+
+def test_what_one_path_does_not_know_is_not_known() -> None:
+    # test %rdi,%rdi; je +2; mov %esi,%edi (its upper half is lost); ret
+    assert "rdi" not in values("4885ff" "7402" "89f7" + RET)
 
 
 def test_paths_that_agree_keep_the_value() -> None:
@@ -63,9 +68,19 @@ def test_paths_that_agree_keep_the_value() -> None:
     assert found["rax"] == Argument("rsi")
 
 
-def test_a_loop_that_moves_a_pointer_leaves_nothing() -> None:
+def test_a_loop_that_moves_a_pointer_leaves_no_argument() -> None:
     # add $8,%rdi; dec %rsi; jne BASE; ret
-    assert "rdi" not in values("4883c708" "48ffce" "75f7" + RET)
+    assert values("4883c708" "48ffce" "75f7" + RET)["rdi"] == Met("rdi", BASE + 9)
+
+
+def test_a_value_of_an_earlier_turn_is_not_taken_for_this_turns() -> None:
+    # mov %rdi,%rax; here: mov (%rdi),%rbx; mov %rdi,%rax; mov (%rdi),%rdi; test %rdi,%rdi; jne here; ret
+    code = "4889f8" "488b1f" "4889f8" "488b3f" "4885ff" "75f2" + RET
+    begin = values(code, 3)
+    assert (begin["rdi"], begin["rax"]) == (Met("rdi", BASE + 3), Met("rax", BASE + 3))
+    inside = values(code, 9)
+    assert inside["rbx"] == Loaded(Met("rdi", BASE + 3), 0, 8, 0, BASE + 3)
+    assert inside["rax"] == inside["rdi"] == Met("rdi", BASE + 3)
 
 
 def test_what_was_pushed_comes_back() -> None:
@@ -99,7 +114,7 @@ def test_the_cold_part_is_a_path_too() -> None:
     back = (BASE + 9 - (0x2000 + 7)) & 0xFFFFFFFF
     cold = "31ff" "e9" + back.to_bytes(4, "little").hex()
     assert values(hot, 9)["rdi"] == Argument("rdi")
-    assert "rdi" not in values(hot, 9, cold)
+    assert values(hot, 9, cold)["rdi"] == Met("rdi", BASE + 9)
 
 
 def test_a_table_of_jumps_is_not_followed() -> None:

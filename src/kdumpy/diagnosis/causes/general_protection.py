@@ -26,9 +26,11 @@ class GeneralProtection(Cause):
         meant = crash.pointer_meaning
         bad = meant is not None and meant.meaning in (Meaning.NON_CANONICAL, Meaning.TEXT)
         value = f"The value was {meant.words}." if meant and bad else ""
+        holder = crash.reader.holder if crash.reader else None
         return Finding(
             title=words.titled("General protection fault" if refused else "Use of a pointer that is no address"),
-            confidence=CERTAIN if bad else LIKELY,
+            # What is not known to lie in a living object may have been read out of one that was freed.
+            confidence=CERTAIN if bad and holder is not None and holder.state != "freed" else LIKELY,
             explanation=words.paragraph(
                 f"{words.name} used a pointer that is no address, and the processor refused it." if bad else
                 f"{words.name} ran an instruction that the processor refused.", value,

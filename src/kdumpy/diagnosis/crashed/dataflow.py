@@ -1,7 +1,8 @@
 """Where the values in the registers came from: a function's code, followed along every path to an instruction.
 
-Each register is given the value that it has on all paths (`values`), or none where paths differ or
-an instruction is not understood: what is said here is so whichever way the code was run. Only
+Each register is given the value that it has on all paths (`values`); where paths differ, it is known as what it
+held there (`Met`), and it has none where an instruction is not understood: what is said here is so whichever way the
+code was run. Only
 calls that break the ABI, and code that jumps back into its caller's middle, could make it wrong.
 
 Source: System V ABI for x86-64, which registers a call preserves.
@@ -11,16 +12,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from kdumpy.diagnosis.crashed.assembly import REGISTERS, Immediate, Line, Memory, Operand, Register, lines
 from kdumpy.diagnosis.crashed.blocks import NameOf, blocks_of, has_table, reaching
-from kdumpy.diagnosis.crashed.values import Argument, Constant, Loaded, PerCpu, Plus, Returned, Value, apart, plus
+from kdumpy.diagnosis.crashed.values import (
+    Argument,
+    Constant,
+    Loaded,
+    Met,
+    PerCpu,
+    Plus,
+    Returned,
+    Value,
+    apart,
+    plus,
+)
 
 PRESERVED = frozenset({"rbx", "rbp", "rsp", "r12", "r13", "r14", "r15"})
 LARGEST = 1 << 14
 """Bytes of code that are followed; a longer function is not (its data-flow would take too long)."""
-_MOST_ROUNDS = 6
+_MOST_ROUNDS = 12
 _NOTHING = ("cmp", "test", "nop", "ud", "endbr", "prefetch", "pause", "lfence", "mfence", "sfence", "clac", "stac",
             "cli", "sti", "int3", "wbinvd", "verw", "cld", "fnop", "clflush", "invlpg", "ucomis", "comis")
 _NOT_NOTHING = ("cmpxchg", "cmps")
@@ -51,18 +62,35 @@ class State:
         """Return one that can be changed."""
         return State(dict(self.registers), dict(self.stack), self.escaped)
 
-    def join(self, other: State) -> bool:
-        """Keep what both know; whether that changed this one."""
-        changed = _keep_equal(self.registers, other.registers) | _keep_equal(self.stack, other.stack)
+    def join(self, other: State, pc: int) -> bool:
+        """Keep what both know, at `pc` where their paths meet; whether that changed this one."""
+        changed = _meet(self.registers, other.registers, pc) | _keep_equal(self.stack, other.stack)
         if other.escaped is not None and (self.escaped is None or other.escaped < self.escaped):
             self.escaped, changed = other.escaped, True
         return changed
 
 
-Key = TypeVar("Key", str, int)
+def _meet(mine: dict[str, Value], theirs: dict[str, Value], pc: int) -> bool:
+    """Call what differs by the place where paths meet, and drop what one does not know; whether anything changed.
+
+    A path that comes here for the first time cannot bring a `Met` of this place. So what holds one of an earlier
+    turn differs from what that path brings, and is not taken for this turn's.
+    """
+    changed = False
+    for register, value in list(mine.items()):
+        other, met = theirs.get(register), Met(register, pc)
+        if other == value or (value == met and other is not None):
+            continue
+        changed = True
+        # The stack pointer is only of use where its distance from the function's begin is known.
+        if other is None or register == "rsp":
+            del mine[register]
+        else:
+            mine[register] = met
+    return changed
 
 
-def _keep_equal(mine: dict[Key, Value], theirs: dict[Key, Value]) -> bool:
+def _keep_equal(mine: dict[int, Value], theirs: dict[int, Value]) -> bool:
     """Drop what the other does not know, or knows otherwise; whether that dropped anything."""
     differing = [key for key, value in mine.items() if theirs.get(key) != value]
     for key in differing:
@@ -132,7 +160,7 @@ def _solve(code: dict[int, Line], begin: int, pc: int, name_of: NameOf) -> State
             if following not in states:
                 states[following] = state.copy()
                 work.append(following)
-            elif states[following].join(state):
+            elif states[following].join(state, following):
                 work.append(following)
     for start, block in blocks.items():
         if block.holds(pc):

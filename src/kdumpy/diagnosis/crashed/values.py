@@ -60,7 +60,19 @@ class Loaded:
     """Address of the instruction that loaded it."""
 
 
-Value = Argument | Constant | Returned | PerCpu | Plus | Loaded
+@dataclass(frozen=True, slots=True)
+class Met:
+    """What a register held where paths met that bring different values, as a loop's begin: whatever it was, that.
+
+    It is the value of the last time: what was kept from an earlier turn of a loop is known as something else.
+    """
+
+    register: str
+    pc: int
+    """Where the paths meet."""
+
+
+Value = Argument | Constant | Returned | PerCpu | Plus | Loaded | Met
 
 
 def plus(base: Value | None, offset: int) -> Value | None:
