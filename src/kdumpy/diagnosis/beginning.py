@@ -10,12 +10,13 @@ _CLUSTER_SECONDS = 5.0
 """khungtaskd reports the hung tasks of a round within this time before it panics."""
 
 # The words of the closing panic that name what it was made of (kernel/hung_task.c, kernel/watchdog.c,
-# kernel/rcu/tree_stall.h, kernel/panic.c, mm/oom_kill.c).
+# kernel/rcu/tree_stall.h, kernel/sched/core.c, kernel/panic.c, mm/oom_kill.c).
 _CLOSINGS = (
     ("hung_task: blocked tasks", Kind.HUNG),
     ("softlockup: hung tasks", Kind.SOFT_LOCKUP),
     ("Hard LOCKUP", Kind.HARD_LOCKUP),
     ("RCU Stall", Kind.RCU),
+    ("scheduling while atomic", Kind.ATOMIC),
     ("panic_on_warn", Kind.WARN),
     ("warn_limit", Kind.WARN),
     ("warned too often", Kind.WARN),

@@ -151,7 +151,8 @@ class Crash:
         event = self.event
         if event is None:
             return ()
-        places = list(event.trace)
+        # The scheduler's report has no trace of its own: the panic that follows has it.
+        places = list(event.trace or (self.closing.trace if self.closing and self.told(Kind.ATOMIC) else ()))
         if event.place and event.place not in places:
             places.insert(0, event.place)
         if event.nowhere is not None:

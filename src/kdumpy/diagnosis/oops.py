@@ -33,6 +33,7 @@ class Kind(StrEnum):
     READONLY = "readonly"
     PROTECTION = "protection"
     BUG = "bug"
+    ATOMIC = "atomic"
     WARN = "warn"
     OPCODE = "opcode"
     DIVIDE = "divide"
@@ -90,6 +91,7 @@ _HEADS: tuple[tuple[Kind, str], ...] = (
     (Kind.SLAB, r"^BUG [\w.:-]+ \((?:Not tainted|Tainted)|SLUB: .*(?:double|Double) free|Object already free"),
     (Kind.LIST, r"list_(?:add|del)(?:_valid)? corruption|list_add double add: "),
     (Kind.REFCOUNT, r"refcount_t: "),
+    (Kind.ATOMIC, r"BUG: scheduling while atomic: "),
     (Kind.BUG, r"kernel BUG at |Internal error: Oops - BUG"),
     # "traps: NAME[PID] general protection fault ip:" is a process's, not the kernel's.
     (Kind.PROTECTION, r"^(?:Oops: )?general protection fault[:,]"),

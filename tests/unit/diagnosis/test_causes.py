@@ -74,6 +74,44 @@ def test_functions_that_call_each_other_have_one_name() -> None:
     assert _recurring(()) == (None, 0)
 
 
+def test_of_a_circle_through_a_module_the_module_is_named() -> None:
+    turn = [*stack("notify", "notify", "set_mtu"), Frame(1, "follow", 0, "driver")]
+    assert _recurring(turn * 20) == ("follow", 20)
+    # A module that is on the stack, and not in the circle.
+    assert _recurring([*stack(*["walk"] * 40), *[Frame(1, "ask", 0, "driver")] * 6]) == ("walk", 40)
+    assert _recurring([*stack(*["walk"] * 9), Frame(1, "ask", 0, "driver")]) == ("walk", 9)
+
+
+ATOMIC = """\
+[   15.533032] BUG: scheduling while atomic: swapper/0/0/0x{count}
+[   15.533312] Modules linked in: driver(OE) [last unloaded: other]
+[   15.533979] Kernel panic - not syncing: scheduling while atomic: panic_on_warn set ...
+[   15.534401] CPU: 0 PID: 0 Comm: swapper/0 Kdump: loaded Tainted: G           OE      6.1.0 #1
+[   15.535101] Call Trace:
+[   15.535862]  panic+0x344/0x3a0
+[   15.536119]  check_panic_on_warn+0x44/0x60
+[   15.536205]  __schedule_bug+0x51/0x70
+[   15.536278]  __schedule+0x9fa/0xbf0
+[   15.536467]  schedule+0x27/0xc0
+[   15.537019]  finish+0x1d/0x30 [driver]
+[   15.537249]  call_timer_fn+0x2a/0x120
+"""
+
+
+@pytest.mark.parametrize(("count", "where", "confidence"), [
+    ("00000102", "in a softirq", "certain"), ("00010001", "in a hard interrupt", "certain"),
+    ("00000201", "keeps softirqs off", "likely"), ("00000002", "keeps preemption off", "likely"),
+])
+def test_a_sleep_where_none_is_allowed(count: str, where: str, confidence: str) -> None:
+    judgement = judge(kernel_logs.crash(ATOMIC.format(count=count)))
+    assert judgement is not None
+    assert (judgement.cause, judgement.finding.subtype) == ("bug", "atomic")
+    assert where in judgement.finding.explanation
+    assert "kernel.panic_on_warn" in judgement.finding.explanation
+    assert judgement.finding.culprit is not None
+    assert (judgement.finding.culprit.function, judgement.finding.confidence) == ("finish", confidence)
+
+
 @pytest.mark.parametrize("function", ["flush_work", "__flush_work", "cancel_work_sync", "destroy_workqueue"])
 def test_waiting_for_the_end_of_work(function: str) -> None:
     waiting = Stack(stack("__schedule", "schedule", "schedule_timeout", "__wait_for_common", function, "stop"))

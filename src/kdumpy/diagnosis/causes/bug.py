@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import re
+
 from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Words
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.oops import Kind
+
+_COUNT = re.compile(r"scheduling while atomic: .*/0x([0-9a-f]{8})$")
+_CONTEXTS = ((0xF00000, "an NMI"), (0x0F0000, "a hard interrupt"),
+             (0x000100, "a softirq (a timer, a tasklet, the network)"),
+             (0x00FE00, "code that keeps softirqs off (spin_lock_bh, local_bh_disable)"),
+             (0x0000FF, "code that keeps preemption off (a spinlock, preempt_disable)"))
+"""Bits of the preempt count, the outermost context first. Source: include/linux/preempt.h."""
+_EVIDENT = 0xFF0100
+"""Those that a stack ends with. The others may have been left set by code that has returned since."""
 
 
 class Bug(Cause):
@@ -14,7 +25,9 @@ class Bug(Cause):
     outranks = ("invalid-opcode",)
 
     def match(self, crash: Crash) -> Finding | None:
-        """Match the assertion's line in the log, or its instruction."""
+        """Match the assertion's line in the log, or its instruction; and the scheduler's own assertion."""
+        if crash.told(Kind.ATOMIC) or crash.in_stack("__schedule_bug"):
+            return _atomic(crash)
         told = crash.told(Kind.BUG)
         silent = crash.event is None and crash.faulted and bool(crash.instruction) \
             and str(crash.instruction and crash.instruction.text).startswith("ud2")
@@ -37,3 +50,22 @@ class Bug(Cause):
             evidence=[*crash.evidence.log(), *crash.evidence.stack()],
             next=[f"Read the condition in the source: {place}."] if place else [],
             culprit=crash.own_frame, decisions=crash.own.decisions)
+
+
+def _atomic(crash: Crash) -> Finding:
+    """Return the sleep of code that must not sleep (__schedule_bug(), kernel/sched/core.c)."""
+    words = Words(crash, crash.own_frame)
+    match = _COUNT.search(crash.event.text) if crash.event else None
+    count = int(match[1], 16) if match else 0
+    held = next((name for bits, name in _CONTEXTS if count & bits), "an interrupt, or code that holds a spinlock")
+    return Finding(
+        title=words.titled("Sleep in atomic context"),
+        confidence=CERTAIN if count & _EVIDENT and crash.own_frame else LIKELY,
+        explanation=words.paragraph(
+            f"{words.name} went to sleep (it waited for a mutex, for memory, or for time to pass) in {held}, where "
+            "nothing may sleep: the scheduler found that (\"scheduling while atomic\").",
+            "The kernel would have gone on, but it is set to panic on warnings (kernel.panic_on_warn)."
+            if "panic_on_warn" in crash.closing_words else "", words.where, words.blame),
+        evidence=[*crash.evidence.log(), *crash.evidence.stack()],
+        next=["CONFIG_DEBUG_ATOMIC_SLEEP finds such code where it could sleep, not only when it does."],
+        culprit=crash.own_frame, decisions=crash.own.decisions, subtype="atomic")

@@ -14,19 +14,38 @@ from kdumpy.kernel.values import Frame
 
 _RECURSION = 5
 """As many frames of one function on a stack are recursion."""
+_MOST_NAMED = 5
+_OFTEN_A_TURN = 4
+"""How many times a function may be called in one turn of a recursion."""
 
 
 def _recurring(frames: Sequence[Frame]) -> tuple[str | None, int]:
     """Return (function, times) of what is most often on a stack.
 
     Functions that call each other in turns are there equally often, but for one: then the first one by name, so
-    that the same bug is called the same, wherever in the circle the stack ended.
+    that the same bug is called the same, wherever in the circle the stack ended. Of a circle through a module and
+    the kernel's own code, which serves whoever calls it, the module's functions are named.
     """
-    often = Counter(frame.function for frame in frames if frame.function and not frame.user).most_common()
+    called = [frame for frame in frames if frame.function and not frame.user]
+    often = Counter(str(frame.function) for frame in called).most_common()
     most = often[0][1] if often else 0
+    of_modules = {frame.function for frame in called if frame.module}
+    # Once a turn at least: the kernel's functions may be there several times a turn.
+    turns = [(name, times) for name, times in often
+             if name in of_modules and times >= _RECURSION and times * _OFTEN_A_TURN >= most]
+    if turns:
+        often, most = turns, turns[0][1]
     names = [name for name, times in often if times >= most - 1 and times >= _RECURSION] or [name for name, _ in often]
     name = min(names, default=None) if most >= _RECURSION else next(iter(names), None)
     return name, most
+
+
+def _on_the_way(frames: Sequence[Frame], name: str | None) -> tuple[str, ...]:
+    """Return the functions of one turn of a recursion, beside the one that names it, in the order of their calls."""
+    places = [number for number, frame in enumerate(frames) if frame.function == name]
+    # Innermost first: the last turn but one, which is whole.
+    turn = frames[places[1] + 1:places[2]] if len(places) > 2 else ()
+    return tuple(dict.fromkeys(f"{frame.function}()" for frame in reversed(turn) if frame.function))[:_MOST_NAMED]
 
 
 class StackOverflow(Cause):
@@ -45,6 +64,7 @@ class StackOverflow(Cause):
         frame = next((item for item in frames if item.function == name), None) if recursion \
             else culprit.choose(frames).frame
         words = Words(crash, frame)
+        others = _on_the_way(frames, name) if recursion else ()
         seen = [Evidence("recursion", f"{name} is {times} times on the stack", crash.evidence.command("bt"))] \
             if recursion else []
         guard = crash.event is not None and "guard page" in " ".join(crash.event.lines[:4])
@@ -53,7 +73,8 @@ class StackOverflow(Cause):
             confidence=CERTAIN if guard or recursion else LIKELY,
             explanation=words.paragraph(
                 f"The kernel stack of the task was used up in {words.name}.",
-                "It called itself again and again." if recursion else
+                (f"It called itself again and again, by way of {', '.join(others)}." if others else
+                 "It called itself again and again.") if recursion else
                 "The chain of calls was too deep, or a function has too large local variables.",
                 "" if guard else "The processor could not even report the fault that came of it (double fault).",
                 words.where, words.blame),
