@@ -309,7 +309,7 @@ def test_a_reader_is_no_certain_owner() -> None:
             data = struct.pack("<Q", value)
             prog.add_memory_segment(place, 8, lambda address, count, offset, physical, data=data:
                                     data[offset : offset + count])
-        found = Waits(kernel, None)._lock("rwsem", lock.value_(), "write")
+        found = Waits(kernel, None)._lock("rwsem", lock.value_(), task, "write")
         assert found.owner is not None
         assert found.owner.comm == "init"
         assert not found.certain

@@ -24,6 +24,7 @@ from kdumpy.diagnosis.crashed.held import RWSEM, SEMAPHORE, Family
 from kdumpy.diagnosis.disks import Disks
 from kdumpy.diagnosis.holders import Holders
 from kdumpy.diagnosis.iowaits import IoWaits
+from kdumpy.diagnosis.owners import came_later, is_gone
 from kdumpy.diagnosis.spinning import Spins
 from kdumpy.diagnosis.waiterlists import list_head, lock_of_waiters
 from kdumpy.diagnosis.waiting import Waiters, kind_of
@@ -82,6 +83,8 @@ class LockWait:
     certain: bool = True
     """The owner is the only one; a reader is but the last of several."""
     note: str = ""
+    left: bool = False
+    """The task that took it has ended with it."""
 
 
 @dataclass(frozen=True)
@@ -198,14 +201,15 @@ class Waits:
 
     def _blocked(self, task: drgn.Object) -> BlockedTask:
         stack = self.kernel.stack(task.value_())
-        seconds = None
-        try:
+        return BlockedTask(task_value(task), stack, self._slept(task), self.lock_of(task, stack))
+
+    def _slept(self, task: drgn.Object) -> float | None:
+        """Return the seconds since a task last ran; None where unknown."""
+        with contextlib.suppress(*READ_ERRORS):
             arrival = task.sched_info.last_arrival.value_()
             if self.now_ns is not None and 0 < arrival <= self.now_ns:
-                seconds = (self.now_ns - arrival) / 1e9
-        except READ_ERRORS:
-            pass
-        return BlockedTask(task_value(task), stack, seconds, self.lock_of(task, stack))
+                return float(self.now_ns - arrival) / 1e9
+        return None
 
     def lock_of(self, task: drgn.Object, stack: Stack) -> LockWait | None:
         """Return the lock that a sleeping task waits for; None when its stack shows no wait for one."""
@@ -224,7 +228,7 @@ class Waits:
             return None
         mode = next((mode for frame in stack.frames[:8] for mode in ("read", "write")
                      if f"down_{mode}" in (frame.function or "")), "") if kind == "rwsem" else ""
-        return self._lock(kind, address, mode, stack.frames) if address else None
+        return self._lock(kind, address, task, mode, stack.frames) if address else None
 
     def _other(self, task: drgn.Object, kind: str | None, frames: Sequence[Frame]) -> LockWait | None:
         """Return a wait of another kind than the two that have an owner."""
@@ -240,7 +244,7 @@ class Waits:
         if of_disk is not None:
             found, name = of_disk
             return LockWait(found.kind, found.address, name, found.owner, certain=found.certain, note=found.note)
-        name = self._name(found.address, found.kind) if found.address else \
+        name = found.name or self._name(found.address, found.kind) if found.address else \
             _NAMELESS.get(found.kind, "that the dump does not show")
         if found.kind == "semaphore" and found.address:
             taker = self._taker(found.address, SEMAPHORE, frames)
@@ -288,11 +292,13 @@ class Waits:
         except READ_ERRORS:
             return []
 
-    def _lock(self, kind: str, address: int, mode: str = "", frames: Sequence[Frame] = ()) -> LockWait:
-        owner, note = None, ""
+    def _lock(self, kind: str, address: int, waiter: drgn.Object, mode: str = "",
+              frames: Sequence[Frame] = ()) -> LockWait:
+        owner, note, left = None, "", False
         try:
             if kind == "mutex":
-                holder = mutex_owner(drgn.Object(self.prog, "struct mutex *", address))
+                lock = drgn.Object(self.prog, "struct mutex *", address)
+                holder = mutex_owner(lock)
             else:
                 lock = drgn.Object(self.prog, "struct rw_semaphore *", address)
                 holder = rwsem_owner(lock)
@@ -300,10 +306,13 @@ class Waits:
                 if count:
                     return self._reader(LockWait(kind, address, self._name(address, kind), task_value(holder)
                                                  if holder.value_() else None, mode, False, note), count, frames)
-            owner = task_value(holder) if holder.value_() else None
+            if holder.value_():
+                left = is_gone(holder) or came_later(holder, waiter, lock, self._slept(waiter), self.kernel.stack_size)
+                owner = None if left else task_value(holder)
         except READ_ERRORS:
             pass
-        return LockWait(kind, address, self._name(address, kind), owner, mode, owner is not None, note)
+        return LockWait(kind, address, self._name(address, kind), owner, mode, owner is not None,
+                        "the task that took it has ended" if left else note, left)
 
     def _reader(self, wait: LockWait, count: int, frames: Sequence[Frame]) -> LockWait:
         """Name a reader that holds a rwsem: the lock names the last that came, who may be gone while others stay."""

@@ -257,7 +257,7 @@ class Wait:
     """Where the lock lies."""
     kind: str
     """mutex, rwsem, percpu rwsem, semaphore, completion, wait queue, page lock, buffer lock, bit lock, RCU, SRCU, work,
-    or I/O; rt_mutex, and with PREEMPT_RT spinlock and rwlock."""
+    file in use, or I/O; rt_mutex, and with PREEMPT_RT spinlock and rwlock."""
     owner: TaskFacts | None
     """Task that holds it; null where that cannot be told."""
     note: str = ""

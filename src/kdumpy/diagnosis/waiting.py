@@ -4,18 +4,21 @@ The functions on the stack say what kind of wait it is; the structure that such 
 stack points to the task, and lies in a list whose head is in the thing that is waited for.
 
 Sources: kernel/locking/semaphore.c, include/linux/swait.h, include/linux/wait.h, wait_bit.h,
-mm/filemap.c (struct wait_page_queue), kernel/workqueue.c (struct wq_barrier), kernel/rcu/tree.h.
+mm/filemap.c (struct wait_page_queue), kernel/workqueue.c (struct wq_barrier, struct wq_flusher), kernel/rcu/tree.h.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 import drgn
+from drgn.helpers.linux.list import list_for_each_entry
 
 from kdumpy.debuginfo.reading import READ_ERRORS
+from kdumpy.diagnosis.filewaits import file_wait
 from kdumpy.diagnosis.srcu import WAITERS as SRCU_WAITERS
 from kdumpy.diagnosis.waiterlists import list_head, lock_of_waiters, ring
 from kdumpy.kernel import Kernel, Stack, Task
@@ -24,10 +27,13 @@ from kdumpy.kernel.tasks import task_objects, task_value
 _DEEPEST = 14
 """Frames in which the kind of wait is looked for."""
 _MOST_WORKERS = 10_000
+_MOST_QUEUES = 65_536
 _PF_WQ_WORKER = 0x20
 """include/linux/sched.h; the same since 2.6.36."""
 _LEAF_BITS = 64
 
+FILE_IN_USE = "file in use"
+"""A file of sysfs that is removed, and is read or written."""
 _SEMAPHORE = frozenset({"__down", "__down_common", "___down_common", "down", "down_killable", "down_interruptible",
                         "down_timeout", "__down_killable", "__down_interruptible", "__down_timeout"})
 _KINDS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -43,6 +49,7 @@ _KINDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("work", ("__flush_work", "__flush_workqueue", "flush_workqueue", "__cancel_work", "drain_workqueue", "flush_work",
               "flush_delayed_work", "flush_rcu_work", "cancel_work", "cancel_delayed_work", "destroy_workqueue")),
     ("bit lock", ("__wait_on_bit", "out_of_line_wait_on_bit", "wait_on_bit", "bit_wait")),
+    (FILE_IN_USE, ("kernfs_drain", "__kernfs_remove")),
     ("I/O", ("io_schedule", "blk_mq_get_tag", "submit_bio_wait")),
 )
 _OUTER = {"completion": ("RCU", "SRCU", "work"), "bit lock": ("buffer lock", "page lock"),
@@ -63,6 +70,8 @@ class Waited(NamedTuple):
     certain: bool = False
     note: str = ""
     bit: int | None = None
+    name: str = ""
+    """Where it has a better one than its address."""
 
 
 def kind_of(stack: Stack) -> str | None:
@@ -100,7 +109,7 @@ class Waiters:
         finders: dict[str | None, _Finder] = {
             "semaphore": self._semaphore, "completion": self._completion, "page lock": self._page,
             "buffer lock": self._bit, "bit lock": self._bit, "work": self._work, "RCU": self._rcu,
-            "percpu rwsem": self._queue, None: self._queue,
+            "percpu rwsem": self._queue, FILE_IN_USE: self._file, None: self._queue,
         }
         found: Waited | None = None
         with contextlib.suppress(*READ_ERRORS):
@@ -158,6 +167,16 @@ class Waiters:
                     return Waited("wait queue", node - drgn.offsetof(head, "head"))
         return None
 
+    def _file(self, task: drgn.Object, words: tuple[int, Sequence[int]]) -> Waited | None:
+        """Find the file whose users a removal waits for; the owner is the task itself where it is one of them."""
+        queue = self._queue(task, words)
+        found = file_wait(self.kernel, queue.address, words[1]) if queue is not None else None
+        if found is None:
+            return queue
+        users = f"{found.users} task{'s are' if found.users > 1 else ' is'} in it"
+        return Waited(FILE_IN_USE, found.node, task_value(task) if found.own else None, found.own, users,
+                      name=found.path)
+
     def _page(self, task: drgn.Object, words: tuple[int, Sequence[int]]) -> Waited | None:
         made = self.prog.type("struct wait_page_queue")
         member = "folio" if made.has_member("folio") else "page"
@@ -190,10 +209,30 @@ class Waiters:
             for worker in self.workers():
                 scheduled = worker.scheduled.address_of_().value_()
                 if scheduled in nodes:
-                    running = int(worker.current_func.value_())
-                    name = self._symbol(running)
-                    return Waited("work", int(worker.current_work.value_()), task_value(worker.task), True,
-                                  f"the worker runs {name}()" if name else "")
+                    return self._running(worker, certain=True)
+        return self._flushed(words)
+
+    def _running(self, worker: drgn.Object, *, certain: bool) -> Waited:
+        name = self._symbol(int(worker.current_func.value_()))
+        return Waited("work", int(worker.current_work.value_()), task_value(worker.task), certain,
+                      f"the worker runs {name}()" if name else "")
+
+    def _flushed(self, words: tuple[int, Sequence[int]]) -> Waited | None:
+        """Find a work of the queue whose flusher lies on a stack: flush_workqueue() waits for all that were queued.
+
+        Of several that run the first is named; which of them is the last to end is not known.
+        """
+        begin, numbers = words
+        flushers = range(begin, begin + 8 * len(numbers))
+        for queue in islice(list_for_each_entry("struct workqueue_struct", self.prog["workqueues"].address_of_(),
+                                                "list"), _MOST_QUEUES):
+            # The first flusher is not in the list; those that came in its time are.
+            waiting = {int(queue.first_flusher.value_()), *ring(self.prog, queue.flusher_queue.address_of_().value_())}
+            if not any(address in flushers for address in waiting):
+                continue
+            running = [worker for worker in self.workers()
+                       if worker.current_pwq and worker.current_pwq.wq.value_() == queue.value_()]
+            return self._running(running[0], certain=len(running) == 1) if running else None
         return None
 
     def workers(self) -> Iterator[drgn.Object]:

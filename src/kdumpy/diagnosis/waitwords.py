@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from kdumpy.diagnosis.locks import BlockedTask, LockWait
 from kdumpy.diagnosis.model import OWNED, Evidence
+from kdumpy.diagnosis.waiting import FILE_IN_USE
 from kdumpy.kernel.values import Task
 
 if TYPE_CHECKING:
@@ -16,7 +17,8 @@ _KINDS = {"rwsem": "read-write semaphore", "rwlock": "read-write spinlock", "RCU
           "SRCU": "end of a grace period of the SRCU domain", "work": "end of a work", "I/O": "end of I/O"}
 _STRUCTURES = {"mutex": "mutex", "rwsem": "rw_semaphore", "semaphore": "semaphore", "rt_mutex": "rt_mutex",
                "spinlock": "spinlock", "rwlock": "rwbase_rt", "completion": "completion",
-               "wait queue": "wait_queue_head", "page lock": "page", "I/O": "request", "SRCU": "srcu_struct"}
+               "wait queue": "wait_queue_head", "page lock": "page", "I/O": "request", "SRCU": "srcu_struct",
+               FILE_IN_USE: "kernfs_node"}
 """Kinds of wait, and the structure that is waited for."""
 _WIDELY_USED = {"rtnl_mutex": "the lock of the network's configuration", "cgroup_mutex": "the lock of control groups",
                 "cpu_hotplug_lock": "the lock of the CPUs' coming and going", "console_sem": "the lock of the consoles",

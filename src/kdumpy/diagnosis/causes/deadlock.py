@@ -13,6 +13,7 @@ from kdumpy.diagnosis.locks import BlockedTask
 from kdumpy.diagnosis.model import Evidence
 from kdumpy.diagnosis.oops import Kind
 from kdumpy.diagnosis.spinblame import spin_evidence
+from kdumpy.diagnosis.waiting import FILE_IN_USE
 from kdumpy.diagnosis.waitwords import wait_evidence
 
 _COUNTS = {2: "Two", 3: "Three", 4: "Four"}
@@ -62,7 +63,9 @@ class Deadlock(Cause):
             explanation=" ".join((
                 f"{_COUNTS.get(len(circle), str(len(circle)))} tasks wait for each other in a circle, and none "
                 f"can ever go on: {told}."
-                if len(circle) > 1 else f"A task waits for a lock that it holds itself: {told}.",
+                if len(circle) > 1 else
+                f"A task removes a file, and waits until nobody is in it; it is in it itself: {told}."
+                if _of_a_file(circle) else f"A task waits for a lock that it holds itself: {told}.",
                 _why(circle),
                 f"The kernel would have gone on without them, but it is set to panic {panics}.",
                 words[0].blame)).replace("  ", " "),
@@ -70,6 +73,8 @@ class Deadlock(Cause):
                       *_circle_evidence(crash, circle), *crash.evidence.log()],
             next=[("Do not wait for the end of work while holding a lock that the work takes" if _waits_for_work(circle)
                    else "Let all code take these locks in one order" if len(circle) > 1 else
+                   "Let a file that removes itself do so by sysfs_remove_file_self() (device_remove_file_self())"
+                   if _of_a_file(circle) else
                    "Do not take a lock again in a function that is called with it held")
                   + "; lockdep (CONFIG_PROVE_LOCKING) finds this before it happens."],
             culprit=choices[0].frame, decisions=choices[0].decisions, trace=crash.with_tail_calls(first.stack.frames),
@@ -122,6 +127,10 @@ def _holds_rcu(crash: Crash, circle: tuple[BlockedTask, ...]) -> bool:
 
 def _waits_for_work(circle: tuple[BlockedTask, ...]) -> bool:
     return any(item.waits_for is not None and item.waits_for.kind == "work" for item in circle)
+
+
+def _of_a_file(circle: tuple[BlockedTask, ...]) -> bool:
+    return circle[0].waits_for is not None and circle[0].waits_for.kind == FILE_IN_USE
 
 
 def _why(circle: tuple[BlockedTask, ...]) -> str:

@@ -11,7 +11,7 @@ from kdumpy.diagnosis.crashed.diskdriver import DiskDriver, disk_of_page, disk_o
 from kdumpy.diagnosis.locks import LockWait
 from kdumpy.diagnosis.model import OWNED, Evidence
 from kdumpy.diagnosis.oops import Kind
-from kdumpy.diagnosis.waitwords import others_wait, wait_evidence, waited_for
+from kdumpy.diagnosis.waitwords import others_wait, wait_evidence, wait_kind, waited_for
 from kdumpy.kernel.values import Frame, Task
 
 _FAMILIES = (("synchronize_rcu", "rcu"), ("synchronize_srcu", "srcu"), ("rtnl_lock", "rtnl"), ("io_schedule", "io"))
@@ -46,6 +46,9 @@ class HungTask(Cause):
         owner = lock.owner if lock else None
         held_by = self._stack_of(crash, owner) if owner else ()
         holder = culprit.choose(held_by) if held_by else None
+        left_by = self._module_left(crash, lock, held_by) if lock and held_by else ""
+        if left_by:
+            holder, held_by = None, ()
         # The owner is to blame, not the one who waits, unless the owner's stack says nothing.
         chosen = holder if holder and holder.frame else waiting
         nobody = chosen is waiting and (waiting.frame is None or waiting.frame.module is None)
@@ -63,13 +66,16 @@ class HungTask(Cause):
             held = "holds" if lock.kind in OWNED else "runs" if lock.kind == "work" else "is to bring about"
             back = "give it back" if lock.kind in OWNED else "come to its end"
             told.append(f"It waits for the {waited_for(lock)}, which {owner.comm} (pid {owner.pid}) {held}"
-                        + (f"; that task is in {words.name} and does not {back}." if holder else "."))
+                        + (f"; that task is in {words.name} and does not {back}." if holder else
+                           f"; no code of the module {left_by}, whose it is, is on that task's stack: it was left "
+                           "locked on a way out of that code." if left_by else "."))
         elif disk is not None:
             told.append(f"It waits until the disk {disk.disk} has written or read a page; its driver, the module "
                         f"{disk.frame.module}, or the disk itself has not answered.")
         elif lock:
             told.append(f"It waits for the {waited_for(lock)}"
-                        + ("; who holds it cannot be told." if lock.kind in OWNED else
+                        + ("; the task that took it has ended and did not give it back." if lock.left else
+                           "; who holds it cannot be told." if lock.kind in OWNED else
                            ", which waits for its readers; "
                            f"{lock.note or 'how many there are the dump does not tell'}." if lock.kind == "SRCU" else
                            "; whom it waits for the dump does not tell."))
@@ -85,7 +91,9 @@ class HungTask(Cause):
             explanation=" ".join(filter(None, told)),
             evidence=[*crash.evidence.log(), *wait_evidence(crash, blocked),
                       *self._owner_evidence(crash, owner, held_by)],
-            next=[*([] if certain and _has_only_the_lock(lock, holder, held_by) else
+            next=[*([f"Look for a way out of the code that takes the {wait_kind(lock)} and does not give it back: a "
+                     "return before the unlock."] if lock and (lock.left or left_by) else
+                    [] if certain and _has_only_the_lock(lock, holder, held_by) else
                     ["If the wait was for slow storage or network and not for a bug, raise "
                      "kernel.hung_task_timeout_secs."]),
                   *(["In the shell, `foreach UN bt` shows where every task waits."]
@@ -93,6 +101,13 @@ class HungTask(Cause):
             culprit=chosen.frame, decisions=chosen.decisions, trace=held_by or frames,
             trace_task=owner if held_by else blocked.task if blocked else None,
             key=disk.frame if disk else self._key(held_by, owner, waiting.frame), subtype=self._family(frames))
+
+    @staticmethod
+    def _module_left(crash: Crash, lock: LockWait, held_by: tuple[Frame, ...]) -> str:
+        """Return the module of whose variables a lock is, where its holder runs no code of it; else nothing."""
+        symbols = crash.kernel.debuginfo.module_symbols if crash.kernel else None
+        module = symbols.module_at(lock.address) if symbols and lock.kind in OWNED and lock.address else None
+        return module if module and all(frame.module != module for frame in held_by) else ""
 
     @staticmethod
     def _disk(crash: Crash, lock: LockWait | None) -> DiskDriver | None:

@@ -17,8 +17,8 @@ class WaitEdge:
     """Its name."""
     kind: str
     """mutex, rwsem, percpu rwsem, semaphore, completion, wait queue, page lock, buffer lock, bit lock, RCU, SRCU, work,
-    or I/O (a request that a disk or a server has not answered); rt_mutex; spinlock or rwlock, of a CPU that spins, or
-    with PREEMPT_RT of a task."""
+    file in use, or I/O (a request that a disk or a server has not answered); rt_mutex; spinlock or rwlock, of a CPU
+    that spins, or with PREEMPT_RT of a task."""
     mode: str
     """read or write, where the kind tells them apart; empty otherwise."""
     name: str
