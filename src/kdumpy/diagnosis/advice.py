@@ -28,7 +28,10 @@ def general_advice(crash: Crash, culprit: Culprit | None) -> list[str]:
     if culprit:
         module = crash.modules.get(culprit.module) if culprit.module else None
         foreign = crash.is_foreign(culprit.module) if culprit.module else False
-        if culprit.module and (foreign or (foreign is None and crash.kernel)):
+        if culprit.module and not culprit.function and not culprit.variable:
+            advice.append(f"Do not unload the module {culprit.module} before it is mended; report this to its vendor, "
+                          "or where it is part of the kernel, to the distribution.")
+        elif culprit.module and (foreign or (foreign is None and crash.kernel)):
             name = shlex.quote(culprit.module)
             words = _module_words(module) if module else culprit.module
             advice.append(f"Update the module {words}, or unload it until its vendor has mended it. "
@@ -43,7 +46,7 @@ def general_advice(crash: Crash, culprit: Culprit | None) -> list[str]:
                 release, build = crash.kernel.system.release or "", crash.kernel.system.version or ""
             advice.append(f"Look whether a newer kernel mends {culprit.module or 'this'}; if not, report it with the "
                           f"signature above to {tracker(release, build)}.")
-    if culprit and not culprit.source and crash.kernel and not crash.kernel.debuginfo.dwarf:
+    if culprit and culprit.function and not culprit.source and crash.kernel and not crash.kernel.debuginfo.dwarf:
         advice.append("For lines of source, give debug symbols: --vmlinux FILE, or --dwarf fetch.")
     return advice
 

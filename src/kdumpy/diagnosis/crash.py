@@ -19,6 +19,7 @@ from kdumpy.diagnosis.crashed.freed import FreedObject, freed_object
 from kdumpy.diagnosis.crashed.percpu import per_cpu_addresses
 from kdumpy.diagnosis.crashed.reading import Reader
 from kdumpy.diagnosis.crashed.tickless import Tickless, tickless_cpus
+from kdumpy.diagnosis.crashed.unloaded import unloaded_module
 from kdumpy.diagnosis.evidence import CrashEvidence
 from kdumpy.diagnosis.locks import Waits
 from kdumpy.diagnosis.memory import Meaning, Meant
@@ -187,10 +188,12 @@ class Crash:
     def own(self) -> culprit.Choice:
         """The frame to blame: of the faulting code, or of the code that called panic()."""
         chosen = culprit.choose(self.below_fault if self.faulted else self.below_panic)
-        if chosen.frame is None and self.faulted and self.kernel is not None:
-            worked_on = variable_of_a_module(self.kernel, self.fault_registers)
-            return culprit.Choice(worked_on.frame, (*chosen.decisions, *worked_on.decisions))
-        return chosen
+        if not self.faulted or self.kernel is None or (chosen.frame is not None and chosen.frame.module):
+            return chosen
+        found = unloaded_module(self.kernel, self.address)
+        if chosen.frame is None and found.frame is None:
+            found = variable_of_a_module(self.kernel, self.fault_registers)
+        return culprit.Choice(found.frame or chosen.frame, (*chosen.decisions, *found.decisions))
 
     @property
     def own_frame(self) -> Frame | None:

@@ -204,7 +204,7 @@ def _verdict(crash: Crash, judgement: Judgement | None, dump: Dump, missing: Map
             evidence=(), symptoms=(), next=(crash_look(crash),), not_judged=())
     finding = judgement.finding
     frame = finding.culprit
-    culprit = _culprit(frame) if frame and frame.function else None
+    culprit = _culprit(frame) if frame and (frame.function or frame.module) else None
     return Verdict(
         cause=judgement.cause, title=finding.title, confidence=finding.confidence, culprit=culprit,
         explanation=finding.explanation + (_LATER if crash.ended_later else ""),
@@ -218,7 +218,8 @@ def _bare_verdict(crash: Crash, judgement: Judgement | None) -> Verdict:
     if judgement is None:
         return _untold(crash.path, crashed=False)
     finding = judgement.finding
-    culprit = _culprit(finding.culprit) if finding.culprit and finding.culprit.function else None
+    frame = finding.culprit
+    culprit = _culprit(frame) if frame and (frame.function or frame.module) else None
     return Verdict(judgement.cause, finding.title, finding.confidence, culprit, finding.explanation,
                    tuple(finding.evidence), judgement.symptoms, tuple(finding.next), judgement.not_judged,
                    judgement.decisions)

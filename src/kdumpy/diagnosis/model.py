@@ -153,17 +153,19 @@ class Culprit:
     """The code that the verdict names."""
 
     function: str
-    """Function, without the compiler's suffixes."""
+    """Function, without the compiler's suffixes; empty for a module that was unloaded, and where `variable` stands."""
     module: str | None
     """Its module; null for the kernel itself."""
     source: str | None
     """file:line, where DWARF is at hand."""
     variable: str | None = None
-    """The module's variable that the crash worked on, where no function can be named; `function` is empty then."""
+    """The module's variable that the crash worked on, where no function can be named."""
 
     @property
     def words(self) -> str:
         """`flaky_poll_channel()`, or `the variable flaky`."""
+        if not self.function and not self.variable:
+            return "unloaded code"
         return f"the variable {self.variable}" if self.variable else f"{self.function}()"
 
 

@@ -36,8 +36,8 @@ def sign(cause: str, finding: Finding, frames: Sequence[Frame], message: str = "
     decisions = list(finding.decisions)
     frame = finding.key or finding.culprit
     key, module = "", ""
-    if frame is not None and frame.symbol:
-        key, module = culprit.plain_name(frame), frame.module or ""
+    if frame is not None and (frame.symbol or frame.module):
+        key, module = culprit.plain_name(frame) or "unloaded code", frame.module or ""
         if finding.key is not None and finding.key is not finding.culprit:
             decisions.append(f"grouped by {key}, where what is stuck was called from")
     elif finding.tokens or message:

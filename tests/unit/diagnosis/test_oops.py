@@ -14,6 +14,7 @@ KERNELS = sorted({path.name.split("-")[0] for path in kernel_logs.LOGS.glob("*-n
 
 # One line for each opening, as kernels have printed it.
 OPENINGS = {
+    "BUG: scheduling while atomic: swapper/0/0/0x00000102": Kind.ATOMIC,
     "sysrq: Trigger a crash": Kind.SYSRQ,
     "Kernel panic - not syncing: sysrq triggered crash": Kind.SYSRQ,
     "Kernel panic - not syncing: Out of memory: system-wide panic_on_oom is enabled": Kind.OOM_PANIC,

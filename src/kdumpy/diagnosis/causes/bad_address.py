@@ -6,6 +6,7 @@ from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Words
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.crashed.percpu import is_small
 from kdumpy.diagnosis.memory import Meaning
+from kdumpy.diagnosis.model import Evidence
 from kdumpy.diagnosis.oops import Kind
 
 
@@ -21,7 +22,8 @@ class BadAddress(Cause):
         # An error code and an offset beyond it come to a small address, which the kernel takes for NULL.
         if not (crash.told(Kind.PAGE_FAULT) or (error and crash.told(Kind.NULL))):
             return None
-        words = Words(crash, crash.own_frame)
+        frame = crash.own_frame
+        words = Words(crash, frame)
         how = {"read": "read from", "write": "wrote to", "execute": "jumped to"}.get(crash.access, "used")
         place = crash.describe(crash.address) if crash.address else ""
         told = meant is not None and meant.meaning not in (Meaning.KERNEL, Meaning.NULL) and not crash.per_cpu
@@ -37,18 +39,23 @@ class BadAddress(Cause):
                        + (" Or it is a number that is no pointer at all." if doubtful else ""))
         return Finding(
             title=words.titled("Use of a bad address"),
-            confidence=CERTAIN if held and meant and (
+            confidence=CERTAIN if held and meant and not words.gone and (
                 meant.meaning in (Meaning.KERNEL, Meaning.ERROR) or (crash.per_cpu and not doubtful)) else LIKELY,
             explanation=words.paragraph(
-                f"{words.name} {how} the address {crash.address or 0:#x}{explained}, "
+                f"{'The kernel' if words.gone else words.name} {how} the address {crash.address or 0:#x}{explained}, "
                 + ("where no memory is mapped." if held else "which it may not use like that."),
                 f"It lies in {place}." if place else "",
                 "An error code was returned by a function, and was used as a pointer without a check."
                 if error else
                 per_cpu if per_cpu else
+                f"It is an address of modules, and no module is there now. Most likely the module {frame.module} was: "
+                "it is the last one that was unloaded, and left a timer, work or a callback set." if words.gone and frame else
                 "Such an address comes from an object that was unmapped or freed while it was still used, or from a "
                 "pointer that was overwritten.",
                 words.where, words.blame),
-            evidence=[*crash.evidence.log(), *crash.evidence.instruction(), *crash.evidence.stack()],
-            culprit=crash.own_frame, decisions=crash.own.decisions,
+            evidence=[*crash.evidence.log(), *crash.evidence.instruction(),
+                      *([Evidence("the module that was unloaded last", str(frame.module),
+                                  crash.evidence.command("rd -a last_unloaded_module"))]
+                        if words.gone and frame else []), *crash.evidence.stack()],
+            culprit=frame, decisions=crash.own.decisions,
             subtype="error-pointer" if error else "per-cpu" if crash.per_cpu else crash.access)

@@ -72,6 +72,8 @@ class Words:
     @property
     def name(self) -> str:
         """`flaky_poll_channel() of the module flaky`, or `code without a name`."""
+        if self.gone:
+            return f"code of the module {self.frame.module if self.frame else ''}, which had been unloaded"
         if self.frame is None or not self.frame.function:
             return "code without a name"
         if self.frame.data:
@@ -79,8 +81,15 @@ class Words:
         return f"{self.frame.function}()" + (f" of the module {self.frame.module}" if self.frame.module else "")
 
     @property
+    def gone(self) -> bool:
+        """Whether the module to blame is not there any more, and none of its functions can be named."""
+        return self.frame is not None and not self.frame.function and self.frame.module is not None
+
+    @property
     def short(self) -> str:
         """`flaky_poll_channel [flaky]`, for titles; empty without a frame."""
+        if self.gone:
+            return f"the unloaded module {self.frame.module if self.frame else ''}"
         if self.frame is None or not self.frame.function:
             return ""
         return self.frame.function + (f" [{self.frame.module}]" if self.frame.module else "")
@@ -115,6 +124,9 @@ class Words:
         if self.frame.module is None:
             return "This is a bug in the kernel, or memory that something else has corrupted."
         module = self.crash.modules.get(self.frame.module)
+        if self.gone:
+            return (f"This is a bug in the module {self.frame.module}: what it leaves set when it is unloaded must be "
+                    "cancelled in its exit.")
         if self.crash.is_foreign(self.frame.module):
             kind = "proprietary " if module and "P" in module.taints else ""
             return (f"This is a bug in the {kind}module {self.frame.module}, which is not part of this kernel "
