@@ -48,8 +48,8 @@ class BadAddress(Cause):
                 "An error code was returned by a function, and was used as a pointer without a check."
                 if error else
                 per_cpu if per_cpu else
-                f"It is an address of modules, and no module is there now. Most likely the module {frame.module} was: it "
-                "is the last one that was unloaded, and left a timer, work or a callback set."
+                f"It is an address of modules, and no module is there now. Most likely the module {frame.module} was: "
+                "it is the last one that was unloaded, and left a timer, work or a callback set."
                 if words.gone and frame else
                 "Such an address comes from an object that was unmapped or freed while it was still used, or from a "
                 "pointer that was overwritten.",
