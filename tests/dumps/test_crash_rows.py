@@ -48,6 +48,28 @@ def test_rd_reads_backwards_and_in_network_order(null: Console) -> None:
     assert "words of 64 bits" in null.fails(f"rd -S -32 {banner:x}")
 
 
+def test_rd_reads_what_crosses_pages_and_ends_where_a_page_is_missing(old: Console) -> None:
+    banner = old.prog.symbol("linux_banner").address
+    start = banner // 4096 * 4096 + 4096 - 40       # its lines cross the pages' borders
+    data = old.prog.read(start, 3 * 4096)
+    for bits in (8, 16, 32, 64):
+        rows = old.json(f"rd -{bits} {start:x} {3 * 4096 * 8 // bits} --json")
+        assert [row["address"] for row in rows] == list(range(start, start + len(data), 16))
+        assert b"".join(value.to_bytes(bits // 8, "little") for row in rows for value in row["values"]) == data
+        signed = old.json(f"rd -d -{bits} {start:x} 500 --json")
+        assert b"".join(value.to_bytes(bits // 8, "little", signed=True) for row in signed
+                        for value in row["values"]) == data[:500 * bits // 8]
+    (row,) = old.json(f"rd -e {banner + 13:x} {banner:x} --json")
+    assert row["values"] == [old.prog.read_u64(banner)]
+    assert len(old.json(f"rd -e {banner + 24:x} {banner:x} --json")) == 2
+    assert old.json(f"rd -e {banner + 3:x} {banner:x} --json") == [row]
+    stack = find_task(old.prog, 1).stack.value_()
+    good, text, errors = old.attempt(f"rd {stack + 0x4000 - 32:x} 8")        # the guard page is behind it
+    assert not good
+    assert len(text.splitlines()) == 2
+    assert "no memory at" in errors
+
+
 def test_rd_shows_the_memory_where_the_caches_cannot_be_told(broken: Broken) -> None:
     at = find_task(broken.prog, 1).mm.address_of_().value_()
     broken.write_word(broken.prog["slab_caches"].address_, 0xffffdead00000000)

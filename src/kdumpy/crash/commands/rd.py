@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,9 @@ from kdumpy.errors import NotInDump, UsageError
 _MOST = 64 << 20
 """Bytes that one command shows."""
 _LINE = 16
+_PAGE = 4096
+"""Bytes that are read at a time: what is missing is missing by the page."""
+_SHOWN = bytes(byte if 32 <= byte < 127 else ord(".") for byte in range(256))
 
 
 @dataclass(frozen=True)
@@ -91,11 +95,19 @@ class Rd(Command[MemoryRow]):
                 yield MemoryRow(start + at, (), (), (), _ascii(data[at:at + 60]))
             return
         names = _Names(session, options, unit)
-        for at in range(0, size, _LINE):
-            data = _read(session, start + at, min(_LINE, size - at), options)
-            values = tuple(int.from_bytes(data[place:place + unit], "big" if options.network else "little",
-                                          signed=options.signed) for place in range(0, len(data), unit))
-            yield MemoryRow(start + at, values, *names.of(values), _ascii(data))
+        kind = ("bhiq" if options.signed else "BHIQ")[unit.bit_length() - 1]
+        order = ">" if options.network else "<"
+        done = 0
+        while done < size:
+            # The lines that end on this page; one that does not is read alone.
+            room = _PAGE - (start + done) % _PAGE
+            step = _LINE if options.in_file else max(room // _LINE, 1) * _LINE
+            data = _read(session, start + done, min(step, size - done), options)
+            words = struct.unpack(f"{order}{len(data) // unit}{kind}", data)
+            for at in range(0, len(data), _LINE):
+                values = words[at // unit:(at + _LINE) // unit]
+                yield MemoryRow(start + done + at, values, *names.of(values), _ascii(data[at:at + _LINE]))
+            done += len(data)
         if names.problem:
             raise NotInDump("the slab caches cannot be told", why=names.problem)
 
@@ -104,6 +116,8 @@ class Rd(Command[MemoryRow]):
         size = unit * (_number(options.count) if options.count else 1)
         if options.end:
             size = session.address(options.end) - start
+            if size > 0:
+                size = max(size - size % unit, unit)        # whole units
         if not 0 < size <= _MOST:
             raise UsageError("this many bytes cannot be shown", why=f"{size}; at most {_MOST}")
         return size
@@ -146,7 +160,7 @@ class _Names:
         """Return the symbols and the slab caches of some words; both empty where they are not asked for."""
         if not self.wanted:
             return (), ()
-        words = [value & (1 << 64) - 1 for value in values]
+        words = [value & (1 << 64) - 1 for value in values]     # -d shows them with a sign
         symbols = tuple(map(self.session.place, words))
         if not self.slabs:
             return symbols, ()
@@ -224,7 +238,7 @@ def _text(session: Session, address: int, options: Options) -> bytes:
 
 
 def _ascii(data: bytes) -> str:
-    return "".join(chr(byte) if 32 <= byte < 127 else "." for byte in data)
+    return data.translate(_SHOWN).decode("ascii")
 
 
 COMMAND = Rd()
