@@ -106,9 +106,9 @@ class Command(Generic[Row]):
                     return True
         return False
 
-    def about(self, task: drgn.Object, options: Options) -> None:
-        """Make a call that is parsed already be about one task, as `foreach` does; of commands that take tasks."""
-        options.tasks = [task]
+    def about(self, tasks: Sequence[drgn.Object], options: Options) -> None:
+        """Make a call that is parsed already be about some tasks, as `foreach` does; of commands that take tasks."""
+        options.tasks = tasks
 
     def rows(self, session: Session, options: Options) -> Iterator[Row]:
         """Yield the answer as values."""

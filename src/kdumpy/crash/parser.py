@@ -15,6 +15,12 @@ _QUOTES = "'\""
 _OPENING, _CLOSING = "([{", ")]}"
 
 
+class Quoted(str):
+    """A word that stood in single quotes: to `ps` and `foreach` a regular expression, as it is to crash."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
 class ParsedLine:
     """One command as it was typed, taken apart."""
@@ -22,7 +28,7 @@ class ParsedLine:
     text: str = ""
     """The command and its arguments, as typed: without pipeline, redirection and comment."""
     words: tuple[str, ...] = ()
-    """The same in words, without the quotes."""
+    """The same in words, without the quotes; what single quotes held is `Quoted`."""
     pipeline: str | None = None
     """What follows the `|`, for the shell."""
     filters: tuple[str, ...] = ()
@@ -164,6 +170,7 @@ def _words(text: str) -> tuple[str, ...]:
     """Split at spaces; quotes hold a word together and fall away, a backslash keeps the next character."""
     words: list[str] = []
     word: str | None = None
+    made: type[str] = str
     quote, position = "", 0
     while position < len(text):
         character = text[position]
@@ -176,16 +183,17 @@ def _words(text: str) -> tuple[str, ...]:
             else:
                 word = (word or "") + character
         elif character in _QUOTES:
+            made = Quoted if character == "'" and word is None else made
             quote, word = character, word or ""
         elif character.isspace():
             if word is not None:
-                words.append(word)
-            word = None
+                words.append(made(word))
+            word, made = None, str
         else:
             word = (word or "") + character
         position += 1
     if quote:
         raise UsageError(f"a quote ({quote}) is not closed", where=text.strip())
     if word is not None:
-        words.append(word)
+        words.append(made(word))
     return tuple(words)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _KERNEL_HALF = 1 << 63
 _MOST_CPUS = 8192
+_MOST_PIDS = 4 << 20
+"""PID_MAX_LIMIT of a 64-bit kernel (include/linux/threads.h)."""
 
 
 class Answer(NamedTuple):
@@ -170,7 +172,7 @@ class Session:
         return found
 
     def task(self, text: str) -> drgn.Object:
-        """Return the task of a process id (decimal) or of the address of a task_struct (hexadecimal).
+        """Return the task of a process id (decimal or hexadecimal) or of the address of a task_struct.
 
         Raises:
             NotInDump: there is none.
@@ -190,6 +192,8 @@ class Session:
             address = int(text, 16)
         except ValueError:
             raise UsageError(f"{text!r} is neither a process id nor the address of a task") from None
+        if 0 <= address < _MOST_PIDS:
+            return self.task(str(address))
         task = self.kernel.task_object(address)
         if not self.is_task(task):
             raise NotInDump(f"there is no task at {text}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,16 +12,17 @@ from typing import Any
 import drgn
 
 from kdumpy.crash.command import Arg, Command, Line, Options
-from kdumpy.crash.commands.ps import STATES
+from kdumpy.crash.commands.ps import STATES, all_tasks, pid_of
 from kdumpy.crash.commands.sys import Fact
 from kdumpy.crash.failures import explain
+from kdumpy.crash.parser import Quoted
 from kdumpy.crash.session import Answer, Session
+from kdumpy.crash.taskviews import line, named
 from kdumpy.crash.workers import Shown
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.errors import UsageError
 from kdumpy.kernel.deadline import TookTooLong
 from kdumpy.kernel.taskreader import state_of
-from kdumpy.kernel.tasks import task_objects
 
 COMMANDS = ("bt", "vm", "task", "files", "net", "set", "ps", "sig", "vtop")
 """What can be run for tasks."""
@@ -38,8 +40,9 @@ class Foreach(Command[Any]):
     """Run a command for every task, or for some: `foreach [TASKS…] COMMAND [OPTIONS]`.
 
     TASKS: process ids, addresses, names, a regular expression in single quotes, a state (RU IN UN ID ST ZO …),
-    and user, kernel, gleader, active. Commands: bt vm task files net set ps sig vtop. With --json, and behind `|:`,
-    the rows are the command's own, all tasks' in a row.
+    and user, kernel, gleader (of user processes), active; without them all, the idle tasks too. Commands: bt vm task
+    files net set ps sig vtop; net shows sockets. With --json, and behind `|:`, the rows are the command's own, all
+    tasks' in a row.
 
     Example:
         crash> foreach UN bt
@@ -58,10 +61,11 @@ class Foreach(Command[Any]):
     def rows(self, session: Session, options: Options) -> Iterator[Any]:
         """Yield the rows of the command for each task; a task that fails is told of, and the others follow."""
         words = options.words
-        at = next((number for number, word in enumerate(words) if word in COMMANDS), None)
-        if at is None:
+        command = _command(words)
+        if command is None:
             raise UsageError("foreach wants a command", mend=f"one of {' '.join(COMMANDS)}")
-        chosen, command, rest = words[:at], words[at], words[at + 1:]
+        at = words.index(command)
+        chosen, rest = words[:at], words[at + 1:]
         tasks: list[drgn.Object] = []
         failure: Exception | None = None
         try:
@@ -70,10 +74,14 @@ class Foreach(Command[Any]):
             failure = error
         if not tasks and failure is None:
             raise UsageError("no task is like this", where=" ".join(chosen))
+        if command == "net" and not any(word.startswith("-") for word in rest):
+            rest = ["-s", *rest]        # devices are not a task's
         one = _OneTask(session, command, rest)
         context = session.context
         try:
-            if options.as_text:
+            if command == "ps":         # all tasks' lines make one table
+                yield from self._table(session, options, one, tasks)
+            elif options.as_text:
                 lots = [(first, tasks[first:first + _LOT]) for first in range(0, len(tasks), _LOT)]
                 for part in session.share(lots, one.texts):
                     if isinstance(part, Exception):
@@ -88,6 +96,12 @@ class Foreach(Command[Any]):
         if failure is not None:
             raise failure
 
+    @staticmethod
+    def _table(session: Session, options: Options, one: _OneTask, tasks: list[drgn.Object]) -> Iterator[Any]:
+        answer = one.answer(*tasks)
+        options.render = answer.render
+        yield from map(Line, answer.render(answer.rows)) if options.as_text else answer.rows
+
     def _rows(self, session: Session, options: Options, one: _OneTask, task: drgn.Object) -> Iterator[Any]:
         try:
             answer = one.answer(task)
@@ -101,6 +115,12 @@ class Foreach(Command[Any]):
         if options.as_text:
             yield from (row.line for row in rows)
             return
+        if _command(options.words) == "ps":
+            rows = iter(rows)
+            first = next(rows, None)    # what lays them out is known by then
+            if first is not None:
+                yield from options.render(itertools.chain((first,), rows))
+            return
         for number, row in enumerate(rows):
             if number and not isinstance(row, Fact | Line):
                 yield ""
@@ -108,15 +128,15 @@ class Foreach(Command[Any]):
 
     def _tasks(self, session: Session, chosen: list[str]) -> Iterator[drgn.Object]:
         if not chosen:
-            yield from task_objects(session.prog)
+            yield from all_tasks(session)
             return
         active = session.active()
         states = {word for word in chosen if word in STATES.values()}
         names = [word for word in chosen if word not in KINDS and word not in states]
-        for task in task_objects(session.prog):
+        for task in all_tasks(session):
             try:
                 kernel = bool(task.flags.value_() & _PF_KTHREAD)
-                if ("user" in chosen and kernel) or ("kernel" in chosen and not kernel) \
+                if (kernel and not {"user", "gleader"}.isdisjoint(chosen)) or ("kernel" in chosen and not kernel) \
                         or ("active" in chosen and task.value_() not in active) \
                         or ("gleader" in chosen and task.pid.value_() != task.tgid.value_()) \
                         or (states and STATES.get(state_of(task)) not in states):
@@ -139,18 +159,19 @@ class _OneTask:
         """
         self._session = session
         self._by_context = command in _BY_CONTEXT
+        self._nameless = command in ("set", "vtop") or (command == "net" and {"-s", "-S"}.isdisjoint(words))
         self._line = shlex.join((command, *words))
         self._call = session.call(self._line)
 
-    def answer(self, task: drgn.Object) -> Answer:
-        """Return the rows of the command for a task, and their layout."""
+    def answer(self, task: drgn.Object, *others: drgn.Object) -> Answer:
+        """Return the rows of the command for a task, and for others where it takes some, and their layout."""
         if self._by_context:
             self._session.set_context(task)
         if self._call is None:
             return self._session.answer(self._line if self._by_context else f"{self._line} {task.value_():x}")
         command, options = self._call
         if not self._by_context:
-            command.about(task, options)
+            command.about((task, *others), options)
         return Answer(command.rows(self._session, options),
                       partial(command.render, session=self._session, options=options))
 
@@ -166,6 +187,8 @@ class _OneTask:
             failure: Exception | None = None
             try:
                 answer = self.answer(task)
+                if self._nameless:
+                    lines.append(line(named(task)))
                 lines.extend(answer.render(answer.rows))
             except Exception as error:      # of this task's data, of whatever kind: what was made until then is shown
                 failure = _forgiven(error)
@@ -173,6 +196,10 @@ class _OneTask:
                 yield Shown("\n".join(["", *lines] if number else lines))
             if failure is not None:
                 yield failure
+
+
+def _command(words: Sequence[str]) -> str | None:
+    return next((word for word in words if word in COMMANDS), None)
 
 
 def _forgiven(error: Exception) -> Exception:
@@ -190,12 +217,13 @@ def _forgiven(error: Exception) -> Exception:
 
 
 def _is_named(task: drgn.Object, text: str) -> bool:
-    if text.isdecimal():
-        return bool(task.pid.value_() == int(text))
+    pid = pid_of(text)
+    if pid is not None:
+        return bool(task.pid.value_() == pid)
     comm = task.comm.string_().decode("utf-8", "backslashreplace")
     if comm == text[:15] or f"{task.value_():x}" == text.lower().removeprefix("0x"):
         return True
-    if re.fullmatch(r"[\w\-/]+", text):
+    if not isinstance(text, Quoted) and re.fullmatch(r"[\w\-/]+", text):
         return False
     try:
         return bool(re.search(text, comm))

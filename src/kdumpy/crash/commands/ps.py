@@ -13,6 +13,7 @@ import drgn
 from drgn.helpers.linux.mm import task_vsize, totalram_pages
 
 from kdumpy.crash.command import Arg, Command, Options
+from kdumpy.crash.parser import Quoted
 from kdumpy.crash.session import Session
 from kdumpy.crash.taskviews import VIEWS, chosen, policies_of
 from kdumpy.debuginfo.reading import READ_ERRORS
@@ -163,13 +164,21 @@ def _stack_pointer(session: Session, task: drgn.Object, row: TaskRow) -> int | N
         return None         # it runs on a CPU, and the dump has no registers of that
 
 
+def pid_of(text: str) -> int | None:
+    """Return the process id that a word names, in decimal or with 0x in front; None if it names something else."""
+    if isinstance(text, Quoted) or not re.fullmatch(r"\d{1,10}|0[xX][0-9a-fA-F]{1,8}", text):
+        return None
+    return int(text) if text.isdecimal() else int(text, 16)
+
+
 class _Selector:
     """A process id, an address, a name (cut to 15 letters as the kernel does), or a regular expression."""
 
     def __init__(self, text: str) -> None:
         self.text = text
+        self._pid = pid_of(text)
         self._pattern: re.Pattern[str] | None = None
-        if not re.fullmatch(r"[\w/:.\-]+", text):
+        if isinstance(text, Quoted) or not re.fullmatch(r"[\w/:.\-]+", text):
             try:
                 self._pattern = re.compile(text)
             except re.error:
@@ -179,7 +188,7 @@ class _Selector:
         """Whether a task is meant."""
         if self._pattern:
             return bool(self._pattern.search(row.command))
-        if self.text.isdecimal() and row.pid == int(self.text):
+        if row.pid == self._pid:
             return True
         return f"{row.task:x}" == self.text.lower().removeprefix("0x") or row.command == self.text[:15]
 
@@ -214,7 +223,8 @@ def _row(session: Session, task: drgn.Object, running: set[int], total_kb: int,
             if task.mm:             # a thread that exits has it no more, the others of its process may have it
                 sizes[value.tgid] = task_vsize(task) // 1024, resident_pages(task) * page_kb
     vsz, rss = (0, 0) if kernel_thread else sizes.get(value.tgid, (0, 0))
-    return TaskRow(value.pid, value.parent, value.cpu, value.address, STATES.get(value.state, value.state),
+    parent = value.parent if value.pid else 0       # an idle task is copied from the first process
+    return TaskRow(value.pid, parent, value.cpu, value.address, STATES.get(value.state, value.state),
                    100 * rss / total_kb if total_kb else 0.0, vsz, rss, value.comm, value.address in running,
                    kernel_thread, value.pid == value.tgid)
 
