@@ -194,10 +194,11 @@ def test_kmem_of_an_address_tells_the_rest_where_the_slabs_are_lost(broken: Brok
     assert "(the slab cache: " in broken(f"kmem {address:x}")
 
 
-def test_runq_g_shows_the_other_cpus(broken: Broken) -> None:
-    whole = broken("runq -g").split("\n\n")
+@pytest.mark.parametrize("line", ["runq", "runq -g"])
+def test_runq_shows_the_other_cpus(broken: Broken, line: str) -> None:
+    whole = broken(line).split("\n\n")
     broken.write_word(cpu_rq(broken.prog, 0).curr.address_of_().value_(), 0xffffdead00000000)
-    good, text, errors = broken.attempt("runq -g")
+    good, text, errors = broken.attempt(line)
     assert not good
     assert "CPU 0: no memory at" in errors
     assert text == whole[1]

@@ -35,6 +35,14 @@ class Kmem(Command[UsageRow]):
         crash> kmem -s task_struct
         CACHE             OBJSIZE  ALLOCATED     TOTAL  SLABS  SSIZE  NAME
         ff390e1a811ab800     8328         68        75     25    32k  task_struct
+        crash> kmem ff26bcbcc11f4180
+        CACHE             OBJSIZE  ALLOCATED     TOTAL  SLABS  SSIZE  NAME
+        ff26bcbcc11ab600     8328         68        75     25    32k  task_struct
+          SLAB              MEMORY            NODE  TOTAL  ALLOCATED  FREE
+          ffe0c8bfc0047c00  ff26bcbcc11f0000     0      3          3     0
+          FREE / [ALLOCATED]
+          [ff26bcbcc11f4180]
+        ...
     """
 
     names = ("kmem",)

@@ -12,7 +12,7 @@ from kdumpy.crash import taskgroups
 from kdumpy.crash.command import Arg, Command, Options
 from kdumpy.crash.failures import explain
 from kdumpy.crash.session import Session
-from kdumpy.crash.taskgroups import GroupsRow, QueuedTask, groups_row, queued_task, task_line
+from kdumpy.crash.taskgroups import QueuedTask, groups_row, queued_task, task_line
 from kdumpy.crash.taskviews import ago
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.errors import DamagedDump
@@ -68,16 +68,29 @@ class Runq(Command[Any]):
     )
 
     def rows(self, session: Session, options: Options) -> Iterator[Any]:
-        """Yield a row a CPU; another kind of row with -g."""
+        """Yield a row a CPU; another kind of row with -g.
+
+        Raises:
+            DamagedDump: a CPU's queue cannot be read; said behind the others.
+        """
         from kdumpy.kernel.online import online_cpus
 
         wanted = session.cpus(options.cpus) if options.cpus else list(online_cpus(session.prog))
-        if options.groups:
-            yield from _groups(session, wanted)
-            return
-        clocks = [cpu_rq(session.prog, cpu).clock.value_() for cpu in wanted]
-        for cpu, clock in zip(wanted, clocks, strict=True):
-            yield _row(session, cpu, clock, max(clocks) - clock)
+        problems: list[str] = []
+        clocks: dict[int, int] = {}
+        for cpu in wanted:
+            try:
+                clocks[cpu] = cpu_rq(session.prog, cpu).clock.value_()
+            except READ_ERRORS as error:
+                problems.append(f"CPU {cpu}: {explain(error)}")
+        for cpu, clock in clocks.items():
+            try:
+                yield groups_row(session.prog, cpu) if options.groups else \
+                    _row(session, cpu, clock, max(clocks.values()) - clock)
+            except READ_ERRORS as error:
+                problems.append(f"CPU {cpu}: {explain(error)}")
+        if problems:
+            raise DamagedDump("not all run queues can be read", why="; ".join(problems))
 
     def render(self, rows: Iterable[Any], session: Session, options: Options) -> Iterator[str]:
         """Lay the queues out as crash does."""
@@ -110,22 +123,6 @@ class Runq(Command[Any]):
                 yield from _queue(row.fair, real_time=False)
                 if row.problem:
                     yield f"     ({row.problem})"
-
-
-def _groups(session: Session, cpus: list[int]) -> Iterator[GroupsRow]:
-    """Yield the task groups of CPUs.
-
-    Raises:
-        DamagedDump: a CPU's cannot be read; said behind the others.
-    """
-    problems = []
-    for cpu in cpus:
-        try:
-            yield groups_row(session.prog, cpu)
-        except READ_ERRORS as error:
-            problems.append(f"CPU {cpu}: {explain(error)}")
-    if problems:
-        raise DamagedDump("not all run queues can be read", why="; ".join(problems))
 
 
 def _row(session: Session, cpu: int, clock: int, lag: int) -> RunqueueRow:
