@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 
 import pytest
+from drgn.helpers.linux.mm import for_each_vmap_area
 
+import kdumpy
 import lab
 from diagnosed import diagnosed
 from kdumpy.diagnosis import Diagnosis
+from kdumpy.diagnosis.crashed.pointee import BEYOND, pointee
 from kdumpy.report import text
 
 
@@ -69,3 +72,24 @@ def test_free_memory_is_listed_and_its_count_explained() -> None:
 def test_a_stack_that_is_no_tasks_is_named() -> None:
     assert "Stack of the allocation of most of the objects, innermost first" in \
         text.render(diagnosed("6.1", "memory-leak-tracked"), full=True)
+
+
+def test_the_number_that_was_divided_by_is_shown() -> None:
+    found = diagnosed("6.1", "divide-error")
+    assert re.search(r"divided by zero, which %\w+ held", found.verdict.explanation)
+    assert any(re.search(r"with %\w+ = 0x0$", item.detail) for item in found.verdict.evidence)
+    assert found.panic is not None
+    assert found.panic.reading is not None
+    assert re.fullmatch(r"%\w+ = 0x0, read", found.panic.reading.operands[0])
+
+
+def test_behind_the_end_of_a_vmalloc_area_is_not_within() -> None:
+    with kdumpy.open(lab.dump("6.1", "sysrq").path) as kernel:
+        areas = [area for area in for_each_vmap_area(kernel.prog) if area.vm and area.vm.nr_pages.value_() > 0]
+        area = areas[0]
+        begin, size = int(area.va_start.value_()), int(area.vm.nr_pages.value_()) * 4096
+        assert begin + size < int(area.va_end.value_())
+        inside, behind = pointee(kernel, begin + size - 8), pointee(kernel, begin + size)
+        assert (inside.kind, inside.state) in (("vmalloc", None), ("stack", None))
+        assert (behind.kind, behind.state) == ("vmalloc", BEYOND)
+        assert f"of a vmalloc area of {size} bytes, behind its end" in behind.words

@@ -268,6 +268,11 @@ class Crash:
         return _odd_operand(self.instruction, self.page_levels)
 
     @cached_property
+    def divisor(self) -> tuple[str, int] | None:
+        """(operand, value) of what the faulting instruction divides by."""
+        return operands.divisor(self.read, self.instruction, self.fault_registers) if self.instruction else None
+
+    @cached_property
     def address(self) -> int | None:
         """The address that could not be used."""
         if self.event and self.event.address is not None:

@@ -73,6 +73,8 @@ class CrashEvidence:
                 detail += f"   with {operand.base} = {operand.base_value:#x}"
                 if operand.index and operand.index_value is not None:
                     detail += f", {operand.index} = {operand.index_value:#x}"
+            elif self.crash.divisor:
+                detail += f"   with {self.crash.divisor[0]} = {self.crash.divisor[1]:#x}"
             found.append(Evidence("the faulting instruction", detail,
                                   self.command(f"dis -r {fault.symbol}+{fault.offset}")))
         return found + self._origin()

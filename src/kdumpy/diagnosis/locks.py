@@ -244,7 +244,8 @@ class Waits:
         if of_disk is not None:
             found, name = of_disk
             return LockWait(found.kind, found.address, name, found.owner, certain=found.certain, note=found.note)
-        name = found.name or self._name(found.address, found.kind) if found.address else \
+        name = found.name or self._name(found.address, found.kind) \
+            if found.address and found.kind not in _NAMELESS else \
             _NAMELESS.get(found.kind, "that the dump does not show")
         if found.kind == "semaphore" and found.address:
             taker = self._taker(found.address, SEMAPHORE, frames)

@@ -193,6 +193,20 @@ class Event:
         match = self._first(_ERROR_CODE)
         return int(match[1], 16) if match else None
 
+    @property
+    def no_page_there(self) -> bool | None:
+        """Whether a fault came because no page was there, and not because its use was refused; None where unknown.
+
+        x86: bit 0 of the error code. Arm: the status code of a data or instruction abort, 0b0001xx (a translation
+        fault), or 0b1010xx, 0b101011 (levels -2 and -1).
+        """
+        if self.error_code is not None:
+            return not self.error_code & 1
+        if self.esr is not None and self.esr >> 26 & 0x3F in _INSTRUCTION_ABORTS | _DATA_ABORTS:
+            status = self.esr & 0x3F
+            return status & 0x3C == 0x04 or status in (0x2A, 0x2B)
+        return None
+
     @cached_property
     def esr(self) -> int | None:
         """Arm's syndrome of the exception (ESR_EL1); None on other processors."""

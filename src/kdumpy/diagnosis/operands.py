@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kdumpy.diagnosis.crashed.assembly import COMMA, REGISTERS, disassembler
+from kdumpy.diagnosis.crashed.assembly import COMMA, PARTS, REGISTERS, disassembler
 
 LONGEST = 15
 """Bytes of the longest x86 instruction."""
@@ -59,6 +59,23 @@ def decode(read: Read, pc: int, registers: Mapping[str, int], machine: str = "x8
     ways = {"x86_64": _operands, "aarch64": _operands_arm64}
     operands = tuple(ways[machine](found, registers)) if machine in ways else ()
     return Instruction(pc, f"{found.mnemonic} {found.op_str}".strip(), found.size, operands, _target(found))
+
+
+def divisor(read: Read, instruction: Instruction, registers: Mapping[str, int]) -> tuple[str, int] | None:
+    """Return (operand, value) of what an instruction of x86-64 divides by; None for another one, or where unknown."""
+    name, _, operand = instruction.text.partition(" ")
+    if not name.startswith(("div", "idiv")):
+        return None
+    part = PARTS.get(operand.removeprefix("%"))
+    if part is not None and part[0] in registers:
+        shift = 8 if operand.endswith("h") else 0
+        return operand, registers[part[0]] >> shift & ((1 << 8 * part[1]) - 1)
+    for place in instruction.operands:
+        try:
+            return place.text, int.from_bytes(read(place.address, place.size), "little")
+        except (LookupError, ValueError):
+            return None
+    return None
 
 
 def decode_call(read: Read, return_address: int, registers: Mapping[str, int],

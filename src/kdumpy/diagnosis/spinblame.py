@@ -50,8 +50,10 @@ def blame(crash: Crash, cpu: int | None) -> Blame | None:
     choice = culprit.choose(frames)
     if choice.frame is None:
         choice = culprit.Choice(holder.frame, (f"chosen: {holder.frame.function}, which took the lock",))
+    now = choice.frame.function if choice.frame and choice.frame.function != holder.frame.function else ""
     return Blame(choice, frames, holder.task, f"It spins for {lock}, which {_who(holder)} took in "
-                 f"{holder.frame.function}() and has not given back.", evidence, True, holder.cpu)
+                 f"{holder.frame.function}() and has not given back" + (f"; it is in {now}() now." if now else "."),
+                 evidence, True, holder.cpu)
 
 
 def kind_of_loop(crash: Crash, spin: Blame | None, cpu: Cpu | None, *, takes_interrupts: bool | None = None) -> str:

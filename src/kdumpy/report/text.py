@@ -7,8 +7,9 @@ from itertools import groupby
 from typing import NamedTuple
 
 from kdumpy.diagnosis.facts.findings import Severity
-from kdumpy.diagnosis.model import BlockedFacts, Confidence, Diagnosis, Health
+from kdumpy.diagnosis.model import Confidence, Diagnosis, Health
 from kdumpy.report.explain import explain
+from kdumpy.report.families import Family, families
 from kdumpy.report.layout import Page, Style
 from kdumpy.report.words import task_words, wait_words
 from kdumpy.units import human_bytes, human_seconds, human_time
@@ -260,18 +261,21 @@ def _blocked(page: Page, diagnosis: Diagnosis) -> None:
     for circle in blocked.circles:
         page.paragraph("they wait for each other in a circle: pids " + " → ".join(map(str, (*circle, circle[0]))),
                        Style.BAD, indent=2)
-    for item in blocked.tasks[:_BLOCKED]:
-        _blocked_task(page, item)
-    if blocked.count > _BLOCKED:
-        page.line(f"… and {blocked.count - _BLOCKED} more", Style.QUIET, indent=2)
+    shown = families(blocked)[:_BLOCKED]
+    for family in shown:
+        _family(page, family)
+    left_out = blocked.count - sum(len(family.tasks) for family in shown)
+    if left_out:
+        page.line(f"… and {left_out} more", Style.QUIET, indent=2)
 
 
-def _blocked_task(page: Page, item: BlockedFacts) -> None:
-    since = f", for {human_seconds(item.seconds)}" if item.seconds is not None else ""
-    page.pieces((task_words(item.task), Style.TITLE), (since, Style.PLAIN), indent=2)
-    wait = item.waits_for
-    if wait:
-        page.paragraph(f"waits for the {wait_words(wait)}", indent=4, hanging=2)
+def _family(page: Page, family: Family) -> None:
+    item, many = family.first, len(family.tasks) > 1
+    since = f", {'the first ' if many else ''}for {human_seconds(item.seconds)}" if item.seconds is not None else ""
+    page.paragraph(family.title + since, Style.TITLE, indent=2, hanging=2)
+    if family.words:
+        article = "" if family.words[0].isdigit() else "the "
+        page.paragraph(f"wait{'' if many else 's'} for {article}{family.words}", indent=4, hanging=2)
     page.paragraph(" ← ".join(item.trace[:_WAIT_FRAMES]), Style.QUIET, indent=4, hanging=2)
 
 

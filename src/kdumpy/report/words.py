@@ -6,6 +6,7 @@ from kdumpy.diagnosis.model import OWNED, TaskFacts, Wait
 
 _SAID = ("I/O", "page lock")
 """Kinds of wait for what has no name of its own but is described."""
+_KINDS = {"RCU": "RCU grace period", "SRCU": "grace period of SRCU"}
 _BY = {"work": "run by", "I/O": "carried out by", "RCU": "held up by"}
 
 
@@ -16,7 +17,8 @@ def task_words(task: TaskFacts) -> str:
 
 def wait_words(wait: Wait) -> str:
     """Return what a task waits for: `mutex flaky+0x10 [flaky], held by flaky_collect (pid 142)`."""
-    parts = [f"{wait.kind}{':' if wait.kind in _SAID else ''} {wait.lock}"]
+    kind = _KINDS.get(wait.kind, wait.kind)
+    parts = [f"{kind}{':' if wait.kind in _SAID else ''} {wait.lock}".rstrip()]
     if wait.owner:
         parts.append(f"{_BY.get(wait.kind, 'held by')} {task_words(wait.owner)}")
     elif wait.kind in OWNED:

@@ -7,7 +7,7 @@ from typing import cast
 import pytest
 
 from kdumpy.debuginfo.modules import ModuleSymbols
-from kdumpy.diagnosis import culprit, memory, owned
+from kdumpy.diagnosis import culprit, memory, operands, owned
 from kdumpy.diagnosis.causes.base import Words
 from kdumpy.diagnosis.causes.hung_task import _has_only_the_lock, _title
 from kdumpy.diagnosis.causes.stack_overflow import _recurring
@@ -188,8 +188,8 @@ def test_a_counter_of_zero_is_not_told_as_a_freed_object() -> None:
     (("f", "do_idle", "cpu_startup_entry"), "It ran in {}."),
 ])
 def test_what_ran_the_code_and_what_it_interrupted(names: tuple[str, ...], where: str) -> None:
-    crash = kernel_logs.crash("[    7.7] BUG: kernel NULL pointer dereference, address: 0000000000000008\n"
-                              "[    7.7] CPU: 0 PID: 7 Comm: thread Not tainted 6.1.0\n")
+    crash = kernel_logs.crash("[    7.700000] BUG: kernel NULL pointer dereference, address: 0000000000000008\n"
+                              "[    7.700000] CPU: 0 PID: 7 Comm: thread Not tainted 6.1.0\n")
     vars(crash)["context"] = culprit.context_of(stack(*names))
     assert Words(crash).where == where.format("task thread (pid 7)")
 
@@ -234,3 +234,61 @@ def test_advice_to_wait_longer_is_not_given_where_a_module_keeps_a_mutex() -> No
     assert _has_only_the_lock(lock, holder, (frame,))
     assert not _has_only_the_lock(lock, holder, (*stack("io_schedule"), frame))
     assert not _has_only_the_lock(LockWait("completion", 1, "x", task("t", 1)), holder, (frame,))
+
+
+OVERFLOW = """\
+[   13.100000] detected buffer overflow in strcpy
+[   13.200000] ------------[ cut here ]------------
+[   13.300000] kernel BUG at lib/string_helpers.c:1027!
+[   13.400000] invalid opcode: 0000 [#1] PREEMPT SMP NOPTI
+[   13.500000] CPU: 1 PID: 157 Comm: sh Tainted: G           OE      6.1.0 #1
+[   13.600000] RIP: 0010:fortify_panic+0xf/0x11
+[   13.700000] Call Trace:
+[   13.800000]  copy_name+0xc/0x10 [driver]
+"""
+
+
+@pytest.mark.parametrize(("said", "told"), [
+    ("detected buffer overflow in strcpy", "wrote more bytes than the buffer has room for with strcpy()"),
+    ("strcpy: detected buffer overflow: 11 byte write of buffer size 8",
+     "wrote 11 bytes into a buffer of 8 with strcpy()"),
+    ("memcpy: detected buffer overflow: 11 byte read of buffer size 8",
+     "read 11 bytes out of a buffer of 8 with memcpy()"),
+])
+def test_a_checked_copy_is_told_as_what_it_did(said: str, told: str) -> None:
+    judgement = judge(kernel_logs.crash(OVERFLOW.replace("detected buffer overflow in strcpy", said)))
+    assert judgement is not None
+    assert (judgement.cause, judgement.finding.title) == ("bug", "Buffer overflow in copy_name [driver]")
+    assert told in judgement.finding.explanation
+    assert "string_helpers" not in " ".join(judgement.finding.next)
+
+
+def test_words_of_an_overflow_are_not_those_of_another_check() -> None:
+    judgement = judge(kernel_logs.crash(OVERFLOW.replace("lib/string_helpers.c:1027", "fs/inode.c:7")))
+    assert judgement is not None
+    assert "overflow" not in judgement.finding.title
+
+
+@pytest.mark.parametrize(("esr", "absent"), [
+    (0x96000007, True), (0x96000004, True), (0x9600000F, False), (0x96000021, False), (0x96000047, True),
+    (0x5600BEEF, None),
+])
+def test_the_syndrome_of_arm_says_whether_a_page_was_there(esr: int, absent: bool | None) -> None:
+    crash = kernel_logs.crash("[   1.000000] Unable to handle kernel paging request at virtual address ffff8000800cd020\n"
+                              f"[   1.100000] Mem abort info:\n[   1.200000]   ESR = 0x{esr:016x}\n")
+    assert crash.event is not None
+    assert crash.event.no_page_there is absent
+
+
+@pytest.mark.parametrize(("code", "registers", "found"), [
+    ("48f7f1", {"rcx": 0}, ("%rcx", 0)), ("f7f7", {"rdi": 7 << 32}, ("%edi", 0)),
+    ("f6f5", {"rcx": 0x1200}, ("%ch", 18)),
+    ("48f7f1", {}, None), ("4801c8", {"rcx": 0}, None),
+])
+def test_what_a_division_is_by(code: str, registers: dict[str, int], found: tuple[str, int] | None) -> None:
+    def read(address: int, size: int) -> bytes:
+        return (bytes.fromhex(code) + bytes(16))[:size]
+
+    instruction = operands.decode(read, 0x1000, registers)
+    assert instruction is not None
+    assert operands.divisor(read, instruction, registers) == found

@@ -5,6 +5,8 @@ from __future__ import annotations
 from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Words
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.crashed.percpu import is_small
+from kdumpy.diagnosis.crashed.pointee import BEYOND, pointee
+from kdumpy.diagnosis.facts.reading import Pointee
 from kdumpy.diagnosis.memory import Meaning
 from kdumpy.diagnosis.model import Evidence
 from kdumpy.diagnosis.oops import Kind
@@ -25,11 +27,13 @@ class BadAddress(Cause):
         frame = crash.own_frame
         words = Words(crash, frame)
         how = {"read": "read from", "write": "wrote to", "execute": "jumped to"}.get(crash.access, "used")
-        place = crash.describe(crash.address) if crash.address else ""
+        target = pointee(crash.kernel, crash.address) if crash.kernel and crash.address else None
+        area = target if target is not None and target.kind == "vmalloc" else None
+        place = area.words if area else crash.describe(crash.address) if crash.address else ""
         told = meant is not None and meant.meaning not in (Meaning.KERNEL, Meaning.NULL) and not crash.per_cpu
         explained = f" ({meant.words})" if told and meant else ""
-        code = crash.event.error_code if crash.event else None
-        held = code is not None and not code & 1
+        absent = crash.event.no_page_there if crash.event else None
+        held = absent is True
         doubtful = bool(crash.per_cpu) and is_small(crash.pointer or 0)
         per_cpu = ""
         if crash.per_cpu:
@@ -43,14 +47,17 @@ class BadAddress(Cause):
                 meant.meaning in (Meaning.KERNEL, Meaning.ERROR) or (crash.per_cpu and not doubtful)) else LIKELY,
             explanation=words.paragraph(
                 f"{'The kernel' if words.gone else words.name} {how} the address {crash.address or 0:#x}{explained}, "
-                + ("where no memory is mapped." if held else "which it may not use like that."),
-                f"It lies in {place}." if place else "",
+                + ("where no memory is mapped." if held else "which it may not use like that." if absent is False else
+                   "which cannot be used."),
+                f"It lies {'at' if area else 'in'} {place}." if place else "",
                 "An error code was returned by a function, and was used as a pointer without a check."
                 if error else
                 per_cpu if per_cpu else
                 f"It is an address of modules, and no module is there now. Most likely the module {frame.module} was: "
                 "it is the last one that was unloaded, and left a timer, work or a callback set."
                 if words.gone and frame else
+                f"The area is still there, and the access went {_behind(area)} its end: mostly an index or a length "
+                "was too large." if area and area.state == BEYOND else
                 "Such an address comes from an object that was unmapped or freed while it was still used, or from a "
                 "pointer that was overwritten.",
                 words.where, words.blame),
@@ -60,3 +67,9 @@ class BadAddress(Cause):
                         if words.gone and frame else []), *crash.evidence.stack()],
             culprit=frame, decisions=crash.own.decisions,
             subtype="error-pointer" if error else "per-cpu" if crash.per_cpu else crash.access)
+
+
+def _behind(area: Pointee) -> str:
+    """Say how far behind the end of a vmalloc area an access went: `16 bytes behind`."""
+    over = area.address - (area.object or 0) - (area.object_size or 0)
+    return f"{over} bytes behind" if over else "just behind"

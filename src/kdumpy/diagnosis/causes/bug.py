@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 
 from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Words
+from kdumpy.diagnosis.checkwords import told_by_check
 from kdumpy.diagnosis.crash import Crash
+from kdumpy.diagnosis.model import Evidence
 from kdumpy.diagnosis.oops import Kind
 
 _COUNT = re.compile(r"scheduling while atomic: .*/0x([0-9a-f]{8})$")
@@ -38,17 +40,23 @@ class Bug(Cause):
         # An assertion in code that serves many is a check of theirs: what it found wrong may have a name of its own.
         checked = crash.fault.function if own and crash.fault and own.function != crash.fault.function else None
         place = crash.event.bug_at if crash.event else None
+        said = told_by_check(crash)
+        if said is not None:
+            what = f"{words.name} {said.sentence}; a check of the kernel noticed it, and stopped the kernel before " \
+                   "more was overwritten or read."
+        else:
+            what = (f"{words.name} called {checked}(), and a check there failed" if checked else
+                    f"{words.name} found something that its author had declared impossible") \
+                + (f" (the BUG at {place})" if place else "") \
+                + f", {'which' if checked else 'and'} stopped the kernel so as to do no more damage."
         return Finding(
-            title=words.titled("Failed assertion (BUG)"),
+            title=words.titled(said.title if said else "Failed assertion (BUG)"),
             confidence=CERTAIN if told and not checked else LIKELY,
-            explanation=words.paragraph(
-                (f"{words.name} called {checked}(), and a check there failed" if checked else
-                 f"{words.name} found something that its author had declared impossible")
-                + (f" (the BUG at {place})" if place else "")
-                + f", {'which' if checked else 'and'} stopped the kernel so as to do no more damage.",
-                words.where, words.blame),
-            evidence=[*crash.evidence.log(), *crash.evidence.stack()],
-            next=[f"Read the condition in the source: {place}."] if place else [],
+            explanation=words.paragraph(what, words.where, words.blame),
+            evidence=[*(Evidence("what the check found", said.line.strip(), item.command)
+                        for item in crash.evidence.log()[:1] if said), *crash.evidence.log(), *crash.evidence.stack()],
+            next=[f"Look at the call of {said.function} in {words.name}: how long may what it copies be?"] if said else
+            [f"Read the condition in the source: {place}."] if place else [],
             culprit=crash.own_frame, decisions=crash.own.decisions)
 
 

@@ -17,11 +17,18 @@ class DivideError(Cause):
         if not crash.told(Kind.DIVIDE):
             return None
         words = Words(crash, crash.own_frame)
+        divisor = crash.divisor
+        zero = divisor is None or divisor[1] == 0
+        if divisor is None:
+            what = "divided by zero (or by a number so small that the result had no room)"
+        else:
+            what = f"divided by zero, which {divisor[0]} held" if zero else \
+                f"divided by {divisor[1]:#x}, which {divisor[0]} held: the result had no room"
         return Finding(
-            title=words.titled("Division by zero"),
+            title=words.titled("Division by zero" if zero else "Division whose result has no room"),
             confidence=CERTAIN,
             explanation=words.paragraph(
-                f"{words.name} divided by zero (or by a number so small that the result had no room).",
+                f"{words.name} {what}.",
                 words.where, words.blame),
             evidence=[*crash.evidence.log(), *crash.evidence.instruction(), *crash.evidence.stack()],
             culprit=crash.own_frame, decisions=crash.own.decisions)

@@ -15,6 +15,8 @@ from kdumpy.diagnosis.memory import Meaning
 from kdumpy.kernel import Kernel
 
 _MOST_CPUS = 64
+BEYOND = "beyond"
+"""The state of what lies behind the last page of a vmalloc area, in the page that guards it."""
 _POISONS = {0x6B: "poisoned as free (0x6b)", 0x5A: "poisoned as never set (0x5a)"}
 
 
@@ -145,9 +147,20 @@ def _mapping(kernel: Kernel, address: int) -> Pointee | None:
                 if stack <= address < stack + kernel.stack_size:
                     return _on_stack(kernel, address, stack, task.comm, task.pid)
     caller = memory.symbol_at(prog, int(holder.caller.value_())) if holder and holder.caller else ""
-    words = f"offset {address - begin:#x} of a vmalloc area of {end - begin} bytes" \
-        + (f", mapped by {caller.split('+')[0]}()" if caller else "")
-    return Pointee(address, "vmalloc", words, object=begin)
+    # mm/vmalloc.c: behind its pages an area has one more that is never mapped (without VM_NO_GUARD).
+    size = int(holder.nr_pages.value_()) * _page_size(prog) if holder else 0
+    beyond = 0 < size <= address - begin
+    words = f"offset {address - begin:#x} of a vmalloc area of {size or end - begin} bytes" \
+        + (", behind its end" if beyond else "") + (f", mapped by {caller.split('+')[0]}()" if caller else "")
+    return Pointee(address, "vmalloc", words, object=begin, object_size=size or end - begin,
+                   state=BEYOND if beyond else None)
+
+
+def _page_size(prog: drgn.Program) -> int:
+    try:
+        return int(prog["PAGE_SIZE"].value_())
+    except READ_ERRORS:
+        return 4096
 
 
 def _in_vmalloc(prog: drgn.Program, address: int) -> bool:

@@ -163,6 +163,8 @@ class Reader:
             held = ((item.base, item.base_value), (item.index, item.index_value))
             parts = [f"{name} = {value:#x}" for name, value in held if name and value is not None]
             yield f"{item.text} = {item.address:#x}" + (f" ({', '.join(parts)})" if parts else "") + f", {item.access}"
+        if self.crash.divisor and not self.nowhere and not found:
+            yield f"{self.crash.divisor[0]} = {self.crash.divisor[1]:#x}, read"
         register = self.crash.call_register if self.nowhere else None
         if register and self.value is not None:
             yield f"{'*%' if self.crash.machine == 'x86_64' else ''}{register} = {self.value:#x}, execute"
@@ -219,7 +221,10 @@ class Reader:
         operand = self.crash.operand
         if event.address is not None and operand is not None and not self.nowhere:
             # For a general protection fault the log's address is the kernel's own guess; 5.10 leaves out the offset.
-            inside = operand.address <= event.address < operand.address + max(operand.size, 1) \
+            # Arm lets programs use the uppermost byte as they like, and the kernel prints the address without it.
+            mask = (1 << 56) - 1 if self.crash.machine == "aarch64" else (1 << 64) - 1
+            begin = operand.address & mask
+            inside = begin <= event.address & mask < begin + max(operand.size, 1) \
                 or (Kind.PROTECTION in event.kinds and event.address == self.value)
             yield Check("fault address", inside,
                         f"log {event.address:#x}, instruction and registers {operand.address:#x}")

@@ -14,6 +14,7 @@ from kdumpy.diagnosis.details import Details
 from kdumpy.diagnosis.details.code import whole_register
 from kdumpy.diagnosis.model import Confidence, CpuFacts, Diagnosis, FrameFacts, Health, TaskFacts, as_json
 from kdumpy.report import bugreport, words
+from kdumpy.report.families import families
 from kdumpy.report.html import timeline, waits
 from kdumpy.units import human_bytes, human_seconds, human_time
 
@@ -58,7 +59,7 @@ def context(diagnosis: Diagnosis, details: Details) -> dict[str, Any]:
         "registers": [item for item in held if item.words],
         "used": _used(diagnosis, details),
         "other_registers": [item for item in held if not item.words],
-        "graph": waits.draw(diagnosis.blocked), "blocked": diagnosis.blocked.tasks[:_BLOCKED],
+        "graph": waits.draw(diagnosis.blocked), "blocked": families(diagnosis.blocked)[:_BLOCKED],
         "cpus": _cpus(diagnosis.cpus), "stack_groups": list(_stack_groups(details)), "memory": _memory(diagnosis),
         "modules": _modules(diagnosis, details), "timeline": timeline.draw(details.log),
         "log_tail": diagnosis.log_tail, "message": diagnosis.panic.message if diagnosis.panic else None,

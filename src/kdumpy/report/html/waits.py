@@ -88,12 +88,16 @@ def draw(blocked: Blocked) -> Graph | None:
         return None
     circling = {pid for circle in blocked.circles for pid in circle}
     waiting.sort(key=lambda item: item.task.pid not in circling)
-    graph = Graph(left_out=max(0, len(waiting) - MOST_TASKS))
+    alike = _alike(waiting, circling)
+    waiting = [item for item in waiting if item.task.pid in alike]
+    graph = Graph(left_out=sum(alike[item.task.pid] for item in waiting[MOST_TASKS:]))
     waiting = waiting[:MOST_TASKS]
     boxes: dict[str, Box] = {}
     following: dict[str, str] = {}
     for item in waiting:
         _add(item, boxes, following, circling, {other.task.pid for other in waiting})
+        if alike[item.task.pid] > 1:
+            boxes[f"task {item.task.pid}"].title = f"{item.task.comm} +{alike[item.task.pid] - 1}"
     height = 0
     for group in _groups(boxes, following):
         height = _place(group, boxes, following, height)
@@ -104,6 +108,26 @@ def draw(blocked: Blocked) -> Graph | None:
     graph.height = height
     graph.words = "; ".join(_told(waiting))
     return graph
+
+
+def _alike(waiting: list[BlockedFacts], circling: set[int]) -> dict[int, int]:
+    """Return how many tasks each drawn one stands for, by thread id: those with its stack that wait as it does.
+
+    Tasks that are in a circle, or that others wait for, stand for themselves.
+    """
+    owners = {item.waits_for.owner.pid for item in waiting if item.waits_for and item.waits_for.owner}
+    first: dict[tuple[object, ...], int] = {}
+    found: dict[int, int] = {}
+    for item in waiting:
+        wait = item.waits_for
+        if wait is None:
+            continue
+        thing = wait.lock_address if wait.owner or wait.kind != "completion" else 0
+        key = (wait.kind, thing, wait.owner, tuple(frame.partition("+")[0] for frame in item.trace))
+        alone = not item.trace or item.task.pid in circling or item.task.pid in owners
+        chosen = item.task.pid if alone else first.setdefault(key, item.task.pid)
+        found[chosen] = found.get(chosen, 0) + 1
+    return found
 
 
 def _told(waiting: list[BlockedFacts]) -> Iterator[str]:
