@@ -93,3 +93,19 @@ def test_behind_the_end_of_a_vmalloc_area_is_not_within() -> None:
         assert (inside.kind, inside.state) in (("vmalloc", None), ("stack", None))
         assert (behind.kind, behind.state) == ("vmalloc", BEYOND)
         assert f"of a vmalloc area of {size} bytes, behind its end" in behind.words
+
+
+def test_a_stall_with_interrupts_off_is_told_as_one() -> None:
+    found = diagnosed("6.1", "rcu-stall").verdict.explanation
+    assert "It loops there with interrupts off" in found
+    assert "or was starved" not in found
+
+
+@pytest.mark.skipif(not lab.FULL, reason="spinlocks that are held are in the full matrix only")
+@pytest.mark.parametrize("kernel", ["6.12", "6.1-arm64"])
+def test_whom_a_cpu_spins_for_is_told_also_where_it_gave_no_registers(kernel: str) -> None:
+    found = diagnosed(kernel, "spin-held")
+    assert found.verdict.culprit is not None
+    assert found.verdict.culprit.function in ("tardy_wait_sensor", "tardy_grip")
+    assert found.verdict.culprit.function in found.verdict.explanation
+    assert found.signature.parts[4] == "tardy_grip"

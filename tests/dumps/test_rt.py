@@ -57,6 +57,7 @@ def test_two_tasks_that_sleep_for_each_others_spinlocks() -> None:
     assert (found.verdict.cause, found.verdict.confidence) == ("deadlock", "certain")
     assert "waits for the spinlock robot+0x" in found.verdict.explanation
     assert "panic_on_rcu_stall" in found.verdict.explanation
+    assert found.signature.parts[2] == "spin-2"         # as where CPUs spin for them
     assert found.blocked.graph is not None
     assert {(edge.comm, edge.kind, edge.owner_comm) for edge in found.blocked.graph.edges} >= {
         ("tardy_arm", "spinlock", "tardy_door"), ("tardy_door", "spinlock", "tardy_arm")}

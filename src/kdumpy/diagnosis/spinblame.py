@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from kdumpy.diagnosis import culprit
 from kdumpy.diagnosis.crash import Crash
+from kdumpy.diagnosis.crashed.origin import origin_of
 from kdumpy.diagnosis.crashed.tickless import loops_with_interrupts
 from kdumpy.diagnosis.model import Evidence
 from kdumpy.diagnosis.spinning import Holder, Spin
@@ -41,6 +42,20 @@ def blame(crash: Crash, cpu: int | None) -> Blame | None:
     waiting = culprit.choose(spin.frames)
     lock = f"the {spin.kind} {spin.name}".rstrip()
     evidence = spin_evidence(crash, spin)
+    silent = _silent_other(crash, spin) if spin.holder is None else None
+    if silent is not None:
+        other, origin = silent
+        task = other.task
+        who = f"{task.comm} (pid {task.pid})" if task else "a task"
+        shown = Evidence(f"what the thread on CPU {other.number} was set to do", f"{who} runs {origin.function}()",
+                         crash.evidence.command(f"task {task.pid}" if task else "runq"))
+        why = (f"chosen: {origin.function}, of the module that spins: what the one other CPU that took no interrupts "
+               "was set to run")
+        return Blame(culprit.Choice(origin, (*waiting.decisions, why)), (origin,), task,
+                     f"It spins for {lock}. CPU {other.number} took no interrupts meanwhile, not even to give its "
+                     f"registers: it runs {who}, whose function is {origin.function}(), and which most likely "
+                     "has it.",
+                     (*evidence, shown), False, other)
     if spin.holder is None:
         why = (f"It spins for {lock}. No other CPU runs anything that could hold that, so it was not given back, or "
                "is no lock any more." if spin.alone else f"It spins for {lock}; who holds that cannot be told.")
@@ -54,6 +69,17 @@ def blame(crash: Crash, cpu: int | None) -> Blame | None:
     return Blame(choice, frames, holder.task, f"It spins for {lock}, which {_who(holder)} took in "
                  f"{holder.frame.function}() and has not given back" + (f"; it is in {now}() now." if now else "."),
                  evidence, True, holder.cpu)
+
+
+def _silent_other(crash: Crash, spin: Spin) -> tuple[Cpu, Frame] | None:
+    """Return the one other CPU that took no interrupts and gave no registers, where it runs a thread of one module."""
+    if crash.kernel is None:
+        return None
+    module = next((frame.module for frame in spin.frames if frame.module), None)
+    others = [item.cpu for item in crash.tickless if item.cpu.number != spin.cpu.number
+              and not any(frame.symbol for frame in item.cpu.stack.frames)]
+    found = [(cpu, origin) for cpu in others if cpu.task and (origin := origin_of(crash.kernel, cpu.task)) is not None]
+    return found[0] if len(found) == len(others) == 1 and module and found[0][1].module == module else None
 
 
 def kind_of_loop(crash: Crash, spin: Blame | None, cpu: Cpu | None, *, takes_interrupts: bool | None = None) -> str:

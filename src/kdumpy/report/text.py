@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from itertools import groupby
 from typing import NamedTuple
 
 from kdumpy.diagnosis.facts.findings import Severity
 from kdumpy.diagnosis.model import Confidence, Diagnosis, Health
 from kdumpy.report.explain import explain
 from kdumpy.report.families import Family, families
+from kdumpy.report.folding import folded
 from kdumpy.report.layout import Page, Style
 from kdumpy.report.words import task_words, wait_words
 from kdumpy.units import human_bytes, human_seconds, human_time
@@ -230,14 +230,15 @@ def _trace(page: Page, diagnosis: Diagnosis, most: int) -> None:
     task = diagnosis.trace_task
     whose = f" of {diagnosis.trace_of}" if diagnosis.trace_of else f" of {task_words(task)}" if task else ""
     page.heading(f"Stack{whose}, innermost first" + (" (from the log)" if diagnosis.trace_source == "log" else ""))
-    runs = [list(run) for _, run in groupby(diagnosis.trace, lambda frame: (frame.pc, frame.symbol, frame.offset))]
+    rows = [(frame, f"   ({'' if len(fold.frames) == 1 else f'these {len(fold.frames)} frames '}{fold.times} times)"
+             if fold.times > 1 and frame is fold.frames[-1] else "")
+            for fold in folded(diagnosis.trace) for frame in fold.frames]
     # Of a long stack, the part around the culprit.
-    culprit = next((number for number, run in enumerate(runs) if any(frame.culprit for frame in run)), 0)
-    first = max(0, min(culprit - most // 2, len(runs) - most))
+    culprit = next((number for number, (frame, _) in enumerate(rows) if frame.culprit), 0)
+    first = max(0, min(culprit - most // 2, len(rows) - most))
     if first:
         page.line(f"… {first} inside", Style.QUIET, indent=4)
-    for run in runs[first:first + most]:
-        frame = next((item for item in run if item.culprit), run[0])
+    for frame, times in rows[first:first + most]:
         name = frame.symbol or f"{frame.pc:#x} (no code there)"
         if frame.symbol and frame.offset is not None and not frame.inline:
             name += f"+{frame.offset:#x}"
@@ -247,10 +248,10 @@ def _trace(page: Page, diagnosis: Diagnosis, most: int) -> None:
         if frame.symbol and frame.offset is None and not frame.symbol.startswith("("):
             name += " (inlined)" if frame.inline else " (tail call)"
         mark, style = ("→ ", Style.CULPRIT) if frame.culprit else ("  ", Style.PLAIN)
-        name += f"   ({len(run)} times)" if len(run) > 1 else ""
+        name += times
         page.pieces((mark, style), (name, style), (f"   {frame.source}" if frame.source else "", Style.QUIET), indent=2)
-    if len(runs) > first + most:
-        page.line(f"… and {len(runs) - first - most} more", Style.QUIET, indent=4)
+    if len(rows) > first + most:
+        page.line(f"… and {len(rows) - first - most} more", Style.QUIET, indent=4)
 
 
 def _blocked(page: Page, diagnosis: Diagnosis) -> None:

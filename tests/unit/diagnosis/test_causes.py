@@ -10,14 +10,15 @@ from kdumpy.debuginfo.modules import ModuleSymbols
 from kdumpy.diagnosis import culprit, memory, operands, owned
 from kdumpy.diagnosis.causes.base import Words
 from kdumpy.diagnosis.causes.hung_task import _has_only_the_lock, _title
-from kdumpy.diagnosis.causes.stack_overflow import _recurring
+from kdumpy.diagnosis.causes.rcu_stall import RcuStall
+from kdumpy.diagnosis.causes.stack_overflow import _on_the_way, _recurring
 from kdumpy.diagnosis.locks import BlockedTask, LockWait
 from kdumpy.diagnosis.model import Confidence, Culprit
 from kdumpy.diagnosis.verdict import judge
 from kdumpy.diagnosis.waiting import kind_of
 from kdumpy.diagnosis.waitwords import others_wait
 from kdumpy.kernel import Kernel, Stack
-from kdumpy.kernel.values import Frame, Task
+from kdumpy.kernel.values import Cpu, Frame, Task
 from unit.diagnosis import kernel_logs
 
 DOUBLE_ADD = """\
@@ -274,7 +275,7 @@ def test_words_of_an_overflow_are_not_those_of_another_check() -> None:
     (0x5600BEEF, None),
 ])
 def test_the_syndrome_of_arm_says_whether_a_page_was_there(esr: int, absent: bool | None) -> None:
-    crash = kernel_logs.crash("[   1.000000] Unable to handle kernel paging request at virtual address ffff8000800cd020\n"
+    crash = kernel_logs.crash("[   1.000000] Unable to handle kernel paging request at virtual address ffff8000800cd0\n"
                               f"[   1.100000] Mem abort info:\n[   1.200000]   ESR = 0x{esr:016x}\n")
     assert crash.event is not None
     assert crash.event.no_page_there is absent
@@ -292,3 +293,18 @@ def test_what_a_division_is_by(code: str, registers: dict[str, int], found: tupl
     instruction = operands.decode(read, 0x1000, registers)
     assert instruction is not None
     assert operands.divisor(read, instruction, registers) == found
+
+
+def test_functions_that_call_each_other_are_both_named() -> None:
+    assert _on_the_way(stack(*["leaf", "tree"] * 8, "start"), "leaf") == ("tree()",)
+    assert _on_the_way(stack(*["leaf"] * 8, "start"), "leaf") == ()
+
+
+@pytest.mark.parametrize(("names", "words"), [
+    (("f", "kthread"), ", in the task reporter (pid 7),"),
+    (("f", "clock", "__hrtimer_run_queues", "hrtimer_interrupt", "asm_sysvec_apic_timer_interrupt", "do_idle"),
+     ", in a high-resolution timer (clock), which had interrupted the task reporter (pid 7),"),
+])
+def test_a_stalled_cpu_is_told_with_what_ran_there(names: tuple[str, ...], words: str) -> None:
+    cpu = Cpu(0, task("reporter", 7), False, False, Stack(stack(*names)), "in the kernel")
+    assert RcuStall._ran_by(cpu) == words

@@ -16,6 +16,7 @@ from kdumpy.diagnosis.spinblame import spin_evidence
 from kdumpy.diagnosis.waiting import FILE_IN_USE
 from kdumpy.diagnosis.waitwords import wait_evidence
 
+_SPINLOCKS = ("spinlock", "rwlock")
 _COUNTS = {2: "Two", 3: "Three", 4: "Four"}
 
 
@@ -79,7 +80,10 @@ class Deadlock(Cause):
                   + "; lockdep (CONFIG_PROVE_LOCKING) finds this before it happens."],
             culprit=choices[0].frame, decisions=choices[0].decisions, trace=crash.with_tail_calls(first.stack.frames),
             trace_task=first.task,
-            key=choices[0].frame, subtype=str(len(circle)))
+            key=choices[0].frame,
+            # With PREEMPT_RT it is tasks that wait for spinlocks, and not CPUs; it is the same bug.
+            subtype=f"spin-{len(circle)}" if all(item.waits_for is not None and item.waits_for.kind in _SPINLOCKS
+                                                 for item in circle) else str(len(circle)))
 
 
 def _of_spinlocks(crash: Crash) -> Finding | None:

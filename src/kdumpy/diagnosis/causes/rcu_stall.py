@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 
+from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.diagnosis import culprit
 from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Words
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.crashed.origin import origin_of
+from kdumpy.diagnosis.crashed.tickless import loops_with_interrupts
 from kdumpy.diagnosis.oops import Event, Kind
 from kdumpy.diagnosis.spinblame import blame, kind_of_loop
 from kdumpy.kernel.values import Cpu, Frame
@@ -35,7 +38,7 @@ class RcuStall(Cause):
         choice = spin.choice if spin else culprit.choose(frames)
         words = Words(crash, culprit.choose(frames).frame if spin else choice.frame)
         where = f"CPU {number}" if number is not None else "A CPU"
-        task = f" (task {cpu.task.comm}, pid {cpu.task.pid})" if cpu and cpu.task else ""
+        task = self._ran_by(cpu) if cpu and cpu.task else ""
         return Finding(
             title=Words(crash, choice.frame).titled("RCU stall: a CPU held everything up"),
             confidence=CERTAIN if choice.frame and cpu and (spin is None or spin.certain) else LIKELY,
@@ -43,7 +46,7 @@ class RcuStall(Cause):
                 f"{where} ran in {words.name}{task} for so long without a pause that the kernel could not release "
                 "memory that nobody uses any more (RCU).",
                 spin.sentence if spin else
-                "It loops there, with interrupts or preemption off, or was starved by something else.",
+                self._how(crash, cpu),
                 "The kernel is set to panic then (kernel.panic_on_rcu_stall)." if "RCU" in crash.closing_words else "",
                 words.blame),
             evidence=[*crash.evidence.log(), *(spin.evidence if spin else
@@ -53,6 +56,34 @@ class RcuStall(Cause):
             # Who noticed its own stall did so in the interrupt of its tick.
             subtype=kind_of_loop(crash, spin, cpu, takes_interrupts=True if cpu and cpu.panicked else None),
             key=culprit.above_anchor(spin.frames if spin else frames).frame)
+
+    @staticmethod
+    def _ran_by(cpu: Cpu) -> str:
+        """Say what ran there: the task, or the interrupt that had interrupted it."""
+        task = cpu.task
+        who = "" if task is None else "the idle task" if task.pid == 0 else f"the task {task.comm} (pid {task.pid})"
+        context = culprit.context_of(culprit.watched(cpu.stack.frames)) or ""
+        interrupts = any(words in context for words in ("interrupt", "timer", "tasklet", "RCU callback", "call from"))
+        return f", in {context}, which had interrupted {who}," if interrupts and "thread" not in context else \
+            f", in {who},"
+
+    @staticmethod
+    def _how(crash: Crash, cpu: Cpu | None) -> str:
+        """Say whether it took interrupts meanwhile, and whether it read under RCU."""
+        takes = loops_with_interrupts(crash.kernel, cpu, crash.now) if crash.kernel and cpu else None
+        if takes is None or cpu is None or crash.kernel is None:
+            return "It loops there, with interrupts or preemption off, or was starved by something else."
+        if not takes:
+            late = next((item.seconds for item in crash.tickless if item.cpu.number == cpu.number), None)
+            return "It loops there with interrupts off" + (f": its clock did not tick for {late:.0f} seconds."
+                                                           if late is not None else ".")
+        reading = False
+        with contextlib.suppress(AttributeError, *READ_ERRORS):     # CONFIG_PREEMPT_RCU
+            reading = cpu.task is not None and \
+                crash.kernel.task_object(cpu.task.address).rcu_read_lock_nesting.value_() > 0
+        return ("It takes interrupts, but stays within rcu_read_lock()." if reading else
+                "It takes interrupts, but did not let another task run: preemption is off there, or the kernel does "
+                "not preempt its own code.")
 
     @staticmethod
     def _cpus(event: Event) -> list[int]:

@@ -15,6 +15,7 @@ from kdumpy.diagnosis.details.code import whole_register
 from kdumpy.diagnosis.model import Confidence, CpuFacts, Diagnosis, FrameFacts, Health, TaskFacts, as_json
 from kdumpy.report import bugreport, words
 from kdumpy.report.families import families
+from kdumpy.report.folding import folded
 from kdumpy.report.html import timeline, waits
 from kdumpy.units import human_bytes, human_seconds, human_time
 
@@ -160,11 +161,12 @@ def _evidence(diagnosis: Diagnosis) -> Iterator[tuple[str, str, str]]:
 def _trace(diagnosis: Diagnosis) -> Iterator[TraceRow]:
     plumbing, anchors, told = name_list("plumbing"), contexts(), set[str]()
     fault = diagnosis.panic.instruction_address if diagnosis.panic else None
-    runs = groupby(diagnosis.trace, lambda frame: (frame.pc, frame.symbol, frame.offset))
+    rows = []
     number = 0
-    for _, same in runs:
-        run = list(same)
-        frame = next((item for item in run if item.culprit), run[0])
+    for fold in folded(diagnosis.trace):
+        rows += [(number + place, frame, fold) for place, frame in enumerate(fold.frames)]
+        number += len(fold.frames) * fold.times
+    for number, frame, fold in rows:
         notes = ["the culprit"] if frame.culprit else []
         if frame.pc and frame.pc == fault and not frame.inline:
             notes.append("the fault is here")
@@ -179,8 +181,7 @@ def _trace(diagnosis: Diagnosis) -> Iterator[TraceRow]:
         yield TraceRow(number, frame.symbol or f"{frame.pc:#x}",
                        f"+{frame.offset:#x}" if frame.symbol and frame.offset is not None and not frame.inline else "",
                        frame.module, frame.source, kind,
-                       (*notes, *(() if frame.symbol else ("no code there",))), len(run))
-        number += len(run)
+                       (*notes, *(() if frame.symbol else ("no code there",))), fold.times)
 
 
 def _plain(frame: FrameFacts) -> str:
