@@ -69,7 +69,7 @@ def attach(prog: drgn.Program, saved: SavedRegisters = lambda prog: None) -> Res
     try:
         prog.create_loaded_modules()
         main = prog.main_module()
-    except READ_ERRORS:
+    except (*READ_ERRORS, MemoryError):     # drgn takes the sizes of a module's notes on trust
         # Without types the list of modules cannot be read; the kernel alone can be unwound all the same.
         main = prog.main_module("kernel", create=True)
     if main.address_ranges is not None:         # a vmlinux is loaded: drgn takes the tables from there

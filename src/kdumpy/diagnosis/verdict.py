@@ -9,6 +9,7 @@ from kdumpy.diagnosis.causes import Cause, Finding, Unjudged, causes
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.model import Confidence, NotJudged
 from kdumpy.diagnosis.steps import OutOfTime, Steps
+from kdumpy.dumpfile.health import doubt
 
 _ORDER = {Confidence.CERTAIN: 0, Confidence.LIKELY: 1, Confidence.POSSIBLE: 2}
 
@@ -55,12 +56,37 @@ def judge(crash: Crash, steps: Steps | None = None) -> Judgement | None:
         finding = replace(finding, confidence=Confidence.LIKELY)        # the log does not confirm it
     if finding.culprit and finding.culprit.data and finding.confidence == Confidence.CERTAIN:
         finding = replace(finding, confidence=Confidence.LIKELY)        # whose data it is, is not yet whose bug
-    decisions = tuple(_decisions(found, cause, finding.confidence))
+    doubted = _doubt(crash, cause.kind, unjudged)
+    if doubted and finding.confidence == Confidence.CERTAIN:
+        finding = replace(finding, confidence=Confidence.LIKELY)
+    decisions = tuple(_decisions(found, cause, finding.confidence, doubted))
     symptoms = tuple(other.kind for other, _ in found if other is not cause and other.kind != "unknown")
     return Judgement(cause.kind, finding, symptoms, tuple(unjudged), decisions)
 
 
-def _decisions(found: list[tuple[Cause, Finding]], chosen: Cause, confidence: Confidence) -> Iterator[str]:
+def _doubt(crash: Crash, chosen: str, unjudged: list[NotJudged]) -> str:
+    """Return why another cause, of which the chosen one would be a symptom, may be the right one."""
+    above = _above(chosen)
+    left = [item.cause for item in unjudged if item.cause in above]
+    if left:
+        return f"it could not be judged, whether it is {' or '.join(left)}, of which it would be a symptom"
+    if crash.kernel is None:
+        return ""
+    damage = doubt(crash.kernel.dump)
+    return f"the dump is damaged: {damage}" if damage else ""
+
+
+def _above(kind: str) -> set[str]:
+    """Return the causes that outrank one, and those that outrank them."""
+    found, looked_for = set[str](), {kind}
+    while looked_for:
+        looked_for = {cause.kind for cause in causes() if looked_for & set(cause.outranks)} - found
+        found |= looked_for
+    return found
+
+
+def _decisions(found: list[tuple[Cause, Finding]], chosen: Cause, confidence: Confidence,
+               doubted: str) -> Iterator[str]:
     """Say which causes fitted, which explain others, and what was made of it."""
     fitting = [(cause, finding) for cause, finding in found if cause.kind != "unknown"] or found
     yield "these fit: " + ", ".join(f"{cause.kind} ({finding.confidence})" for cause, finding in fitting)
@@ -71,5 +97,5 @@ def _decisions(found: list[tuple[Cause, Finding]], chosen: Cause, confidence: Co
             yield f"{cause.kind} explains {' and '.join(symptoms)}: more is needed for it to fit"
     own = next(finding.confidence for cause, finding in fitting if cause is chosen)
     if own != confidence:
-        yield f"{confidence} and not {own}: what would make sure of it is missing"
+        yield f"{confidence} and not {own}: {doubted or 'what would make sure of it is missing'}"
     yield f"chosen: {chosen.kind}, {confidence}"

@@ -230,6 +230,11 @@ class ElfDump(PagedDump):
         if run:
             yield run
 
+    @property
+    def cut(self) -> list[Segment]:
+        """Segments whose data lies, in part at least, beyond the end of the file."""
+        return [one for one in self.segments if one.file_size and one.offset + one.file_size > self.source.size]
+
     def check_extent(self, address: int, size: int) -> None:
         """Refuse more than the file holds, too: a damaged program header claims any size."""
         if size > self.source.size:

@@ -3,7 +3,7 @@
 libkdumpfile maps extents that a header claims without asking whether the file is that long (SIGBUS), and both
 take sizes on trust. Corruptions of every byte of a real dump's headers were tried against drgn 0.3.0; each one
 that killed it, hung it or made it eat memory is refused here. Truncated dumps pass as far as their headers are
-whole: the engine then answers with what is there.
+whole; where a page's descriptor leads out of the file (`why_unsafe`), memory is read by our own reader.
 """
 
 from __future__ import annotations
@@ -40,6 +40,19 @@ def check(dump: Dump) -> None:
     elif isinstance(dump, ElfDump):
         _check_elf(dump)
     _check_vmcoreinfo(dump)
+
+
+def why_unsafe(dump: Dump) -> str:
+    """Return why the engine must not read a dump's pages by itself, though all else is sound; empty where it may.
+
+    libkdumpfile maps what a page's descriptor speaks of: beyond the end of the file that is a SIGBUS.
+    """
+    if not isinstance(dump, KdumpDump):     # drgn reads ELF itself, by pread
+        return ""
+    found = dump.survey
+    if found.shift or not found.strays:
+        return found.shifted
+    return f"the descriptors of {found.strays} of {dump.bitmap.count} pages lead out of the file"
 
 
 def _refuse(dump: Dump, what: str, why: str, at: int | None = None) -> DamagedDump:

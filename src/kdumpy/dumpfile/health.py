@@ -1,6 +1,6 @@
 """How whole a dump is: complete, incomplete (the capture stopped early) or damaged, and why.
 
-Cheap by default: headers, extents, samples of the page descriptors and of what the kernel maps. `deep` reads
+Cheap by default: headers, extents, where page descriptors lead, samples of what the kernel maps. `deep` reads
 every page.
 """
 
@@ -20,7 +20,7 @@ from kdumpy.dumpfile.kdumpheader import DESCRIPTOR_SIZE, Descriptor, check_descr
 from kdumpy.dumpfile.splitset import SplitDump
 from kdumpy.errors import KdumpyError
 
-__all__ = ["Health", "Reason", "State", "check_for_engine", "health"]
+__all__ = ["Health", "Reason", "State", "check_for_engine", "doubt", "health"]
 
 Progress = Callable[[int, int], None]
 """Called with (pages done, pages in all) while every page is read."""
@@ -29,8 +29,6 @@ _SAMPLE = 256
 """Page descriptors looked at in one place."""
 _PLACES = 32
 """Places among the descriptors that are looked at."""
-_COUNTED = 262144
-"""Descriptors that are counted one by one (0.2 s) to tell how many pages were cut off."""
 _BATCH = 2048
 """Pages read at a time by a deep look."""
 
@@ -63,7 +61,7 @@ class Health:
     pages: int
     """That the dump says it holds."""
     pages_lost: int
-    """Pages that cannot be had and should: an estimate, by the extents and by samples; exact after a deep look."""
+    """Pages that cannot be had and should: by the extents and descriptors; exact after a deep look."""
     deep: bool
     """Every page was read."""
 
@@ -115,6 +113,16 @@ def health(dump: Dump, *, deep: bool = False, progress: Progress | None = None) 
     return Health(found.state, tuple(found.reasons), pages, found.lost + found.left_out, deep)
 
 
+def doubt(dump: Dump) -> str:
+    """Return why what was read of a dump until now may be wrong or lack something; empty where nothing shows that."""
+    if isinstance(dump, ElfDump):
+        return "it was cut short" if dump.cut else ""
+    for part in dump.parts if isinstance(dump, SplitDump) else [dump]:
+        if isinstance(part, KdumpDump) and (part.survey.shift or part.damaged_reads):
+            return part.survey.shifted or "pages that were wanted are damaged"
+    return "a part of it is not there" if isinstance(dump, SplitDump) and dump.gaps else ""
+
+
 def _check_elf(dump: ElfDump, found: _Findings) -> None:
     size = dump.source.size
     for offset, length in dump.note_extents:
@@ -123,7 +131,7 @@ def _check_elf(dump: ElfDump, found: _Findings) -> None:
     if dump.implausible:
         found.add(State.DAMAGED, f"{len(dump.implausible)} program headers lie outside of any memory",
                   f"{dump.implausible[0]:#x}")
-    cut = [segment for segment in dump.segments if segment.file_size and segment.offset + segment.file_size > size]
+    cut = dump.cut
     if cut:
         lost = sum(min(segment.file_size, segment.offset + segment.file_size - size) for segment in cut)
         found.lost = -(-lost // dump.page_size)
@@ -153,36 +161,30 @@ def _check_kdump(dump: KdumpDump, found: _Findings) -> None:
         found.add(State.DAMAGED, f"its bitmap holds {foreign} pages that are not memory",
                   f"{dump.bitmap.offset:#x}")
     blocks = dump.bitmap.count
-    table_end = dump.descriptors_offset + blocks * DESCRIPTOR_SIZE
     held = max(min(blocks, (size - dump.descriptors_offset) // DESCRIPTOR_SIZE), 0)
     if held < blocks:
         found.add(State.DAMAGED, f"it was cut short: {blocks - held} of {blocks} page descriptors are missing",
                   f"{size:#x}")
-    beyond, unwritten, wrong = 0, 0, 0
+    survey = dump.survey
+    unwritten, wrong = 0, 0
     first_wrong = ""
-    earliest = size
     for rank, descriptor in _sample(dump, held):
         if descriptor.offset == 0 and descriptor.size == 0:
             unwritten += 1
-        elif descriptor.offset + descriptor.size > size:
-            beyond += 1
         else:
             try:
                 check_descriptor(descriptor, dump.block_size, f"descriptor {rank}")
-                earliest = min(earliest, descriptor.offset)
             except KdumpyError as error:
                 wrong += 1
                 first_wrong = first_wrong or f"{dump.descriptors_offset + rank * DESCRIPTOR_SIZE:#x}: {error.why}"
-    if earliest < table_end and held:
-        found.add(State.DAMAGED, "its bitmap has more pages than it has descriptors", f"{earliest:#x}")
+    if survey.shift:
+        found.add(State.DAMAGED, survey.shifted, f"{dump.bitmap.offset:#x}")
     if wrong:
         found.add(State.DAMAGED, f"{wrong} of the page descriptors that were looked at are wrong", first_wrong)
-    if beyond or held < blocks:
-        lost = blocks - held + _count_beyond(dump, held)
-        found.lost = lost * dump.pages_per_block
-        if beyond:
-            found.add(State.DAMAGED, f"it was cut short: the data of about {lost} of {blocks} pages "
-                      "lies beyond its end", f"{size:#x}")
+    found.lost = survey.strays * dump.pages_per_block
+    if survey.strays > blocks - held:
+        found.add(State.DAMAGED, f"it was cut short, or page descriptors are wrong: the data of {survey.strays} of "
+                  f"{blocks} pages lies beyond its end", f"{size:#x}")
     if unwritten:
         found.add(State.INCOMPLETE, "some of its pages were never written")
     if not dump.prstatus:
@@ -198,13 +200,6 @@ def _sample(dump: KdumpDump, count: int) -> Iterator[tuple[int, Descriptor]]:
         stop = min(max(start, spread * place // (_PLACES - 1) + _SAMPLE), count)
         yield from enumerate(dump.descriptors(start, stop - start), start)
         done = stop
-
-
-def _count_beyond(dump: KdumpDump, held: int) -> int:
-    """Return of how many pages the data is not in the file: counted up to _COUNTED, beyond that estimated."""
-    looked_at = dump.descriptors(0, held) if held <= _COUNTED else (one for _, one in _sample(dump, held))
-    beyond = [one.offset + one.size > dump.source.size for one in looked_at]
-    return sum(beyond) * held // len(beyond) if beyond else 0
 
 
 def _check_filter(dump: Dump, found: _Findings, *, thorough: bool) -> None:

@@ -9,6 +9,7 @@ Source: makedumpfile diskdump_mod.h and IMPLEMENTATION; crash diskdump.h.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from kdumpy.dumpfile import compression
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from kdumpy.dumpfile.descriptors import Survey
+
+
 def recognised(start: bytes) -> bool:
     """Tell whether a file that starts so is in this format."""
     return start[:8] in SIGNATURES
@@ -48,6 +52,8 @@ class KdumpDump(PagedDump):
     def __init__(self, source: Source) -> None:
         super().__init__()
         self._last_block = (-1, b"")
+        self.damaged_reads = 0
+        """How often a block was asked for that the dump should hold and does not give."""
         self.source = source
         self.header = read_header(source)
         self.format = SIGNATURES[self.header.signature]
@@ -179,6 +185,13 @@ class KdumpDump(PagedDump):
         return sum((int.from_bytes(one, "little") & ~int.from_bytes(two, "little")).bit_count()
                    for (_, one), (_, two) in zip(kept.chunks(), memory.chunks(), strict=True))
 
+    @cached_property
+    def survey(self) -> Survey:
+        """What all descriptors together say; the first call reads them all."""
+        from kdumpy.dumpfile.descriptors import survey
+
+        return survey(self)
+
     def descriptor(self, rank: int) -> Descriptor:
         """Return the descriptor of the rank-th page held (from 0)."""
         at = self.descriptors_offset + rank * DESCRIPTOR_SIZE
@@ -204,9 +217,21 @@ class KdumpDump(PagedDump):
                 raise self._missing(number * self.pages_per_block, "it is in another part of this split dump")
             raise self._missing(number * self.pages_per_block,
                                 "it was filtered out when the dump was written, or is not memory")
-        where = f"{self.source.name}, physical {number * self.block_size:#x}"
-        descriptor = self.descriptor(self.bitmap.rank(number))
+        try:
+            return self._stored(self.descriptor(self.bitmap.rank(number)),
+                                f"{self.source.name}, physical {number * self.block_size:#x}")
+        except DamagedDump:
+            self.damaged_reads += 1
+            raise
+
+    def _stored(self, descriptor: Descriptor, where: str) -> bytes:
+        """Return the block that a descriptor leads to."""
         check_descriptor(descriptor, self.block_size, where)
+        if descriptor.offset + descriptor.size > self.source.size:
+            raise DamagedDump("the page's data lies beyond the end of the file", where=where,
+                              why=f"{descriptor.size} bytes at {descriptor.offset:#x} are wanted, the file has "
+                                  f"{self.source.size}: it was cut short, or the descriptor is wrong",
+                              mend="copy the dump again from where it was captured")
         data = self.source.read(descriptor.offset, descriptor.size)
         if descriptor.flags & compression.ANY:
             return compression.decompress(descriptor.flags, data, self.block_size, where)

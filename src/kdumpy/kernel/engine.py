@@ -9,6 +9,7 @@ from drgn import Architecture, Platform
 
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.dumpfile.base import Dump
+from kdumpy.dumpfile.guard import why_unsafe
 from kdumpy.dumpfile.notes import Machine
 from kdumpy.dumpfile.splitset import SplitDump
 from kdumpy.errors import DamagedDump, DumpFormatError, KdumpyError
@@ -25,6 +26,9 @@ def open_program(path: Path, dump: Dump) -> tuple[drgn.Program, str]:
     """
     if isinstance(dump, SplitDump):  # drgn opens one file, and would miss the other parts' pages
         return _over_our_reader(dump), "drgn does not read split sets"
+    unsafe = why_unsafe(dump)
+    if unsafe and dump.vmcoreinfo:
+        return _over_our_reader(dump), unsafe
     prog = drgn.Program()
     try:
         prog.set_core_dump(str(path))
@@ -50,7 +54,8 @@ def _over_our_reader(dump: Dump) -> drgn.Program:
         try:
             return dump.read_physical(address, count)
         except KdumpyError as error:
-            raise drgn.FaultError(str(error), address) from error
+            # Told once a place where something is missing: in short, health tells of the file.
+            raise drgn.FaultError(error.what if isinstance(error, DamagedDump) else str(error), address) from error
 
     # The memory first: plugins, ours among them where drgn has loaded it before, look at it as soon as it is a kernel.
     prog.add_memory_segment(0, dump.max_pfn * dump.page_size, read, physical=True)

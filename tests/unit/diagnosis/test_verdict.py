@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdumpy.diagnosis.causes import causes
-from kdumpy.diagnosis.causes.base import Cause
+from kdumpy.diagnosis.causes.base import Cause, Unjudged
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.model import Confidence
 from kdumpy.diagnosis.verdict import judge
@@ -89,7 +89,10 @@ def test_the_stored_logs_alone_give_the_cause(path: object) -> None:
     # Who leaks memory is not in the log; the rest of the faults is told by it.
     assert judgement.cause == ("out-of-memory" if fault.cause == "memory-leak" else fault.cause)
     unjudged = {item.cause for item in judgement.not_judged}
-    assert unjudged == {"memory-leak": {"memory-leak"}, "hung-task": {"deadlock"}}.get(fault.cause, set())
+    assert unjudged == {"memory-leak": {"memory-leak"}, "hung-task": {"deadlock"}, "nmi": {"hard-lockup"}
+                        }.get(fault.cause, set())
+    if unjudged:            # of which what was chosen would be a symptom
+        assert judgement.finding.confidence != "certain"
 
 
 def test_a_quiet_log_is_no_crash() -> None:
@@ -112,6 +115,23 @@ def test_a_cause_that_fails_does_not_stop_the_others(monkeypatch: pytest.MonkeyP
     assert judgement is not None
     assert judgement.cause == "null-dereference"
     assert [item.cause for item in judgement.not_judged] == ["bug"]
+
+
+@pytest.mark.parametrize(("failing", "name", "confidence"), [
+    ("use-after-free", "6.1-null-workqueue", "likely"),     # outranks jump-to-null, and that null-dereference
+    ("hung-task", "6.1-null-workqueue", "certain"),         # has nothing to do with it
+])
+def test_nothing_is_certain_where_what_may_explain_it_was_not_judged(
+        monkeypatch: pytest.MonkeyPatch, failing: str, name: str, confidence: str) -> None:
+    def fail(self: Cause, crash: Crash) -> Unjudged:
+        return Unjudged("the page is missing")
+
+    monkeypatch.setattr(type(next(cause for cause in causes() if cause.kind == failing)), "match", fail)
+    judgement = judge(kernel_logs.stored_crash(name))
+    assert judgement is not None
+    assert judgement.finding.confidence == confidence
+    assert any(f"it could not be judged, whether it is {failing}" in line for line in judgement.decisions) is (
+        confidence == "likely")
 
 
 def test_every_cause_keeps_the_contract() -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from kdumpy.diagnosis import culprit
-from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Words
+from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Unjudged, Words
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.crashed.origin import origin_of
-from kdumpy.diagnosis.crashed.tickless import Tickless, went_on
+from kdumpy.diagnosis.crashed.tickless import Tickless, went_on, why_unknown
 from kdumpy.diagnosis.model import Evidence
 from kdumpy.diagnosis.oops import Kind
 from kdumpy.diagnosis.spinblame import blame, kind_of_loop
@@ -19,12 +19,12 @@ class HardLockup(Cause):
     kind = "hard-lockup"
     outranks = ("nmi", "soft-lockup", "rcu-stall")
 
-    def match(self, crash: Crash) -> Finding | None:
+    def match(self, crash: Crash) -> Finding | Unjudged | None:
         """Match the watchdog's report; without a watchdog, an NMI that came while a CPU took no interrupts."""
         told = crash.told(Kind.HARD_LOCKUP) and crash.event is not None
         still = None if told else self._found_by_nmi(crash)
         if not told and still is None:
-            return None
+            return self._unseen(crash)
         number = still.cpu.number if still else self._told_of(crash)
         frames = crash.below_fault
         stuck = next((cpu for cpu in crash.kernel.cpus if cpu.number == number), None) if crash.kernel else None
@@ -87,6 +87,16 @@ class HardLockup(Cause):
         if not (crash.told(Kind.NMI) or crash.in_stack("unknown_nmi_error")):
             return None
         return next((item for item in crash.tickless if item.interrupts_off), None)
+
+    @staticmethod
+    def _unseen(crash: Crash) -> Unjudged | None:
+        """Tell an NMI that came to a machine of which no CPU was stuck from one where that cannot be seen."""
+        if not crash.told(Kind.NMI) or crash.told(Kind.MACHINE_CHECK):
+            return None
+        if crash.kernel is None:
+            return Unjudged("only the log could be read, and what the CPUs did before the NMI stands in the dump")
+        unknown = why_unknown(crash.kernel, crash.now)
+        return Unjudged(f"whether all CPUs took interrupts before the NMI: {unknown}") if unknown else None
 
     @staticmethod
     def _stuck_in(crash: Crash, frames: tuple[Frame, ...], stuck: Cpu | None, origin: Frame | None) -> list[Evidence]:

@@ -67,6 +67,27 @@ def tickless_cpus(kernel: Kernel, now: float | None) -> tuple[Tickless, ...]:
     return tuple(sorted(found, key=lambda item: -item.seconds))
 
 
+def why_unknown(kernel: Kernel, now: float | None) -> str:
+    """Return why it cannot be told of all busy CPUs whether they took ticks; empty where it can."""
+    if not kernel.cpus:
+        return kernel.problems.get("cpus", "no CPU is known")
+    clock = _monotonic(kernel.prog, now)
+    if clock is None:
+        return "the kernel's clock cannot be read"
+    for cpu in kernel.cpus:
+        if cpu.idle:
+            continue
+        if cpu.task is None:
+            return f"the task of CPU {cpu.number} cannot be read"
+        try:
+            due = _due(kernel.prog, cpu.number)
+        except READ_ERRORS as error:
+            return f"the clock of CPU {cpu.number} cannot be read: {error}"
+        if due and clock - due / 1e9 > _NO_TICKS and _interrupts_off(kernel, cpu) is None:
+            return f"the registers of CPU {cpu.number} cannot be read"
+    return ""
+
+
 def went_on(kernel: Kernel, still: Tickless, now: float | None) -> Task | None:
     """Return a task that another CPU ran while one had no ticks; None where nothing shows that time went on.
 
@@ -118,13 +139,17 @@ def _since_tick(prog: drgn.Program, cpu: int, now: float) -> float | None:
 
     The run queue's clock would not do: whoever wakes a task for that CPU, and the panic itself, sets it.
     """
-    from drgn.helpers.linux.percpu import per_cpu
-
     try:
-        due = int(per_cpu(prog["tick_cpu_sched"], cpu).sched_timer.node.expires)
+        due = _due(prog, cpu)
     except READ_ERRORS:
         return None
     return now - due / 1e9 if due > 0 else None     # 0: a kernel without high-resolution timers never set it
+
+
+def _due(prog: drgn.Program, cpu: int) -> int:
+    from drgn.helpers.linux.percpu import per_cpu
+
+    return int(per_cpu(prog["tick_cpu_sched"], cpu).sched_timer.node.expires)
 
 
 def _interrupts_off(kernel: Kernel, cpu: Cpu) -> bool | None:
