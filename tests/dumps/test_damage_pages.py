@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import random
 import shutil
-import struct
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
+from operator import xor
 from pathlib import Path
 
 import pytest
@@ -87,12 +88,12 @@ def test_every_descriptor_is_looked_at(copy: Path, many: int, monkeypatch: pytes
         rank = rng.randrange(count)
         at, size, bit = rng.choice([(0, 8, rng.randrange(25, 64)), (8, 4, rng.randrange(13, 32))])
         where = table + rank * 24 + at
-        change(copy, where, size, lambda old, bit=bit: old ^ 1 << bit)
+        change(copy, where, size, partial(xor, 1 << bit))
         with kdump(copy) as dump:
             assert dump.survey == descriptors.Survey(1, rank, 0), (rank, at, bit)
             assert "1 of" in why_unsafe(dump)
             assert health(dump).state is State.DAMAGED
-        change(copy, where, size, lambda old, bit=bit: old ^ 1 << bit)
+        change(copy, where, size, partial(xor, 1 << bit))
     with kdump(copy) as dump:
         assert why_unsafe(dump) == ""
 
@@ -147,7 +148,6 @@ def test_zeros_behind_the_descriptors_are_none(copy: Path) -> None:
     """QEMU begins the pages' data at a block: what lies between is no descriptor."""
     with kdump(copy) as dump:
         table, count = dump.descriptors_offset, dump.bitmap.count
-        last = dump.descriptor(count - 1)
         bit = dump.bitmap.select(count - 1)
         at = dump.bitmap.offset + bit // 8
     change(copy, at, 1, lambda old: old & ~(1 << bit % 8))
@@ -158,5 +158,3 @@ def test_zeros_behind_the_descriptors_are_none(copy: Path) -> None:
         file.write(bytes(24))
     with kdump(copy) as dump:
         assert dump.survey.shift == 0
-    assert struct.calcsize("<QIIQ") == 24
-    assert last.size > 0

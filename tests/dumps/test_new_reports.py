@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -52,6 +54,45 @@ def test_each_new_crash_gets_its_report_once(crashes: Path, capsys: pytest.Captu
     assert "no report of the dump" in (crashes / "web-3-damaged" / "report.txt").read_text()
     assert main(["report", "--new", "--json", str(crashes)]) == 0
     assert json.loads(capsys.readouterr().out) == []
+
+
+def test_what_ends_one_report_does_not_end_the_others(crashes: Path, capsys: pytest.CaptureFixture[str],
+                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    from kdumpy.cli import newreports
+
+    read, whole = newreports._diagnosed, crashes / "web-3-2026-11-24-02:03:31"
+    for name in ("web-3-killed", "web-3-failed"):
+        shutil.copytree(whole, crashes / name)
+        (crashes / name / "vmcore-dmesg.txt").write_text("[    1.0] Kernel panic - not syncing: the last words\n")
+
+    def diagnosed(dump: Path, *, html: bool) -> object:
+        if "killed" in str(dump):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return read(dump, html=html) if "failed" not in str(dump) else compile("9p", "", "eval")
+
+    monkeypatch.setattr(newreports, "_diagnosed", diagnosed)
+    assert main(["report", "--new", "--json", str(crashes)]) == 0
+    news = {Path(one["folder"]).name: one for one in json.loads(capsys.readouterr().out)}
+    assert len(news) == 6
+    assert news[whole.name]["cause"] == "null-dereference"
+    for name, why in (("web-3-killed", "was ended by SIGKILL"), ("web-3-failed", "failed")):
+        assert "the last words" in news[name]["title"]
+        assert f"no report of the dump: the program that read it {why}" in (crashes / name / "report.txt").read_text()
+    assert main(["report", "--new", "--json", str(crashes)]) == 0
+    assert json.loads(capsys.readouterr().out) == []
+
+
+def test_folders_may_be_named_from_here_and_be_a_dump_s_own(crashes: Path, capsys: pytest.CaptureFixture[str],
+                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(crashes.parent)
+    own = Path("crash") / "web-3-2026-11-24-02:03:31"
+    assert main(["report", "--new", "--json", str(own)]) == 0
+    (one,) = json.loads(capsys.readouterr().out)
+    assert (one["folder"], one["cause"]) == (str(own.absolute()), "null-dereference")
+    assert main(["report", "--new", "--json", "crash"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 3
+    assert main(["report", "--new", "nowhere"]) == 3
+    assert "nowhere: not a folder" in capsys.readouterr().err
 
 
 def test_a_line_each_goes_to_the_journal(crashes: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
+import resource
+import signal
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdumpy.cli.diagnosing import diagnose_arguments, write_private
-from kdumpy.errors import KdumpyError
+from kdumpy.errors import HostError, KdumpyError
 from kdumpy.units import printable
 
 if TYPE_CHECKING:
@@ -27,6 +31,9 @@ UNKNOWN = "unknown"
 
 _TEST_S = 3600
 """A crash that was saved within this time after `kdumpy test` is taken for its."""
+
+_MOST_CPU_S = 900
+"""Seconds of CPU time for one report; each of its steps has a bound, what runs in a library has none."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,7 @@ def run_new(arguments: argparse.Namespace) -> int:
 
     system = System()
     configured = settings.load(system)
-    places = tuple(map(str, arguments.folders)) or folders(configured.capture)
+    places = tuple(map(_place, arguments.folders)) or folders(configured.capture)
     if not arguments.folders:
         if configured.report.at_boot:
             _collect(configured, places)
@@ -106,19 +113,54 @@ def _collect(configured: Settings, places: tuple[str, ...]) -> None:
 
 
 def _news(system: System, places: tuple[str, ...], *, html: bool) -> Iterator[News]:
-    from kdumpy.host.crashes import find
+    from kdumpy.host.crashes import describe, find
     from kdumpy.host.crashing import read_mark
 
     mark = read_mark(system)
-    for crash in reversed(find(system, places)):
+    itself = [crash for place in places if Path(place).is_dir() and (crash := describe(Path(place), place))]
+    for crash in reversed([*find(system, places), *itself]):
         if (Path(crash.path) / "report.txt").exists():
             continue
         asked_for = mark is not None and 0 <= crash.at - mark.time < _TEST_S
-        news = _report(system, crash, html=html, asked_for=asked_for)
+        news = _apart(crash, partial(_report, system, crash, html=html, asked_for=asked_for), asked_for=asked_for)
         # Whatever happened, the next boot need not try again.
         with contextlib.suppress(OSError):
             write_private(Path(crash.path) / "report.txt", news.text)
         yield news
+
+
+def _place(folder: Path) -> str:
+    """Return the path of a folder that was named; one that is not there is a mistake and not without news."""
+    if not folder.is_dir():
+        raise HostError("not a folder", where=str(folder), mend="name a folder that holds each dump in one of its own")
+    return str(folder.absolute())
+
+
+def _apart(crash: Crash, make: Callable[[], News], *, asked_for: bool) -> News:
+    """Make the news of a dump in a process of its own: what ends that must not end the report on the others."""
+    sys.stdout.flush()
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.close(reading)
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            resource.setrlimit(resource.RLIMIT_CPU, (_MOST_CPU_S, _MOST_CPU_S))
+            with os.fdopen(writing, "w") as file:
+                json.dump(asdict(make()), file)
+            os._exit(0)
+        except BaseException as error:      # a bug of ours: the others' reports are made all the same
+            sys.stderr.write(printable(f"kdumpy: {crash.dump}: internal error: {type(error).__name__}: {error}") + "\n")
+            sys.stderr.flush()
+            os._exit(1)
+    os.close(writing)
+    with os.fdopen(reading) as file:
+        told = file.read()
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code == 0:
+        return News(**json.loads(told))
+    ended = f"was ended by {signal.Signals(-code).name}" if code < 0 else "failed"
+    return _without(crash, f"the program that read it {ended}", "", asked_for=asked_for)
 
 
 def _not_here(system: System, configured: Settings) -> list[News] | None:
@@ -177,11 +219,7 @@ def _report(system: System, crash: Crash, *, html: bool, asked_for: bool) -> New
             raise KdumpyError(missing, where=crash.path, mend=mend)
         diagnosis, details = _diagnosed(Path(crash.dump), html=html)
     except (KdumpyError, ImportError, MemoryError, OSError) as error:
-        last = _last_words(crash)
-        why = f"no report of the dump: {error}"
-        text = "".join(f"{printable(line)}\n" for line in (last, why) if line)
-        title = f"{last or 'a crash'}; {missing}" if missing else last or "a crash"
-        return News(crash.path, title, "", "", text, asked_for)
+        return _without(crash, str(error), missing, asked_for=asked_for)
     from kdumpy.report import json as machine
     from kdumpy.report import text as human
 
@@ -198,6 +236,14 @@ def _report(system: System, crash: Crash, *, html: bool, asked_for: bool) -> New
         title = _last_words(crash) or title
     title = f"{title}; {missing}" if missing else title
     return News(crash.path, title, verdict.cause, str(verdict.confidence), text, asked_for)
+
+
+def _without(crash: Crash, why: str, missing: str, *, asked_for: bool) -> News:
+    """Return the news of a dump that cannot be read, by its log's last words."""
+    last = _last_words(crash)
+    text = "".join(f"{printable(line)}\n" for line in (last, f"no report of the dump: {why}") if line)
+    title = f"{last or 'a crash'}; {missing}" if missing else last or "a crash"
+    return News(crash.path, title, "", "", text, asked_for)
 
 
 def _diagnosed(dump: Path, *, html: bool) -> tuple[Diagnosis, Details | None]:
