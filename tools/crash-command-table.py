@@ -314,8 +314,8 @@ symbols too (a command that drgn does not support on that kernel, or pages that 
 
 ## crash's options
 
-Made by `tools/crash_options.py` out of the commands themselves. `wr`, `gdb` and `map` answer why they are not
-there, and what to do instead.
+Made by `tools/crash_options.py` out of the commands themselves. `wr` and `map` answer why they are not there, and what
+to do instead.
 
 OPTIONS
 

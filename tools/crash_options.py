@@ -46,6 +46,9 @@ BETTER = {
     "eval": "several operators, with C's precedence, and brackets in each other",
     "repeat": "`-n COUNT` ends it", "extend": "Python files", "ps": "`--state`",
     "mount": "`-f`, `-i` on every kernel (crash: before 3.13 and 2.6.32 only)", "bpf": "names behind addresses",
+    "p": "a value's number in `--json`; arrays whose length the types leave open, by the room up to the next symbol",
+    "gdb": "`print`, `ptype`, `x/3i`, `info symbol` … and `p/c` are there without gdb, each answered by a command of "
+           "ours; the rest of gdb says so",
     "vtop": "the area of an address of user space", "foreach": "`--json`, and `|:` on all tasks' rows",
 }
 """What is more than in crash."""

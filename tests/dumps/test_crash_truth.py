@@ -22,6 +22,11 @@ SAME = ("bt -e", "mach -m", "pte d8e067", "whatis -o list_head", "irq -b", "swap
         "eval 10k", "eval (0x10 * 3)", "eval ~3", "eval -1", "rd -R init_task 6", "rd -8 -R init_task 17", "runq -g")
 ONE_LINE = ("ptob 1000", "btop 1000fff", "ascii 62696c2f7273752f", "ascii 80ff7f000a1b")
 """Answers that are the same line by line."""
+VALUES = ("p runqueues", "p current_task:a", "p -x runqueues:1", "p linux_banner", "p -x (int)-1", "p -x (char)-1",
+          "p (struct list_head *)&modules", "p *(struct list_head *)&modules@2", "p *(unsigned char *)linux_banner@16",
+          "p init_task.tasks.next->next", "p &init_task", "p init_mm.cpu_bitmap", "p saved_command_line",
+          "p mem_section", "p/x init_task.flags", "p/c 65", "p/t 10", "p/o 8", "p/u -1", "p/z 5", "p/x init_task.comm",
+          "p/a init_task.tasks.next", "p -x init_task.thread_info", "p vermagic", "p jiffies")
 CODE = ("dis schedule", "dis bpf_check", "dis tcp_sendmsg_locked", "dis vsnprintf", "dis copy_page_to_iter")
 OTHERS = (*CODE, "sys -c", "mod", "net", "whatis -m task_struct", "log", "files",
           "ps", "ps -t", "ps -l", "ps -m", "bt", "bt -a", "bt -F", "kmem -i",
@@ -31,7 +36,7 @@ OTHERS = (*CODE, "sys -c", "mod", "net", "whatis -m task_struct", "log", "files"
 
 @pytest.fixture(scope="module")
 def crash() -> Truth:
-    return truth("6.1", "null-workqueue", (*SAME, *ONE_LINE, *OTHERS))
+    return truth("6.1", "null-workqueue", (*SAME, *ONE_LINE, *VALUES, *OTHERS))
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +58,14 @@ def test_the_answer_is_that_of_crash(crash: Truth, ours: Console, line: str) -> 
 def test_the_line_is_that_of_crash(crash: Truth, ours: Console, line: str) -> None:
     assert words(ours(line).splitlines()) == words(crash(line))
     assert len(crash(line)) == 1
+
+
+@pytest.mark.parametrize("line", VALUES)
+def test_the_value_is_that_of_crash(crash: Truth, ours: Console, line: str) -> None:
+    expected, found = (re.sub(r"\$\d+ =", "$ =", "\n".join(words(lines)))
+                       for lines in (crash(line), ours(line).splitlines()))
+    assert expected
+    assert found == expected
 
 
 def test_ascii_has_the_table_of_crash_without_its_mistakes(crash: Truth, ours: Console) -> None:

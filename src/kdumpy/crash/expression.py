@@ -14,9 +14,9 @@ import drgn
 from kdumpy.crash.session import Session
 from kdumpy.errors import NotInDump, UsageError
 
-_TOKEN = re.compile(r"\s*(?:(?P<number>0[xX][0-9a-fA-F]+|\d+)(?P<suffix>[uUlL]*)|(?P<name>[A-Za-z_$]\w*)"
+_TOKEN = re.compile(r"\s*(?:(?P<number>0[xX][0-9a-fA-F]+|\d+)(?P<suffix>[uUlL]*)|(?P<name>[A-Za-z_]\w*|\$\$?\d{0,9})"
                     r"|(?P<char>'(?:\\.|[^\\'])')"
-                    r"|(?P<sign>->|<<|>>|<=|>=|==|!=|&&|\|\||[-+*/%&|^~!<>().\[\]]))")
+                    r"|(?P<sign>->|<<|>>|<=|>=|==|!=|&&|\|\||[-+*/%&|^~!<>().\[\]@]))")
 
 _BINARY: dict[str, tuple[int, Callable[[drgn.Object, drgn.Object], object]]] = {
     "||": (1, lambda a, b: bool(a) or bool(b)), "&&": (2, lambda a, b: bool(a) and bool(b)),
@@ -24,13 +24,16 @@ _BINARY: dict[str, tuple[int, Callable[[drgn.Object, drgn.Object], object]]] = {
     "==": (6, operator.eq), "!=": (6, operator.ne),
     "<": (7, operator.lt), ">": (7, operator.gt), "<=": (7, operator.le), ">=": (7, operator.ge),
     "<<": (8, operator.lshift), ">>": (8, operator.rshift),
-    "+": (9, operator.add), "-": (9, operator.sub),
-    "*": (10, operator.mul), "/": (10, operator.truediv), "%": (10, operator.mod),
+    "@": (9, lambda a, b: _several(a, b)),
+    "+": (10, operator.add), "-": (10, operator.sub),
+    "*": (11, operator.mul), "/": (11, operator.truediv), "%": (11, operator.mod),
 }  # fmt: skip
-"""Precedence and meaning of the operators of C."""
+"""Precedence and meaning of the operators of C, and of gdb's `VALUE@COUNT`."""
 _TYPE_WORDS = {"struct", "union", "enum", "unsigned", "signed", "const", "volatile", "int", "long", "short", "char",
                "void", "_Bool", "bool", "float", "double"}
 _DEEPEST = 50
+_MOST_ELEMENTS = 1 << 20
+"""Of an array that is asked for with `@`."""
 
 
 def evaluate(session: Session, text: str) -> drgn.Object:
@@ -42,6 +45,21 @@ def evaluate(session: Session, text: str) -> drgn.Object:
         drgn.FaultError: what it needs is not in the dump.
     """
     return _Parser(session, text).whole()
+
+
+def _several(first: drgn.Object, count: drgn.Object) -> drgn.Object:
+    """Return the array of `count` elements that begins with a value in memory: gdb's `first@count`.
+
+    Raises:
+        TypeError: there is none.
+    """
+    if first.address_ is None or first.bit_field_size_ is not None:
+        raise TypeError("what stands before '@' has no place in memory")
+    number = count.value_()
+    if not isinstance(number, int) or not 0 < number <= _MOST_ELEMENTS:
+        raise TypeError(f"behind '@' stands a number from 1 to {_MOST_ELEMENTS}")
+    prog = first.prog_
+    return drgn.Object(prog, prog.array_type(first.type_, number), address=first.address_)
 
 
 class _Parser:
@@ -159,7 +177,7 @@ class _Parser:
         if kind == "name":
             if text == "sizeof":
                 return self.size_of()
-            return self.variable(text)
+            return self.session.value(text) if text.startswith("$") else self.variable(text)
         if text == "(":
             value = self.binary(0)
             self.take(")")

@@ -19,15 +19,23 @@ _BUDGET = 100_000
 """Values shown in all; an array of arrays of a damaged size ends here."""
 _TEXT = 200
 """Bytes of a string that a pointer leads to."""
+_SCALARS = (drgn.TypeKind.INT, drgn.TypeKind.BOOL, drgn.TypeKind.ENUM, drgn.TypeKind.POINTER)
 _COMPOUND = (drgn.TypeKind.STRUCT, drgn.TypeKind.UNION, drgn.TypeKind.CLASS)
+
+
+FORMATS = {"x": "hexadecimal", "d": "decimal", "u": "decimal, without sign", "o": "octal", "t": "binary",
+           "z": "hexadecimal with zeros in front", "c": "a character", "a": "an address and its symbol"}
+"""gdb's letters behind a `/` (its documentation, "Output Formats"), as far as they are of use here."""
 
 
 class Layout:
     """Lays out values of one session."""
 
-    def __init__(self, session: Session, radix: int | None = None) -> None:
+    def __init__(self, session: Session, radix: int | None = None, letter: str = "") -> None:
         self.session = session
         self.radix = radix or session.radix
+        self.letter = letter
+        """gdb's format for every number (FORMATS); it goes before the radix."""
         self._left = _BUDGET
 
     def value(self, value: drgn.Object, depth: int = 0) -> str:
@@ -45,25 +53,49 @@ class Layout:
             return self._compound(value, made, depth)
         if kind == drgn.TypeKind.ARRAY:
             return self._array(value, made, depth)
+        if self.letter and kind in _SCALARS:
+            return self._formatted(value.value_(), _bits(value))
         if kind == drgn.TypeKind.POINTER:
             return self._pointer(value, made)
         if kind == drgn.TypeKind.ENUM:
             number = value.value_()
-            return next((name for name, known in made.enumerators or () if known == number), self.integer(number))
+            return next((name for name, known in made.enumerators or () if known == number),
+                        self.integer(number, _bits(value)))
         if kind == drgn.TypeKind.BOOL:
             return "true" if value.value_() else "false"
         if kind == drgn.TypeKind.FUNCTION:
-            return f"{{{made.type_name()}}} {value.address_:#x}"
+            return f"{{{made.type_name()}}} {self._address(value.address_ or 0)}"
         if kind == drgn.TypeKind.VOID:
             return "void"
         number = value.value_()
-        if kind == drgn.TypeKind.INT and made.size == 1 and "char" in made.name:
-            return f"{self.integer(number)} {character(number)}"
-        return self.integer(number) if isinstance(number, int) else str(number)
+        if _is_character(made):
+            text = self.integer(number, _bits(value))
+            return text if self.radix == 16 else f"{text} {character(number)}"
+        return self.integer(number, _bits(value)) if isinstance(number, int) else str(number)
 
-    def integer(self, number: int) -> str:
-        """Return a number in the session's radix."""
-        return f"{number:#x}" if self.radix == 16 else str(number)
+    def integer(self, number: int, bits: int = 64) -> str:
+        """Return a number in the session's radix; one below zero in hexadecimal as its `bits` bits."""
+        return f"{number & (1 << bits) - 1 if number < 0 else number:#x}" if self.radix == 16 else str(number)
+
+    def _formatted(self, number: int, bits: int) -> str:
+        unsigned = number & (1 << bits) - 1
+        match self.letter:
+            case "x":
+                return f"{unsigned:#x}"
+            case "z":
+                return f"0x{unsigned:0{(bits + 3) // 4}x}"
+            case "o":
+                return f"0{unsigned:o}" if unsigned else "0"
+            case "t":
+                return f"{unsigned:b}"
+            case "u":
+                return str(unsigned)
+            case "a":
+                return self._address(unsigned)
+            case "c":
+                byte = number & 0xFF
+                return f"{byte - 256 if number < 0 else byte} {character(byte)}"
+        return str(unsigned - (1 << bits) if unsigned >> bits - 1 else unsigned)
 
     def members(self, value: drgn.Object, indent: str = "  ") -> str:
         """Return the members of a structure, one a line, between braces."""
@@ -85,9 +117,12 @@ class Layout:
             return f"<no memory at {error.address:#x}>"
 
     def _array(self, value: drgn.Object, made: drgn.Type, depth: int) -> str:
-        length = made.length or 0
-        element = unaliased(made.type)
-        if element.kind == drgn.TypeKind.INT and element.size == 1 and "char" in element.name and length:
+        length = made.length or (self._room(value) if depth == 0 else 0)
+        if not length and value.address_ is not None:       # as gdb does: where it would begin
+            return self._pointed(value.address_, made.type)
+        if not made.length and value.address_ is not None:
+            value = drgn.Object(value.prog_, value.prog_.array_type(made.type, length), address=value.address_)
+        if _is_character(made.type) and not self.letter:
             data = value.to_bytes_() if value.address_ is None else \
                 self.session.prog.read(value.address_, min(length, 4096))
             text, end, _ = data.partition(b"\0")
@@ -104,17 +139,36 @@ class Layout:
         shown += _run(run, count)
         return "{" + ", ".join(shown) + ("..." if length > self.session.print_max else "") + "}"
 
+    def _room(self, value: drgn.Object) -> int:
+        """Return how many elements have room up to the next symbol, for a variable whose type leaves that open."""
+        symbol = None if value.address_ is None else self.session.symbol(value.address_)
+        if symbol is None or symbol.address != value.address_:
+            return 0
+        return int(symbol.size // drgn.sizeof(value.type_.type))
+
     def _pointer(self, value: drgn.Object, made: drgn.Type) -> str:
-        address = value.value_()
-        text = f"{address:#x}"
-        target = unaliased(made.type)
-        if target.kind == drgn.TypeKind.INT and target.size == 1 and "char" in target.name and address:
+        return self._pointed(value.value_(), made.type)
+
+    def _pointed(self, address: int, target: drgn.Type) -> str:
+        if _is_character(target) and address:
             try:
-                return f'{text} "{escape(self.session.prog.read_c_string(address, max_size=_TEXT))}"'
+                return f'{address:#x} "{escape(self.session.prog.read_c_string(address, max_size=_TEXT))}"'
             except drgn.FaultError:
-                return text
+                return f"{address:#x}"
+        return self._address(address)
+
+    def _address(self, address: int) -> str:
         place = self.session.place(address, radix=10)
-        return f"{text} <{place}>" if place else text
+        return f"{address:#x} <{place}>" if place else f"{address:#x}"
+
+
+def _is_character(made: drgn.Type) -> bool:
+    made = unaliased(made)
+    return bool(made.kind == drgn.TypeKind.INT and made.size == 1 and "char" in made.name)
+
+
+def _bits(value: drgn.Object) -> int:
+    return int(value.bit_field_size_ or 8 * drgn.sizeof(value.type_))
 
 
 def _run(text: str, count: int) -> list[str]:

@@ -14,8 +14,8 @@ _FILES = (
     "sbitmapq", "search", "set", "sig", "struct", "swap", "sym", "sys", "task", "timer", "tree", "vm", "vtop", "waitq",
     "whatis")  # fmt: skip
 COMMANDS = {name: name for name in _FILES} | {
-    "union": "struct", "*": "struct", "ptob": "btop", "gdb": "refused", "map": "refused", "wr": "refused",
-    "rustfilt": "refused", "s390dbf": "refused"}
+    "union": "struct", "*": "struct", "ptob": "btop", "gdb": "gdb", "x": "gdb", "info": "gdb",
+    "map": "refused", "wr": "refused", "rustfilt": "refused", "s390dbf": "refused"}
 """Module of `kdumpy.crash.commands` by the command's name."""
 
 EXTENSIONS: dict[str, tuple[str, Command[Any]]] = {}
@@ -26,8 +26,20 @@ LEAVING = ("q", "quit", "exit")
 
 BUILT_IN_ALIASES = {"man": "help", "?": "help", "dmesg": "log", "sf": "set scroll off", "sn": "set scroll on",
                     "hex": "set radix 16", "dec": "set radix 10", "px": "p -x", "pd": "p -d",
-                    "p/x": "p -x", "p/d": "p -d"}
-"""crash's own aliases (alias.c), where the command exists here; and gdb's way to ask for a base."""
+                    "print": "p", "output": "p", "inspect": "p", "ptype": "whatis", "disassemble": "dis"}
+"""crash's own aliases (alias.c), where the command exists here; and gdb's words, which crash hands on to gdb."""
+
+OF_GDB = ("add-symbol-file", "backtrace", "break", "call", "define", "directory", "document", "down", "echo", "finish",
+          "frame", "if", "macro", "maintenance", "printf", "shell", "show", "source", "thread", "up", "while")
+"""Words of gdb's that have no meaning here."""
+
+
+def meaning(name: str) -> str | None:
+    """Return what an alias of ours stands for, also gdb's `p/x` and `x/3i`; None for what is none."""
+    word, slash, letters = name.partition("/")
+    if slash and word in ("p", "print", "output", "inspect", "x") and letters.isalnum():
+        return f"{'x' if word == 'x' else 'p'} --format {letters}"
+    return BUILT_IN_ALIASES.get(name)
 
 
 def command(name: str) -> Command[Any]:

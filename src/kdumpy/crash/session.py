@@ -82,6 +82,8 @@ class Session:
         """Where the command that runs writes what is not a row; set by the shell."""
         self.open_files = Recent[Any]()
         """What `files` has read, by the table (struct files_struct) that threads share."""
+        self.values: list[drgn.Object] = []
+        """What `p` has shown: `$1` is the first."""
         self.python: dict[str, Any] = {}
         """The names of `py`."""
         self._context: drgn.Object | None = None
@@ -225,6 +227,20 @@ class Session:
     def tasks_of(self, named: Sequence[str | drgn.Object]) -> list[drgn.Object]:
         """Return the tasks that are named, or given as they are, or the context."""
         return [self.task(one) if isinstance(one, str) else one for one in named] if named else [self.context]
+
+    def value(self, name: str) -> drgn.Object:
+        """Return a value that `p` has shown, by gdb's names: `$3`; `$` the last, `$$` the one before, `$$2` …
+
+        Raises:
+            NotInDump: there is none.
+        """
+        if name.startswith("$$"):
+            number = len(self.values) - int(name[2:] or 1)
+        else:
+            number = int(name[1:] or len(self.values))
+        if not 0 < number <= len(self.values):
+            raise NotInDump(f"there is no value {name}", why=f"'p' has shown {len(self.values)}")
+        return self.values[number - 1]
 
     def address(self, text: str) -> int:
         """Return the address of `SYMBOL`, `SYMBOL+OFFSET` or a hexadecimal number, as crash reads it.

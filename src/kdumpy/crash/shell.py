@@ -173,7 +173,7 @@ class Shell:
 
     def _without_alias(self, line: ParsedLine) -> ParsedLine:
         for _ in range(_DEEPEST):
-            meant = self.session.aliases.get(line.name) or registry.BUILT_IN_ALIASES.get(line.name)
+            meant = self.session.aliases.get(line.name) or registry.meaning(line.name)
             if meant is None:
                 return line
             made = parse(meant + line.text[len(line.name):])
@@ -294,6 +294,8 @@ class Shell:
         known = [*registry.COMMANDS, *registry.EXTENSIONS, *self.session.engine.names]
         import difflib  # only where something is wrong
 
+        if line.name in registry.OF_GDB:
+            raise UsageError(f"{line.name!r} is a command of gdb's, which is not here", mend="see 'help gdb'")
         near = difflib.get_close_matches(line.name, known, n=1)
         raise UsageError(f"there is no command or structure {line.name!r}",
                          mend=f"did you mean {near[0]!r}?" if near else "see 'help'")

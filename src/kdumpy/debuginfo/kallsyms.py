@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import re
 import struct
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import groupby, pairwise
+from operator import attrgetter
 
 import drgn
 from drgn.helpers.linux.kallsyms import load_vmlinux_kallsyms
@@ -53,6 +56,7 @@ class KernelSymbols:
         self._index = index
         self._marked: dict[str, list[drgn.Symbol]] = {}
         self._others: drgn.SymbolIndex | None = None
+        self._large: list[drgn.Symbol] | None = None
         self.source = source
         """How the tables were found, in words."""
         self.damage = ""
@@ -76,10 +80,20 @@ class KernelSymbols:
         found: Sequence[drgn.Symbol] = self._index(prog, name, address, one)
         if address is not None and one and found and _BOUNDARY.match(found[0].name):
             found = self._function_at(prog, found[0]) or found
+        if not found and address is not None:
+            found = self._large_at(prog, address)
         if not found and self._others is not None:
             found = self._others(prog, name, address, one)
         return found
 
+    def _large_at(self, prog: drgn.Program, address: int) -> list[drgn.Symbol]:
+        """Return the symbol that holds an address and has no size in drgn's index: one of 64 KiB and more."""
+        if self._large is None:
+            self._large = _without_size(self._index(prog, None, None, False))
+        at = bisect_right(self._large, address, key=lambda symbol: symbol.address) - 1
+        if at < 0 or address >= self._large[at].address + self._large[at].size:
+            return []
+        return [self._large[at]]
 
     def _function_at(self, prog: drgn.Program, mark: drgn.Symbol) -> list[drgn.Symbol]:
         """Return the function that begins where the linker's mark of a section lies; drgn knows the first name only."""
@@ -89,6 +103,22 @@ class KernelSymbols:
                 for symbol in self._index(prog, None, None, False)
                 if symbol.address == mark.address and not _BOUNDARY.match(symbol.name)][:1]
         return self._marked[mark.name]
+
+
+def _without_size(symbols: Sequence[drgn.Symbol]) -> list[drgn.Symbol]:
+    """Return the data at whose address no symbol has a size, by address, with the room up to the next one as size.
+
+    kallsyms has no sizes; drgn keeps the distance to the next symbol in 16 bits. So rcu_state, __log_buf and
+    __per_cpu_offset hold no address there. Functions are never so long: what follows an end of the text is none.
+    """
+    ordered = sorted((symbol for symbol in symbols if symbol.address >= _KERNEL_HALF), key=attrgetter("address"))
+    found = []
+    for (address, same), following in pairwise(
+            [(address, list(group)) for address, group in groupby(ordered, attrgetter("address"))]):
+        symbol = same[0]
+        if symbol.kind == drgn.SymbolKind.OBJECT and not any(other.size for other in same):
+            found.append(drgn.Symbol(symbol.name, address, following[0] - address, symbol.binding, symbol.kind))
+    return found
 
 
 def load(prog: drgn.Program) -> KernelSymbols:

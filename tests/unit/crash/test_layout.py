@@ -50,7 +50,8 @@ def _pair(prog: drgn.Program) -> drgn.Type:
 @pytest.fixture
 def session(prog: drgn.Program) -> Session:
     made = SimpleNamespace(print_max=200, prog=prog, radix=10, symbol=lambda address: None,
-                           place=lambda address, radix=None: "")
+                           place=lambda address, radix=None: "", values=[])
+    made.value = lambda name: Session.value(cast(Session, made), name)
     return cast(Session, made)
 
 
@@ -58,7 +59,44 @@ def test_a_structure_is_laid_out_as_gdb_does(session: Session) -> None:
     value = drgn.Object(session.prog, "struct pair", address=0x1000)
     assert Layout(session).value(value) == (
         '{\n  text = 0x1010 "init",\n  number = -7,\n  name = "init",\n  color = BLUE\n}')
-    assert "number = -0x7" in Layout(session, 16).value(value)
+    assert "number = 0xfffffff9" in Layout(session, 16).value(value)
+
+
+@pytest.mark.parametrize(("letter", "text", "expected"), [
+    ("x", "first.number", "0xfffffff9"), ("d", "first.number", "-7"), ("u", "first.number", "4294967289"),
+    ("o", "8", "010"), ("t", "10", "1010"), ("z", "(short)5", "0x0005"), ("c", "65", "65 'A'"),
+    ("c", "-1", r"-1 '\377'"),
+    ("x", "first.color", "0x1"), ("x", "first.text", "0x1010"), ("d", "(unsigned char)255", "-1"),
+    ("x", "first.name", "{0x69, 0x6e, 0x69, 0x74, 0x0, 0x0, 0x0, 0x0}"), ("a", "4096", "0x1000")])
+def test_a_format_of_gdb_goes_for_every_number(session: Session, letter: str, text: str, expected: str) -> None:
+    assert Layout(session, letter=letter).value(evaluate(session, text)) == expected
+
+
+def test_a_character_below_zero_and_one_in_hexadecimal(session: Session) -> None:
+    assert Layout(session).value(evaluate(session, "(char)-1")) == r"-1 '\377'"
+    assert Layout(session, 16).value(evaluate(session, "(char)-1")) == "0xff"
+
+
+def test_an_array_without_a_length_is_shown_as_where_it_begins(session: Session) -> None:
+    integer, char = session.prog.int_type("int", 4, True), session.prog.int_type("char", 1, True)
+    for element, text in ((integer, "0x1010"), (char, '0x1010 "init"')):
+        for length in (None, 0):
+            made = session.prog.array_type(element, length) if length is not None else session.prog.array_type(element)
+            assert Layout(session).value(drgn.Object(session.prog, made, address=0x1010)) == text
+
+
+def test_values_that_were_shown_have_the_names_of_gdb(session: Session) -> None:
+    session.values.extend(evaluate(session, text) for text in ("first", "2", "3"))
+    for text, expected in (("$1.number", -7), ("$", 3), ("$$", 2), ("$$1", 2), ("$3 + $$2.number", -4)):
+        assert evaluate(session, text).value_() == expected
+    for text in ("$4", "$$3", "$0", "$999999999"):
+        with pytest.raises(NotInDump):
+            evaluate(session, text)
+
+
+def test_several_of_a_kind_are_an_array(session: Session) -> None:
+    assert Layout(session).value(evaluate(session, "*first.text@4")) == '"init"'
+    assert Layout(session).value(evaluate(session, "first.number@1+1")) == "{-7, 0}"
 
 
 def test_a_member_that_is_not_in_the_dump_does_not_hide_the_others(session: Session) -> None:
@@ -104,6 +142,7 @@ def test_expressions(session: Session, text: str, expected: int) -> None:
     ("first.", UsageError), ("first.nothing", NotInDump), ("nothing", NotInDump), ("*5", UsageError),
     ("first + first", UsageError), ("__import__('os')", KdumpyError), ("(" * 200 + "1" + ")" * 200, UsageError),
     ("-" * 500 + "1", UsageError), ("first[0]", UsageError), ("(struct none *)0", NotInDump), ("`id`", UsageError),
+    ("5@2", UsageError), ("first.number@0", UsageError), ("first.number@99999999", UsageError), ("$", NotInDump),
 ])
 def test_what_is_no_expression_says_so(session: Session, text: str, error: type[Exception]) -> None:
     with pytest.raises(error):

@@ -48,7 +48,7 @@ def test_every_argument_has_help(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_wrong_option_is_a_usage_error_and_leaves_nobody(name: str) -> None:
     # They take every word.
-    if name in ("alias", "foreach", "gdb", "list", "map", "py", "repeat", "rustfilt", "s390dbf", "wr"):
+    if name in ("alias", "foreach", "gdb", "info", "list", "map", "py", "repeat", "rustfilt", "s390dbf", "wr"):
         return
     with pytest.raises(UsageError):
         registry.command(name).parse(name, ["--no-such-option"])

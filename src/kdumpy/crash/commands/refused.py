@@ -1,4 +1,4 @@
-"""`wr`, `gdb`, `map`, `rustfilt`, `s390dbf`: what has no place here; each says why, and what to do instead."""
+"""`wr`, `map`, `rustfilt`, `s390dbf`: what has no place here; each says why, and what to do instead."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from kdumpy.crash.session import Session
 _REASONS = {
     "wr": "wr changes the memory of a running kernel; a dump is evidence and is not changed.\n"
           "Instead: 'kdumpy shell VMCORE' has prog.add_memory_segment(), to try a value without writing it.",
-    "gdb": "there is no gdb in this shell: it would need the kernel's DWARF, and types come out of the dump.\n"
-           "Instead: 'p', 'struct', 'whatis', 'list', 'dis', 'rd'; or 'kdumpy shell VMCORE' for Python.",
     "rustfilt": "names of Rust are shown as the kernel has them; this shell does not take them apart.\n"
                 "Instead: a program of that name: 'sym -l | rustfilt', or '!rustfilt NAME'.",
     "s390dbf": "s390dbf shows the debug feature of s390; dumps of s390 are not read here.\n"
@@ -22,14 +20,14 @@ _REASONS = {
 
 
 class Refused(TextCommand):
-    """Say why a command of crash has no place here, and what to use instead: wr, gdb, map, rustfilt, s390dbf.
+    """Say why a command of crash has no place here, and what to use instead: wr, map, rustfilt, s390dbf.
 
     Example:
         crash> wr jiffies 0
         wr changes the memory of a running kernel; a dump is evidence and is not changed.
     """
 
-    names = ("wr", "gdb", "map", "rustfilt", "s390dbf")
+    names = ("wr", "map", "rustfilt", "s390dbf")
     example = "wr"
     args = (Arg("words", nargs="...", metavar="…", help="whatever crash takes"),)
 
