@@ -38,6 +38,7 @@ def open_kernel(path: str | os.PathLike[str], *, vmlinux: Sequence[str | os.Path
     from kdumpy.dumpfile import open_dump
     from kdumpy.dumpfile.health import check_for_engine
     from kdumpy.kernel.circles import guard_lists
+    from kdumpy.kernel.directmap import mend_direct_map, mend_image
     from kdumpy.kernel.engine import open_program
     from kdumpy.kernel.registers import saved_registers
 
@@ -51,6 +52,7 @@ def open_kernel(path: str | os.PathLike[str], *, vmlinux: Sequence[str | os.Path
         none = (dwarf is Dwarf.NO and not vmlinux) or not (commands or _plugins_of_others())
         with _without_plugins("*" if none else ours):
             prog, refusal = open_program(place, dump)
+        image = mend_image(prog, dump)
         info = dump.vmcoreinfo
         files = dwarf_files.load(prog, info.osrelease or "", info.build_id, [Path(file) for file in vmlinux], dwarf)
     except BaseException:
@@ -59,6 +61,8 @@ def open_kernel(path: str | os.PathLike[str], *, vmlinux: Sequence[str | os.Path
     attached = attach.attach(prog, saved_registers)
     attached.dwarf = files
     kernel = Kernel(place, dump, prog, attached)
+    if mend_direct_map(prog, dump) or image:
+        kernel.problems["page tables"] = "some are lost; what they map is read by its address alone, slower"
     if refusal:
         kernel.problems["engine"] = f"read by kdumpy's own reader, slower: {refusal}"
     return kernel
