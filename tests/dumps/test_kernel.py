@@ -199,7 +199,7 @@ def test_a_module_list_that_breaks_off_is_told() -> None:
         whole = len(kernel.modules)
     with kdumpy.open(lab.dump("6.12", "null-workqueue").path) as kernel:
         kernel.prog.add_memory_segment(third, 8, lambda *what: third.to_bytes(8, "little"))     # its next is itself
-        assert len(kernel.modules) == 3 < whole
+        assert len(kernel.modules) == whole > 3        # the others are read from the list's end
         assert "circle" in kernel.problems["modules"]
 
     def gone(address: int, count: int, offset: int, physical: bool) -> bytes:
@@ -207,7 +207,7 @@ def test_a_module_list_that_breaks_off_is_told() -> None:
 
     with kdumpy.open(lab.dump("6.12", "null-workqueue").path) as kernel:
         kernel.prog.add_memory_segment(third, 8, gone)
-        assert len(kernel.modules) == 3
+        assert len(kernel.modules) == whole - 1
         assert "breaks off" in kernel.problems["modules"]
 
 

@@ -16,6 +16,7 @@ import drgn
 from drgn import Symbol, SymbolBinding, SymbolIndex, SymbolKind
 
 from kdumpy.debuginfo.btf import Btf
+from kdumpy.debuginfo.lists import list_entries
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.debuginfo.types import BtfTypes
 from kdumpy.errors import DamagedDump
@@ -49,24 +50,12 @@ def module_list(prog: drgn.Program) -> Iterator[drgn.Object]:
     """Yield each `struct module *` on the kernel's list.
 
     Raises:
-        DamagedDump: after the modules that can be reached, where the list breaks off or runs in a circle.
+        DamagedDump: behind all that can be read, where the list breaks off or runs in a circle.
     """
-    head = prog["modules"]
-    end = head.address_
-    entry = head.next.value_()
     offset = drgn.offsetof(prog.type("struct module"), "list")
     made = prog.pointer_type(prog.type("struct module"))
-    seen: set[int] = set()
-    while entry != end:
-        if entry in seen or len(seen) >= MOST_MODULES:
-            raise DamagedDump("the list of modules runs in a circle", where=f"address {entry:#x}")
-        seen.add(entry)
-        module = drgn.Object(prog, made, value=entry - offset)
-        yield module
-        try:
-            entry = module.list.next.value_()
-        except drgn.FaultError as error:
-            raise DamagedDump("the list of modules breaks off", where=f"address {entry:#x}", why=str(error)) from error
+    for entry in list_entries(prog, prog["modules"].address_):
+        yield drgn.Object(prog, made, value=entry - offset)
 
 
 def text_of(module: drgn.Object) -> list[tuple[int, int]]:

@@ -7,6 +7,7 @@ through the functions named here, so that guarding these ends them all.
 from __future__ import annotations
 
 import functools
+import struct
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
@@ -15,19 +16,20 @@ from typing import Any
 import drgn
 from drgn.helpers.linux.bitops import for_each_set_bit
 
+from kdumpy.debuginfo import lists
 from kdumpy.errors import DamagedDump
 from kdumpy.kernel import maple, paths
 
 _FOLLOWERS = {
-    "drgn.helpers.linux.list": ("list_for_each", "list_for_each_reverse", "hlist_for_each"),
     "drgn.helpers.linux.llist": ("llist_for_each",),
     "drgn.helpers.linux.list_nulls": ("hlist_nulls_for_each_entry",),
-    "drgn.helpers.linux.rbtree": ("rbtree_inorder_for_each",),
 }
 """The generators of each module that its other helpers are made of."""
 
 _DEEPEST = 128
 """Twice the height of a red-black tree with 2^64 nodes."""
+_NODE = struct.Struct("<QQQ")
+"""struct rb_node: __rb_parent_color, rb_right, rb_left."""
 _ZERO_ENTRY = 1030
 """XA_ZERO_ENTRY: an index that is reserved."""
 _LEVELS = 16
@@ -68,24 +70,105 @@ def _replace(guarded: Mapping[str, tuple[object, Any]]) -> None:
 
 
 def ending(follower: Follower) -> Follower:
-    """Return a generator of addresses that finds a circle in at most three times its length.
+    """Return a generator of addresses that finds a circle in at most three times its length, and a pointer to nowhere.
 
     Brent's algorithm: the entry to come back to is taken anew after 1, 2, 4, 8, ... steps.
     """
     @functools.wraps(follower)
-    def follow(*arguments: object, **options: object) -> Iterator[drgn.Object]:
-        mark, steps, limit = None, 0, 1
-        for entry in follower(*arguments, **options):
-            address = entry.value_()
-            if address == mark:
-                raise DamagedDump("a list runs in a circle", where=f"address {address:#x}")
-            steps += 1
-            if steps == limit:
-                mark, steps, limit = address, 0, limit * 2
-            yield entry
+    def follow(*arguments: Any, **options: Any) -> Iterator[drgn.Object]:
+        mark, steps, limit, count, before = None, 0, 1, 0, 0
+        head = next((each for each in arguments if isinstance(each, drgn.Object)), None)
+        address = 0
+        try:
+            for entry in follower(*arguments, **options):
+                address = entry.value_()
+                if address == mark:
+                    raise DamagedDump("a list runs in a circle", where=f"address {address:#x}")
+                entry.prog_.read(address, 1)
+                steps += 1
+                if steps == limit:
+                    mark, steps, limit = address, 0, limit * 2
+                count += 1
+                yield entry
+                before = address
+        except drgn.FaultError as error:
+            if head is None:
+                raise
+            start = head.value_() if isinstance(head.value_(), int) else 0
+            raise lists.broken(start, head.prog_, count, before, error.address, "is not in the dump") from None
 
     follow._ends = True     # type: ignore[attr-defined]  # so that it is guarded once
     return follow
+
+
+def _list_in_bounds(*, reverse: bool) -> Callable[[Any], Follower]:
+    """Return a maker of list_for_each, or of list_for_each_reverse, that gives all that can be read."""
+    def made(original: Any) -> Follower:
+        @functools.wraps(original)
+        def follow(head: drgn.Object) -> Iterator[drgn.Object]:
+            prog, kind = head.prog_, head.next.type_
+            for address in lists.list_entries(prog, head.value_(), reverse=reverse):
+                yield drgn.Object(prog, kind, address)
+
+        return follow
+
+    return made
+
+
+def _hlist_in_bounds(original: Any) -> Follower:
+    """Guard hlist_for_each."""
+    @functools.wraps(original)
+    def follow(head: drgn.Object) -> Iterator[drgn.Object]:
+        prog, kind = head.prog_, head.first.type_
+        for address in lists.hlist_entries(prog, head.value_()):
+            yield drgn.Object(prog, kind, address)
+
+    return follow
+
+
+def _in_order(original: Any) -> Follower:
+    """Guard rbtree_inorder_for_each: what hangs below a pointer that is wrong is left out, and told at the end.
+
+    Each node has one parent, and says which: so nothing is met twice. Source: include/linux/rbtree_types.h.
+    """
+    @functools.wraps(original)
+    def follow(root: drgn.Object) -> Iterator[drgn.Object]:
+        prog, kind = root.prog_, root.rb_node.type_
+        problems: list[str] = []
+        above: list[tuple[int, int]] = []       # nodes whose left side was taken, with their right sides
+        count, parent, node = 0, 0, root.rb_node.value_()
+        while node or above:
+            while node:
+                children = _children(prog, node, parent, problems) if len(above) < _DEEPEST else None
+                if children is None:
+                    break
+                above.append((node, children[0]))
+                parent, node = node, children[1]
+            if not above:
+                break
+            parent, node = above.pop()
+            count += 1
+            yield drgn.Object(prog, kind, parent)
+        if problems:
+            raise DamagedDump("a red-black tree is damaged", where=f"tree at {root.value_():016x}",
+                              why=f"{problems[0]}; {count} entries were read, and nothing below "
+                                  f"{'that' if len(problems) == 1 else f'{len(problems)} such pointers'}")
+
+    return follow
+
+
+def _children(prog: drgn.Program, node: int, parent: int, problems: list[str]) -> tuple[int, int] | None:
+    """Return a node's right and left child; None where it is none of its parent's."""
+    place = f"{parent:016x}" if parent else "its root"
+    try:
+        above, right, left = _NODE.unpack(prog.read(node, _NODE.size))
+    except drgn.FaultError:
+        problems.append(f"{place} leads to {node:016x}, which is not in the dump")
+        return None
+    if above & ~3 != parent:
+        problems.append(f"{place} leads to {node:016x}, which says that it hangs below {above & ~3:016x}")
+        return None
+    return right, left if left != right else 0
 
 
 def _find_in_bounds(find: Callable[..., drgn.Object]) -> Callable[..., drgn.Object]:
@@ -205,14 +288,15 @@ def xarray_entries(xa: drgn.Object, only: int | None = None) -> Iterator[tuple[i
     Source: include/linux/xarray.h: nodes are marked 2, siblings are small numbers of the same mark.
 
     Raises:
-        DamagedDump: it leads back to itself.
-        drgn.FaultError: a node is not in the dump.
+        DamagedDump: behind all that can be read, where it leads back to itself.
+        drgn.FaultError: the same, where a node is not in the dump.
     """
     prog = xa.prog_
     made = prog.type("struct xa_node")
     shift_at, slots_at = drgn.offsetof(made, "shift"), drgn.offsetof(made, "slots")
     count = made.member("slots").type.length or 0
     seen: set[int] = set()
+    problem: Exception | None = None        # the first
     waiting = [(int(xa.xa_head), 0, _LEVELS)]
     while waiting:
         entry, index, levels = waiting.pop()
@@ -222,13 +306,20 @@ def xarray_entries(xa: drgn.Object, only: int | None = None) -> Iterator[tuple[i
             continue
         node = entry - 2
         if node in seen or not levels:
-            raise DamagedDump("an XArray leads back to a node it has had", where=f"address {node:#x}",
-                              why=f"after {len(seen)} nodes")
+            problem = problem or DamagedDump("an XArray leads back to a node it has had", where=f"address {node:#x}",
+                                             why=f"after {len(seen)} nodes")
+            continue
         seen.add(node)
-        data = prog.read(node, slots_at + 8 * count)
+        try:
+            data = prog.read(node, slots_at + 8 * count)
+        except drgn.FaultError as error:
+            problem = problem or error
+            continue
         slots, shift = memoryview(data)[slots_at:].cast("Q"), data[shift_at] & 63
         places = range(count - 1, -1, -1) if only is None else (only >> shift & count - 1,)
         waiting += [(slots[place], index + (place << shift), levels - 1) for place in places if slots[place]]
+    if problem is not None:
+        raise problem
 
 
 def check_xarray(xa: drgn.Object, index: int) -> None:
@@ -277,7 +368,11 @@ def _cpus_in_bounds(original: Callable[[drgn.Object], Iterator[int]]) -> Callabl
 
 
 _SUBSTITUTES: dict[str, dict[str, Callable[[Any], Any]]] = {
+    "drgn.helpers.linux.list": {
+        "list_for_each": _list_in_bounds(reverse=False), "list_for_each_reverse": _list_in_bounds(reverse=True),
+        "hlist_for_each": _hlist_in_bounds},
     "drgn.helpers.linux.rbtree": {
+        "rbtree_inorder_for_each": _in_order,
         "rb_find": _find_in_bounds, "rb_first": _end_in_bounds("rb_left"), "rb_last": _end_in_bounds("rb_right"),
         "rb_next": _walk_in_bounds("rb_right", "rb_left"), "rb_prev": _walk_in_bounds("rb_left", "rb_right"),
         "rbtree_preorder_for_each": ending,

@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import drgn
 from drgn.helpers.linux.block import disk_name, for_each_disk, rq_data_dir
-from drgn.helpers.linux.device import MAJOR, MINOR, for_each_registered_blkdev, for_each_registered_chrdev
-from drgn.helpers.linux.ioport import for_each_resource
+from drgn.helpers.linux.device import MKDEV
 from drgn.helpers.linux.pci import (
     PCI_EXP_TYPE,
     for_each_pci_root_bus,
@@ -25,6 +25,8 @@ from drgn.helpers.linux.pci import (
 
 from kdumpy.crash.command import Arg, Command, Line, Options, columns
 from kdumpy.crash.session import Session
+from kdumpy.crash.unread import Unread
+from kdumpy.debuginfo.lists import chain
 from kdumpy.errors import DamagedDump, NotInDump, UsageError
 from kdumpy.kernel.requests import Queues
 
@@ -147,7 +149,7 @@ class Dev(Command[Any]):
             return itertools.islice(_pci(session), _MOST)
         if options.disks or options.busy:
             return itertools.islice((row for row in _disks(session) if row.total or not options.busy), _MOST)
-        return itertools.chain(itertools.islice(_character(session), _MOST), itertools.islice(_block(session), _MOST))
+        return itertools.islice(_devices(session), _MOST)
 
     def render(self, rows: Iterable[Any], session: Session, options: Options) -> Iterator[str]:
         """Lay the answer out as crash does."""
@@ -172,22 +174,49 @@ def _operations(session: Session, address: int) -> str:
     return session.place(address) or (f"{address:x}" if address else "")
 
 
-def _character(session: Session) -> Iterator[DeviceRow]:
-    for number, _, name, device in for_each_registered_chrdev(session.prog):
-        yield DeviceRow("character", MAJOR(number), MINOR(number), name.decode("utf-8", "backslashreplace"),
-                        device.value_(), _operations(session, device.ops.value_()) if device else "")
+def _devices(session: Session) -> Iterator[DeviceRow]:
+    unread = Unread("devices")
+    yield from _character(session, unread)
+    yield from _block(session, unread)
+    unread.tell()
 
 
-def _block(session: Session) -> Iterator[DeviceRow]:
+def _character(session: Session, unread: Unread) -> Iterator[DeviceRow]:
+    """Yield the character devices, bucket by bucket. Source: fs/char_dev.c, chrdevs; drivers/base/map.c, cdev_map."""
+    probes = session.prog["cdev_map"].probes
+    kind = session.prog.type("struct cdev *")
+
+    def row_of(entry: drgn.Object) -> DeviceRow:
+        major, minor = entry.major.value_(), entry.baseminor.value_()
+        device = entry.cdev.read_()
+        if not device:          # registered by cdev_add() alone: looked up by its number
+            for probe in unread.all(chain(probes[major % len(probes)], "next")):
+                if probe.next and probe.dev.value_() == MKDEV(major, minor):    # the last one stands for all others
+                    device = drgn.cast(kind, probe.data)
+                    break
+        return DeviceRow("character", major, minor, entry.name.string_().decode("utf-8", "backslashreplace"),
+                         device.value_(), _operations(session, device.ops.value_()) if device else "")
+
+    for bucket in session.prog["chrdevs"]:
+        yield from unread.rows(chain(bucket, "next"), row_of)
+
+
+def _block(session: Session, unread: Unread) -> Iterator[DeviceRow]:
+    """Yield the block devices. Source: block/genhd.c, major_names."""
     disks: dict[int, list[drgn.Object]] = {}
-    for disk in itertools.islice(for_each_disk(session.prog), _MOST):
-        disks.setdefault(disk.major.value_(), []).append(disk)
-    for major, name, _ in for_each_registered_blkdev(session.prog):
-        text = name.decode("utf-8", "backslashreplace")
-        for disk in disks.get(major, ()):
-            yield DeviceRow("block", major, 0, text, disk.value_(), _operations(session, disk.fops.value_()))
-        if major not in disks:
-            yield DeviceRow("block", major, 0, text, 0, "")
+    for major, disk in unread.rows(itertools.islice(for_each_disk(session.prog), _MOST),
+                                   lambda disk: (disk.major.value_(), disk)):
+        disks.setdefault(major, []).append(disk)
+
+    def row_of(major: int, name: str, disk: drgn.Object | None) -> DeviceRow:
+        if disk is None:
+            return DeviceRow("block", major, 0, name, 0, "")
+        return DeviceRow("block", major, 0, name, disk.value_(), _operations(session, disk.fops.value_()))
+
+    for bucket in session.prog["major_names"]:
+        for entry in unread.all(chain(bucket, "next")):
+            major, name = entry.major.value_(), entry.name.string_().decode("utf-8", "backslashreplace")
+            yield from unread.rows(disks.get(major, (None,)), partial(row_of, major, name))
 
 
 def _device_lines(rows: list[DeviceRow]) -> Iterator[str]:
@@ -204,10 +233,26 @@ def _device_lines(rows: list[DeviceRow]) -> Iterator[str]:
 
 
 def _resources(session: Session) -> Iterator[ResourceRow]:
+    unread = Unread("regions")
     for kind, name in (("port", "ioport_resource"), ("memory", "iomem_resource")):
-        for resource in for_each_resource(session.prog[name].address_of_()):
+        def row_of(resource: drgn.Object, kind: str = kind) -> ResourceRow:
             text = resource.name.string_().decode("utf-8", "backslashreplace") if resource.name else ""
-            yield ResourceRow(kind, resource.value_(), resource.start.value_(), resource.end.value_(), text)
+            return ResourceRow(kind, resource.value_(), resource.start.value_(), resource.end.value_(), text)
+
+        yield from unread.rows(_within(session.prog[name].address_of_(), unread, 0), row_of)
+    unread.tell()
+
+
+def _within(resource: drgn.Object, unread: Unread, depth: int) -> Iterator[drgn.Object]:
+    """Yield a resource and those that lie in it. Source: kernel/resource.c, next_resource()."""
+    yield resource
+    if depth > _DEEPEST:
+        raise DamagedDump("regions lie in each other without an end", where=f"address {resource.value_():016x}")
+    for child in unread.all(chain(resource.child, "sibling")):
+        if child.parent != resource:
+            unread.lost(f"{child.value_():016x}", DamagedDump(f"it does not lie in {resource.value_():016x}"))
+            return
+        yield from _within(child, unread, depth + 1)
 
 
 def _resource_lines(rows: list[ResourceRow]) -> Iterator[str]:
@@ -251,12 +296,17 @@ def _pci_lines(rows: Iterable[PciRow]) -> Iterator[str]:
 
 def _disks(session: Session) -> Iterator[DiskRow]:
     queues = Queues()
-    for disk in for_each_disk(session.prog):
+    unread = Unread("disks")
+
+    def row_of(disk: drgn.Object) -> DiskRow:
         counts = [0, 0]
-        for request in itertools.islice(queues.in_flight(disk.queue.read_()), _MOST):
+        for request in unread.all(itertools.islice(queues.in_flight(disk.queue.read_()), _MOST)):
             counts[rq_data_dir(request)] += 1
-        yield DiskRow(disk.major.value_(), disk.value_(), disk_name(disk).decode("utf-8", "backslashreplace"),
-                      disk.queue.value_(), sum(counts), *counts)
+        return DiskRow(disk.major.value_(), disk.value_(), disk_name(disk).decode("utf-8", "backslashreplace"),
+                       disk.queue.value_(), sum(counts), *counts)
+
+    yield from unread.rows(for_each_disk(session.prog), row_of)
+    unread.tell()
 
 
 def _device_dumps(session: Session, options: Options) -> Iterator[Any]:

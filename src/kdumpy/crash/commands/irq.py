@@ -19,12 +19,13 @@ from drgn.helpers.linux.percpu import per_cpu
 
 from kdumpy.crash.command import Arg, Command, Options
 from kdumpy.crash.session import Session
+from kdumpy.crash.unread import Unread
+from kdumpy.debuginfo.lists import chain
 from kdumpy.debuginfo.reading import READ_ERRORS
-from kdumpy.errors import DamagedDump, NotInDump, UsageError
+from kdumpy.errors import NotInDump, UsageError
 from kdumpy.kernel.online import online_cpus
 
 _MOST_IRQS = 1 << 20
-_MOST_ACTIONS = 1024
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,8 @@ def _interrupts(session: Session, options: Options) -> Iterator[IrqRow]:
     cpus = (session.cpus(options.cpus) if options.cpus else list(online_cpus(session.prog))) \
         if options.counts else []
     narrow = options.used or options.affinity or options.counts
-    descriptors = dict(for_each_irq_desc(session.prog))
+    unread = Unread("handlers of interrupts")
+    descriptors = dict(unread.all(for_each_irq_desc(session.prog)))
     last = max(descriptors, default=-1)
     count = min(irq_get_nr_irqs(session.prog), _MOST_IRQS) if not narrow else last + 1
     if wanted and max(wanted) >= max(count, last + 1):
@@ -130,12 +132,19 @@ def _interrupts(session: Session, options: Options) -> Iterator[IrqRow]:
             if not narrow:
                 yield IrqRow(number, 0, (), "", "", "", {})
             continue
-        row = _row(session, number, descriptor, cpus, affinity=options.affinity or options.json)
+        actions = tuple(unread.rows(chain(descriptor.action, "next"), lambda action: _action(session, action)))
+        try:
+            row = _row(number, descriptor, actions, cpus, affinity=options.affinity or options.json)
+        except READ_ERRORS as error:
+            unread.lost(f"interrupt {number}", error)
+            continue
         if row.actions or not (options.affinity or options.counts):
             yield row
+    unread.tell()
 
 
-def _row(session: Session, number: int, descriptor: drgn.Object, cpus: list[int], *, affinity: bool) -> IrqRow:
+def _row(number: int, descriptor: drgn.Object, actions: tuple[Action, ...], cpus: list[int], *,
+         affinity: bool) -> IrqRow:
     def read(value: Callable[[], str]) -> str:
         try:
             return value()
@@ -143,23 +152,17 @@ def _row(session: Session, number: int, descriptor: drgn.Object, cpus: list[int]
             return ""
 
     return IrqRow(
-        number, descriptor.value_(), tuple(_actions(session, descriptor)),
+        number, descriptor.value_(), actions,
         read(lambda: (irq_desc_chip_name(descriptor) or b"").decode("utf-8", "backslashreplace")),
         read(lambda: descriptor.name.string_().decode("utf-8", "backslashreplace") if descriptor.name else ""),
         read(lambda: cpumask_to_cpulist(irq_desc_affinity_mask(descriptor))) if affinity else "",
         _came(descriptor, cpus))
 
 
-def _actions(session: Session, descriptor: drgn.Object) -> Iterator[Action]:
-    action, count = descriptor.action.read_(), 0
-    while action:
-        count += 1
-        if count > _MOST_ACTIONS:
-            raise DamagedDump("the list of an interrupt's handlers has no end", where=f"address {action.value_():016x}")
-        name = action.name.string_().decode("utf-8", "backslashreplace") if action.name else ""
-        handler = action.handler.value_()
-        yield Action(action.value_(), name, session.place(handler) or f"{handler:x}", action.flags.value_())
-        action = action.next.read_()
+def _action(session: Session, action: drgn.Object) -> Action:
+    name = action.name.string_().decode("utf-8", "backslashreplace") if action.name else ""
+    handler = action.handler.value_()
+    return Action(action.value_(), name, session.place(handler) or f"{handler:x}", action.flags.value_())
 
 
 def _came(descriptor: drgn.Object, cpus: list[int]) -> dict[int, int]:

@@ -11,7 +11,7 @@ import drgn
 
 from kdumpy.crash.command import Arg, Command, Options, columns
 from kdumpy.crash.session import Session
-from kdumpy.errors import NotInDump, UsageError
+from kdumpy.errors import DamagedDump, NotInDump, UsageError
 
 REFUSED = {
     "-d": "symbols come out of the dump, so there is nothing to unload",
@@ -81,8 +81,9 @@ class Mod(Command[ModuleRow]):
         files = {module.name: module.debug_file_path or "" for module in session.prog.modules()}
         found = False
         modules = session.kernel.modules
-        if "modules" in session.kernel.problems or (not modules and session.kernel.debuginfo.missing):
-            raise NotInDump("the list of modules cannot be read", why=session.kernel.problems.get("modules", ""))
+        problem = session.kernel.problems.get("modules", "")
+        if not modules and (problem or session.kernel.debuginfo.missing):
+            raise NotInDump("the list of modules cannot be read", why=problem)
         for module in modules:
             if options.which and module.name not in options.which:
                 continue
@@ -91,6 +92,9 @@ class Mod(Command[ModuleRow]):
             found = True
             yield ModuleRow(module.address, module.name, module.base, module.size, files.get(module.name, ""),
                             module.taints, module.used_by, module.version, module.state)
+        problem = problem or session.kernel.problems.get("modules not read", "")
+        if problem:
+            raise DamagedDump("not all modules can be read", why=problem)
         if options.which and not found:
             raise NotInDump(f"no module of the name {', '.join(options.which)} was loaded")
 

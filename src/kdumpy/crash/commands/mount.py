@@ -12,6 +12,7 @@ from drgn.helpers.linux.list import list_for_each_entry
 from kdumpy.crash.command import Arg, Command, Options
 from kdumpy.crash.fileviews import OpenFile, open_file
 from kdumpy.crash.session import Session
+from kdumpy.crash.unread import Unread
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.errors import NotInDump
 from kdumpy.kernel.tasks import task_objects
@@ -70,14 +71,16 @@ class Mount(Command[MountRow]):
         space = session.task(options.namespace).nsproxy.mnt_ns.read_() if options.namespace else None
         found = False
         opened = _open_files(session) if options.files else {}
-        for mount in for_each_mount(session.prog if space is None else space):
-            row = _row(mount)
+        unread = Unread("mounts")
+        mounts = for_each_mount(session.prog if space is None else space)
+        for mount, row in unread.rows(mounts, lambda mount: (mount, _row(mount))):
             if options.which and not any(_is_meant(session, mount, row, text) for text in options.which):
                 continue
             found = True
-            dirty = tuple(_dirty(mount)) if options.dirty else ()
+            dirty = tuple(unread.all(_dirty(mount))) if options.dirty else ()
             yield MountRow(row.mount, row.superblock, row.type, row.device, row.directory,
                            tuple(opened.get(row.mount, {}).values()), dirty)
+        unread.tell()
         if options.which and not found:
             raise NotInDump(f"nothing is mounted like {', '.join(options.which)}")
 

@@ -18,6 +18,7 @@ from kdumpy.crash.command import Arg, Command, Options, columns
 from kdumpy.crash.commands.bt import header
 from kdumpy.crash.layout import Layout
 from kdumpy.crash.session import Session
+from kdumpy.crash.unread import Unread
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.errors import NotInDump, UsageError
 
@@ -112,8 +113,9 @@ class Net(Command[Any]):
                 if not task.nsproxy:
                     raise NotInDump("this task has left its namespaces", why="it exits")
                 net = task.nsproxy.net_ns.read_()
-            for device in for_each_netdev(net):
-                yield _device(device)
+            unread = Unread("network devices")
+            yield from unread.rows(for_each_netdev(net), _device)
+            unread.tell()
 
     def render(self, rows: Iterable[Any], session: Session, options: Options) -> Iterator[str]:
         """Lay the answer out as crash does."""

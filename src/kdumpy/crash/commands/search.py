@@ -6,12 +6,13 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 
 import drgn
-from drgn.helpers.linux.mm import for_each_vma, for_each_vmap_area
+from drgn.helpers.linux.mm import for_each_vma
 from drgn.helpers.linux.sched import task_cpu
 
 from kdumpy.crash.command import Arg, Command, Options
 from kdumpy.crash.commands.bt import header
 from kdumpy.crash.expression import evaluate
+from kdumpy.crash.kmem.vmalloc import all_areas
 from kdumpy.crash.memory.finding import FoundRow, Range, Seen, Value, texts_in, values_in
 from kdumpy.crash.session import Session
 from kdumpy.debuginfo.reading import READ_ERRORS
@@ -58,7 +59,8 @@ class Search(Command[FoundRow]):
     def rows(self, session: Session, options: Options) -> Iterator[FoundRow]:
         """Yield the places in rising order."""
         unit = (options.bits or 64) // 8
-        ranges = list(_ranges(session, options))
+        problems: list[str] = []
+        ranges = list(_ranges(session, options, problems))
         if options.text:
             texts = [value.encode() for value in options.values]
             if any(not 0 < len(text) <= _MOST_STRING for text in texts):
@@ -74,6 +76,8 @@ class Search(Command[FoundRow]):
             seen = Seen()
             for area in ranges:
                 yield from values_in(session, area, values, mask, unit, context, seen)
+        if problems:
+            raise DamagedDump("not all areas of vmalloc's were found, and so not searched", why="; ".join(problems))
         if session.arrays.damaged:
             raise DamagedDump(f"{len(session.arrays.damaged)} pages could not be searched",
                               why=str(session.arrays.damaged[0]))
@@ -113,8 +117,8 @@ def _value(session: Session, text: str, unit: int) -> Value:
     return Value(number % (1 << 8 * unit), name)
 
 
-def _ranges(session: Session, options: Options) -> Iterator[Range]:
-    """Yield the memory to go through."""
+def _ranges(session: Session, options: Options, problems: list[str]) -> Iterator[Range]:
+    """Yield the memory to go through; what keeps some of it from being found goes into `problems`."""
     kinds = [name for name in ("kernel", "mapped", "virtual", "user", "physical", "stacks", "active")
              if getattr(options, name)]
     if len(kinds) > 1:
@@ -130,7 +134,7 @@ def _ranges(session: Session, options: Options) -> Iterator[Range]:
     if kind == "user" or (start is not None and not start >> 63):
         yield from _user(session, start or 0, stop)
         return
-    ranges = [(max(low, start or 0), min(high, stop)) for low, high in kernel_ranges(session, kind)]
+    ranges = [(max(low, start or 0), min(high, stop)) for low, high in kernel_ranges(session, kind, problems)]
     ranges = [(low, high) for low, high in ranges if low < high]
     for direct, some in groupby(ranges, lambda bounds: session.arrays.is_direct(*bounds)):
         parts = tuple(some)
@@ -156,9 +160,10 @@ def _limits(session: Session, options: Options) -> tuple[int | None, int]:
     return start, stop
 
 
-def kernel_ranges(session: Session, kind: str) -> list[tuple[int, int]]:
+def kernel_ranges(session: Session, kind: str, problems: list[str]) -> list[tuple[int, int]]:
     """Return the kernel's memory in rising order: the direct map, vmalloc's areas, struct pages, the image.
 
+    What keeps areas of vmalloc's from being found goes into `problems`.
     Source: crash, x86_64.c, x86_64_get_kvaddr_ranges().
     """
     arrays, prog = session.arrays, session.prog
@@ -173,7 +178,9 @@ def kernel_ranges(session: Session, kind: str) -> list[tuple[int, int]]:
             start, stop = (prog.symbol(name).address for name in ("_stext", "_etext"))
         found.append((start & -arrays.page_size, stop))
     if kind in ("kernel", "virtual"):
-        found += [(area.va_start.value_(), area.va_end.value_()) for area in for_each_vmap_area(prog)]
+        areas, torn = all_areas(prog)
+        found += [(area.start, area.end) for area in areas]
+        problems += torn
         vmemmap = int(prog["vmemmap"])
         page = drgn.sizeof(prog.type("struct page"))
         found.append((vmemmap, vmemmap + size // arrays.page_size * page))

@@ -89,6 +89,7 @@ def rows(session: Session, options: Options) -> Iterator[CacheRow]:
         raise NotInDump("no slab cache is like this")
     if slabs.heads.unreadable:
         raise NotInDump(f"the struct pages of {slabs.heads.unreadable} pages are not in the dump, and so their slabs")
+    slabs.unread.tell()
     if wanted is None:
         strays = sorted(set(slabs.heads.cache.tolist()) - {cache.address for cache in slabs.caches})
         if strays:

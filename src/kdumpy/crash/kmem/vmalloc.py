@@ -60,7 +60,7 @@ def rows(session: Session, options: Options) -> Iterator[VmallocRow]:
         NotInDump: an address lies in no area.
     """
     wanted = [session.address(text) for text in options.addresses]
-    areas, problems = _areas(session.prog)
+    areas, problems = all_areas(session.prog)
     details = _Details(session)
     met = set[int]()
     for place, start, end, vm in areas:
@@ -81,7 +81,7 @@ def _holds(session: Session, start: int, end: int, address: int) -> bool:
                for _, physical, size in session.arrays.memory.extents(start, end))
 
 
-def _areas(prog: drgn.Program) -> tuple[list[_Area], list[str]]:
+def all_areas(prog: drgn.Program) -> tuple[list[_Area], list[str]]:
     """Return all areas by address, and why they are not all.
 
     Raises:

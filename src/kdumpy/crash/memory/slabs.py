@@ -22,6 +22,7 @@ from kdumpy.crash.memory.arrays import Arrays
 from kdumpy.crash.memory.bits import bit_place, has_bits
 from kdumpy.crash.memory.pages import PageArray, Stretch, StructPages
 from kdumpy.crash.memory.slabvalues import Cache, CpuSlab, Heads, Objects
+from kdumpy.crash.unread import Unread
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.errors import DamagedDump, NotInDump
 
@@ -49,6 +50,8 @@ class Slabs:
         self.arrays = arrays
         self._share = share
         self.pages = StructPages(prog, arrays)
+        self.unread = Unread("slab caches")
+        """Caches that are not in `caches`, once those are read."""
         try:
             self.type = prog.type("struct slab")        # "mm: Split slab into its own type" (d122019bf061, 5.17)
         except LookupError:
@@ -62,7 +65,7 @@ class Slabs:
         """All caches, newest first; one that cannot be read is left out."""
         found: list[Cache] = []
         shift = self.arrays.page_size
-        for cache in for_each_slab_cache(self.prog):
+        for cache in self.unread.all(for_each_slab_cache(self.prog)):
             if len(found) >= _MOST_CACHES:
                 raise DamagedDump("the list of slab caches has no end", where=f"address {cache.value_():#x}")
             try:
@@ -73,8 +76,8 @@ class Slabs:
                     cache.random.value_() if has("random") else None,
                     cache.red_left_pad.value_() if has("red_left_pad") else 0,
                     shift << (cache.oo.x.value_() >> 16)))
-            except READ_ERRORS:
-                continue
+            except READ_ERRORS as error:
+                self.unread.lost(f"{cache.value_():016x}", error)
         return tuple(found)
 
     def named(self, name: str) -> Cache:
