@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 
@@ -43,9 +44,19 @@ def address(value: int) -> str:
     return f"{value:016x}"
 
 
-_UNPRINTABLE = {code: f"\\x{code:02x}" for code in (*range(32), 127, *range(128, 160)) if chr(code) not in "\t\n"}
+# What a terminal or a browser would obey or hide: control characters (but for tab and newline), overrides of the
+# direction of writing and its marks, joiners and other characters without width, separators of lines, tags, lone
+# surrogates, and characters that Unicode will never assign.
+_OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b-\u200f"
+                     "\u2028-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\uffff\ud800-\udfff"
+                     "\U000e0000-\U000e0fff]")
 
 
 def printable(text: str) -> str:
-    """Return text out of a dump with its control characters shown as \\xNN: a terminal obeys none of them."""
-    return text.translate(_UNPRINTABLE)
+    """Return text out of a dump with what a terminal or browser would obey or hide shown as \\xNN or \\uNNNN."""
+    return _OBEYED.sub(_escape, text)
+
+
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from playwright.sync_api import Page, expect
 
 import lab
 import report_values
+from kdumpy.diagnosis.model import Blocked, BlockedFacts, TaskFacts, Wait
 from kdumpy.report import html
 from web.conftest import Open
 
@@ -247,6 +249,30 @@ def test_the_policy_stops_what_autoescape_would_have_let_through(open_report: Op
 def test_nothing_runs_out_of_the_page_at_any_width(open_report: Open, width: int) -> None:
     page = open_report(report_values.diagnosis(), report_values.details(), width=width).page
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def chain(locks: int) -> Blocked:
+    """Tasks that wait in a row: each for the lock of the next one."""
+    task = [TaskFacts(100 + number, f"waiter_{number}", 0) for number in range(locks + 1)]
+    return Blocked(locks, tuple(
+        BlockedFacts(task[number], 60.0, Wait(f"lock_{number}", 0x1000 + number, "mutex", task[number + 1]), ())
+        for number in range(locks)), ())
+
+
+@pytest.mark.parametrize("locks", [2, 3])
+def test_the_wait_graph_is_whole_on_paper_and_on_a_screen(open_report: Open, locks: int) -> None:
+    found = replace(report_values.diagnosis(), blocked=chain(locks))
+    page = open_report(found, report_values.details()).page
+    inside = """() => {
+        const place = document.querySelector(".graph").closest(".scroll").getBoundingClientRect();
+        return [...document.querySelectorAll(".graph rect")].map(box => box.getBoundingClientRect())
+            .every(box => box.width > 0 && box.left >= place.left && box.right <= place.right + 1);
+    }"""
+    if locks == 2:      # four boxes in a row and one more
+        assert page.evaluate(inside)
+    page.emulate_media(media="print")
+    page.set_viewport_size({"width": 718, "height": 1000})      # A4 without its margins
+    assert page.evaluate(inside)
 
 
 def test_without_javascript_the_report_can_be_read(open_report: Open) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kdumpy.diagnosis.crashed.assembly import COMMA, PARTS, REGISTERS, disassembler
+from kdumpy.diagnosis.crashed.assembly import COMMA, PARTS, REGISTERS, disassembler, in_hex
 
 LONGEST = 15
 """Bytes of the longest x86 instruction."""
@@ -58,7 +58,7 @@ def decode(read: Read, pc: int, registers: Mapping[str, int], machine: str = "x8
         return None
     ways = {"x86_64": _operands, "aarch64": _operands_arm64}
     operands = tuple(ways[machine](found, registers)) if machine in ways else ()
-    return Instruction(pc, f"{found.mnemonic} {found.op_str}".strip(), found.size, operands, _target(found))
+    return Instruction(pc, f"{found.mnemonic} {in_hex(found.op_str)}".strip(), found.size, operands, _target(found))
 
 
 def divisor(read: Read, instruction: Instruction, registers: Mapping[str, int]) -> tuple[str, int] | None:

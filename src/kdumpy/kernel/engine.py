@@ -27,23 +27,31 @@ def open_program(path: Path, dump: Dump) -> tuple[drgn.Program, str]:
     if isinstance(dump, SplitDump):  # drgn opens one file, and would miss the other parts' pages
         return _over_our_reader(dump), "drgn does not read split sets"
     unsafe = why_unsafe(dump)
-    if unsafe and dump.vmcoreinfo:
-        return _over_our_reader(dump), unsafe
+    if unsafe:
+        return _over_our_reader_at_last(path, dump, unsafe)
     prog = drgn.Program()
     try:
         prog.set_core_dump(str(path))
     except Exception as error:      # drgn and libkdumpfile raise whatever fits; each is a file they cannot use
-        refusal = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if not dump.vmcoreinfo:
-            raise DamagedDump("the dump cannot be opened", where=str(path), why=refusal) from error
-        try:
-            return _over_our_reader(dump), refusal
-        except READ_ERRORS:         # its VMCOREINFO is of no use: both readers need it
-            raise DamagedDump("the dump cannot be opened", where=str(path), why=refusal) from error
+        return _over_our_reader_at_last(path, dump, str(error).splitlines()[0] if str(error) else type(error).__name__)
     if not prog.flags & drgn.ProgramFlags.IS_LINUX_KERNEL:
         raise DumpFormatError("not a dump of a Linux kernel", where=str(path),
                               why="it has no VMCOREINFO: a process's core, or a guest without -device vmcoreinfo")
     return prog, ""
+
+
+def _over_our_reader_at_last(path: Path, dump: Dump, refusal: str) -> tuple[drgn.Program, str]:
+    """Return a program over our reader, and why drgn's own cannot be used.
+
+    Raises:
+        DamagedDump: its VMCOREINFO is of no use, or lacking: both readers need it.
+    """
+    if not dump.vmcoreinfo:
+        raise DamagedDump("the dump cannot be opened", where=str(path), why=refusal)
+    try:
+        return _over_our_reader(dump), refusal
+    except READ_ERRORS as error:
+        raise DamagedDump("the dump cannot be opened", where=str(path), why=refusal) from error
 
 
 def _over_our_reader(dump: Dump) -> drgn.Program:

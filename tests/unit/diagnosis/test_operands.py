@@ -101,3 +101,15 @@ def test_the_call_before_a_return_address_of_arm64() -> None:
     assert found is not None
     assert (found.text, found.target) == ("blr x1", "x1")
     assert operands.decode_call(reader((0xD503201F).to_bytes(4, "little")), 0x1004, ARM64, "aarch64") is None
+
+
+@pytest.mark.parametrize(("code", "text"), [
+    ("48c7472020164cc0", "movq $0xffffffffc04c1620, 0x20(%rdi)"),       # an address of a module: 64 bits, negative
+    ("48c7c7ffffffff", "movq $0xffffffffffffffff, %rdi"),
+    ("48c7472001000000", "movq $1, 0x20(%rdi)"),
+    ("4883c4f8", "addq $-8, %rsp"),
+])
+def test_long_numbers_are_in_hexadecimal(code: str, text: str) -> None:
+    found = operands.decode(reader(bytes.fromhex(code)), 0x1000, {})
+    assert found is not None
+    assert found.text == text

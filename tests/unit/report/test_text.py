@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
@@ -80,6 +81,12 @@ def test_a_terminal_obeys_nothing_out_of_a_dump() -> None:
     assert [character for character in shown if ord(character) < 32 and character != "\n"] == []
     assert not any(0x7F <= ord(character) < 0xA0 for character in shown)
     assert "\\x1b]0;owned\\x07" in shown
+
+
+def test_nothing_out_of_a_dump_turns_or_hides_what_stands_beside_it() -> None:
+    shown = text.render(diagnosis("a\u202eb\u200fc\u2066d\u200be\U000e0041f"), full=True)
+    assert "a\\u202eb\\u200fc\\u2066d\\u200be\\U000e0041f" in shown
+    assert not any(unicodedata.category(character) in ("Cf", "Cc", "Cs") for character in shown if character != "\n")
 
 
 def test_colours_are_the_only_escapes() -> None:

@@ -21,6 +21,7 @@ REGISTERS = frozenset({f"r{name}" for name in _LEGACY} | {f"r{number}" for numbe
 _PREFIXES = ("lock", "rep", "repe", "repne", "repz", "repnz", "notrack", "bnd", "data16", "ds", "cs", "es", "xacquire",
              "xrelease")
 _WORD = 1 << 64
+_LONG = re.compile(r"\$(\d{4,})\b")
 
 
 def _parts() -> dict[str, tuple[str, int]]:
@@ -111,6 +112,11 @@ def disassembler(machine: str = "x86_64", *, detail: bool = False) -> Any:
         engine.syntax = capstone.CS_OPT_SYNTAX_ATT
     engine.detail = detail
     return engine
+
+
+def in_hex(operands: str) -> str:
+    """Return operands with long numbers in hexadecimal: capstone writes negative ones of 64 bits as decimal."""
+    return _LONG.sub(lambda match: f"${int(match[1]):#x}", operands)
 
 
 def lines(code: bytes, address: int) -> Iterator[Line]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.diagnosis import memory, operands
+from kdumpy.diagnosis.crashed.assembly import in_hex
 from kdumpy.diagnosis.details.model import Code, CodeLine, Register
 from kdumpy.diagnosis.model import Diagnosis, FrameFacts
 from kdumpy.kernel import Kernel
@@ -64,7 +65,7 @@ def _block(kernel: Kernel, diagnosis: Diagnosis, number: int, frame: FrameFacts,
     first, last = (0, len(whole)) if len(whole) <= WHOLE else (max(0, place - BEFORE), place + AFTER + 1)
     note = _note(kernel, diagnosis, frame.pc) if fault else _call_note(diagnosis.trace, number)
     lines = tuple(CodeLine(item.address, item.address - begin, bytes(item.bytes).hex(" "),
-                           f"{item.mnemonic} {item.op_str}".strip(), _target(kernel, item), index == place,
+                           f"{item.mnemonic} {in_hex(item.op_str)}".strip(), _target(kernel, item), index == place,
                            note if index == place else "")
                   for index, item in enumerate(whole) if first <= index < last)
     return Code(number, symbol.name, frame.module, lines, first, max(0, len(whole) - last), fault)

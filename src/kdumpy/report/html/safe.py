@@ -11,15 +11,11 @@ from typing import Any
 
 from markupsafe import Markup
 
+from kdumpy.units import printable
+
 PLAIN_LIMIT = 200_000
 """Characters of data that stand in the page as readable JSON; more is packed."""
 
-# What a browser would obey or hide: control characters (but for tab and newline), overrides of the direction of
-# writing and its marks, joiners and other characters without width, separators of lines, tags, lone surrogates,
-# and characters that Unicode will never assign.
-_OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b-\u200f"
-                     "\u2028-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\uffff\ud800-\udfff"
-                     "\U000e0000-\U000e0fff]")
 _PILED = re.compile("([\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]{2})"
                     "[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]+")
 """Marks that pile up on one letter and run over the lines around it: two are enough for any language."""
@@ -27,12 +23,7 @@ _PILED = re.compile("([\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d
 
 def visible(text: str) -> str:
     """Return text with what a browser would obey or hide shown as \\xNN or \\uNNNN."""
-    return _PILED.sub(r"\1", _OBEYED.sub(_escape, text))
-
-
-def _escape(match: re.Match[str]) -> str:
-    code = ord(match[0])
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    return _PILED.sub(r"\1", printable(text))
 
 
 def shown(value: Any) -> Any:
