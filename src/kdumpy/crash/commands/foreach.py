@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
@@ -12,10 +11,9 @@ from typing import Any
 import drgn
 
 from kdumpy.crash.command import Arg, Command, Line, Options
-from kdumpy.crash.commands.ps import STATES, all_tasks, pid_of
+from kdumpy.crash.commands.ps import STATES, Selector, all_tasks
 from kdumpy.crash.commands.sys import Fact
 from kdumpy.crash.failures import explain
-from kdumpy.crash.parser import Quoted
 from kdumpy.crash.session import Answer, Session
 from kdumpy.crash.taskviews import line, named
 from kdumpy.crash.workers import Shown
@@ -132,7 +130,7 @@ class Foreach(Command[Any]):
             return
         active = session.active()
         states = {word for word in chosen if word in STATES.values()}
-        names = [word for word in chosen if word not in KINDS and word not in states]
+        names = [Selector(word) for word in chosen if word not in KINDS and word not in states]
         for task in all_tasks(session):
             try:
                 kernel = bool(task.flags.value_() & _PF_KTHREAD)
@@ -141,7 +139,7 @@ class Foreach(Command[Any]):
                         or ("gleader" in chosen and task.pid.value_() != task.tgid.value_()) \
                         or (states and STATES.get(state_of(task)) not in states):
                     continue
-                if names and not any(_is_named(task, name) for name in names):
+                if names and not _is_named(task, names):
                     continue
             except READ_ERRORS:
                 continue
@@ -216,19 +214,9 @@ def _forgiven(error: Exception) -> Exception:
     return explain(error)
 
 
-def _is_named(task: drgn.Object, text: str) -> bool:
-    pid = pid_of(text)
-    if pid is not None:
-        return bool(task.pid.value_() == pid)
-    comm = task.comm.string_().decode("utf-8", "backslashreplace")
-    if comm == text[:15] or f"{task.value_():x}" == text.lower().removeprefix("0x"):
-        return True
-    if not isinstance(text, Quoted) and re.fullmatch(r"[\w\-/]+", text):
-        return False
-    try:
-        return bool(re.search(text, comm))
-    except re.error:
-        raise UsageError(f"{text!r} is no regular expression") from None
+def _is_named(task: drgn.Object, names: Sequence[Selector]) -> bool:
+    pid, comm = task.pid.value_(), task.comm.string_().decode("utf-8", "backslashreplace")
+    return any(name.takes(pid, task.value_(), comm) for name in names)
 
 
 COMMAND = Foreach()

@@ -128,7 +128,7 @@ def _tasks(session: Session, options: Options) -> Iterator[tuple[drgn.Object, Ta
     """
     total_kb = _total_kb(session)
     running = session.active()
-    wanted = [_Selector(text) for text in options.which]
+    wanted = [Selector(text) for text in options.which]
     state = STATES.get(options.state, options.state)
     policies = policies_of(options.policy) if options.policy else None
     unread = 0
@@ -141,7 +141,7 @@ def _tasks(session: Session, options: Options) -> Iterator[tuple[drgn.Object, Ta
         except READ_ERRORS:
             unread += 1
             continue
-        if wanted and not any(selector.takes(row) for selector in wanted):
+        if wanted and not any(selector.takes(row.pid, row.task, row.command) for selector in wanted):
             continue
         if (options.kernel and not row.kernel_thread) or (options.user and row.kernel_thread) \
                 or (options.leaders and not row.leader) or (options.active and not row.active) \
@@ -164,19 +164,14 @@ def _stack_pointer(session: Session, task: drgn.Object, row: TaskRow) -> int | N
         return None         # it runs on a CPU, and the dump has no registers of that
 
 
-def pid_of(text: str) -> int | None:
-    """Return the process id that a word names, in decimal or with 0x in front; None if it names something else."""
-    if isinstance(text, Quoted) or not re.fullmatch(r"\d{1,10}|0[xX][0-9a-fA-F]{1,8}", text):
-        return None
-    return int(text) if text.isdecimal() else int(text, 16)
-
-
-class _Selector:
+class Selector:
     """A process id, an address, a name (cut to 15 letters as the kernel does), or a regular expression."""
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self._pid = pid_of(text)
+        self._pid: int | None = None
+        if re.fullmatch(r"\d{1,10}|0[xX][0-9a-fA-F]{1,8}", text):
+            self._pid = int(text) if text.isdecimal() else int(text, 16)
         self._pattern: re.Pattern[str] | None = None
         if isinstance(text, Quoted) or not re.fullmatch(r"[\w/:.\-]+", text):
             try:
@@ -184,13 +179,11 @@ class _Selector:
             except re.error:
                 self._pattern = re.compile(re.escape(text))
 
-    def takes(self, row: TaskRow) -> bool:
-        """Whether a task is meant."""
+    def takes(self, pid: int, task: int, command: str) -> bool:
+        """Whether a task is meant, by its id, the address of its task_struct and its name."""
         if self._pattern:
-            return bool(self._pattern.search(row.command))
-        if row.pid == self._pid:
-            return True
-        return f"{row.task:x}" == self.text.lower().removeprefix("0x") or row.command == self.text[:15]
+            return bool(self._pattern.search(command))
+        return pid == self._pid or f"{task:x}" == self.text.lower().removeprefix("0x") or command == self.text[:15]
 
 
 def all_tasks(session: Session) -> Iterator[drgn.Object]:

@@ -63,8 +63,8 @@ class Pte(Command[PteRow]):
                 entry = int(text, 16)
             except ValueError:
                 raise UsageError(f"{text!r} is no hexadecimal number") from None
-            if entry >> 64:
-                raise UsageError(f"{text} is wider than an entry")
+            if not 0 <= entry < 1 << 64:
+                raise UsageError(f"{text} is no entry", why="entries have 64 bits")
             yield decode(session, entry) if machine == "x86_64" else decode_arm64(session, entry)
 
     def render(self, rows: Iterable[PteRow], session: Session, options: Options) -> Iterator[str]:

@@ -11,7 +11,7 @@ from drgn.helpers.linux.mm import vma_find
 
 from kdumpy.crash.areas import Area, area_of
 from kdumpy.crash.command import Arg, Command, Options
-from kdumpy.crash.commands.pte import decode, pte_lines
+from kdumpy.crash.commands.pte import decode, decode_arm64, pte_lines
 from kdumpy.crash.session import Session
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.errors import KdumpyError, NotInDump, UsageError
@@ -119,9 +119,10 @@ class Vtop(Command[TranslationRow]):
                 yield f"  PAGE: {row.page:x}{row.page_kind}"
             if row.problem:
                 yield f"({row.problem})"
-            if x86 and row.entries[-1].entry and (row.page is not None or row.entries[-1].level == "PTE"):
+            # What an entry of arm64 says of a page that is not present is not known.
+            if row.entries[-1].entry and (row.page is not None or (x86 and row.entries[-1].level == "PTE")):
                 yield ""
-                known = decode(session, row.entries[-1].entry)
+                known = (decode if x86 else decode_arm64)(session, row.entries[-1].entry)
                 meant = "PAT" if row.entries[-1].level == "PTE" else "PSE"       # bit 7 has two meanings
                 yield from pte_lines(replace(known, flags=tuple(
                     meant if flag == "PSE|PAT" else flag for flag in known.flags)))
