@@ -33,7 +33,7 @@ def tables_of(prog: drgn.Program) -> dict[str, int]:
 
 def decoded(prog: drgn.Program) -> Salvaged:
     tables = tables_of(prog)
-    return salvage(prog, tables, prog.read_u32(tables["kallsyms_num_syms"]))
+    return salvage(prog, tables, prog.read_u32(tables["kallsyms_num_syms"]), {})
 
 
 def keys(symbols: list[drgn.Symbol]) -> set[Key]:
@@ -107,13 +107,19 @@ def test_much_damage_leaves_true_names(prog: drgn.Program) -> None:
     assert len(names) > len(whole) // 2
 
 
+def test_a_wrong_base_is_found_again(prog: drgn.Program) -> None:
+    whole = drgns(prog)
+    overwrite(prog, tables_of(prog)["kallsyms_relative_base"], bytes(8))
+    assert keys(list(kallsyms.load(prog)._index(prog, None, None, False))) == whole
+
+
 def test_tables_of_nothing_are_refused(prog: drgn.Program) -> None:
     tables = tables_of(prog)
     with pytest.raises(DamagedDump, match="do not lie as they should"):
-        salvage(prog, tables, 10)
+        salvage(prog, tables, 10, {})
     overwrite(prog, tables["kallsyms_token_index"], bytes(512))
     with pytest.raises(DamagedDump, match="tokens"):
-        salvage(prog, tables, prog.read_u32(tables["kallsyms_num_syms"]))
+        salvage(prog, tables, prog.read_u32(tables["kallsyms_num_syms"]), {})
 
 
 @pytest.fixture

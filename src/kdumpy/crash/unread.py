@@ -63,7 +63,7 @@ class Unread:
             raise self._ends[0]
         if not self._ends and not self._lost:
             return
-        reasons = [str(explain(error)) for error in self._ends[:2]]
+        reasons = list(dict.fromkeys(str(explain(error)) for error in self._ends))[:2]      # of several heads
         if self._lost:
             which, error = self._lost[0]
             more = f", and {len(self._lost) - 1} more" if len(self._lost) > 1 else ""

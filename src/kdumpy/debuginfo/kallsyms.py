@@ -146,7 +146,8 @@ def load(prog: drgn.Program) -> KernelSymbols:
     except (drgn.FaultError, drgn.BadDataError, drgn.MissingDebugInfoError, ValueError, MemoryError,
             OverflowError) as error:
         refusal = error
-    return _salvaged(prog, tables, refusal, where)
+    anchors = {name: known[name] for name in _ANCHORS if name in known}
+    return _salvaged(prog, tables, anchors, refusal, where)
 
 
 def _missing(error: drgn.FaultError) -> NotInDump:
@@ -166,12 +167,13 @@ def _keeps_step(prog: drgn.Program, index: drgn.SymbolIndex, known: dict[str, in
         not any(variables) and bool(index(prog, "_etext", None, True))))        # without CONFIG_KALLSYMS_ALL: functions
 
 
-def _salvaged(prog: drgn.Program, tables: dict[str, int], refusal: Exception | None, where: str) -> KernelSymbols:
+def _salvaged(prog: drgn.Program, tables: dict[str, int], anchors: dict[str, int], refusal: Exception | None,
+              where: str) -> KernelSymbols:
     """Decode the tables in parts, where they cannot be as a whole."""
     from kdumpy.debuginfo.salvage import salvage  # hardly ever wanted
 
     try:
-        parts = salvage(prog, tables, prog.read_u32(tables["kallsyms_num_syms"]))
+        parts = salvage(prog, tables, prog.read_u32(tables["kallsyms_num_syms"]), anchors)
     except drgn.FaultError as error:
         raise _missing(error) from error
     except KdumpyError:

@@ -29,6 +29,7 @@ _LARGEST_GAP = 0x10000
 _MOST_REPAIRS = 64
 """Runs in which a changed bit is looked for."""
 _PAGE = 4096
+_WORD = 1 << 64
 
 _PLAUSIBLE = re.compile(rb"[aAbBdDgGnNrRsStTuUvVwW][A-Za-z_.$][\w.$]*\Z")
 """The letter of a symbol's kind, as nm gives it, and a name."""
@@ -141,13 +142,14 @@ class _Names:
             at += self._step(data, at)
 
 
-def salvage(prog: drgn.Program, tables: dict[str, int], count: int) -> Salvaged:
+def salvage(prog: drgn.Program, tables: dict[str, int], count: int, known: dict[str, int]) -> Salvaged:
     """Decode what can be decoded.
 
     Args:
         prog: the program of the dump.
         tables: the addresses of the tables, by their names.
         count: how many symbols they hold.
+        known: the addresses of some symbols, by their names.
 
     Raises:
         DamagedDump: nothing can.
@@ -161,7 +163,7 @@ def salvage(prog: drgn.Program, tables: dict[str, int], count: int) -> Salvaged:
     tokens = _tokens(prog, tokens_at, tables["kallsyms_token_index"])
     tries = [_Names(data[:end], count, markers, tokens, big=big) for big in (True, False)]
     names = max(tries, key=lambda one: sum(one.whole()))
-    addresses, held = _addresses(prog, tables, count)
+    offsets, held = _offsets(prog, tables["kallsyms_offsets"], count)
     found: list[tuple[bytes, int]] = []
     repaired = 0
     broken = 0
@@ -174,6 +176,7 @@ def salvage(prog: drgn.Program, tables: dict[str, int], count: int) -> Salvaged:
     if not found:
         raise DamagedDump("the kernel's symbol table makes no sense", where=f"address {names_at:#x}",
                           why="no part of it can be decoded")
+    addresses = _addresses(prog, tables, offsets, found, known)
     return Salvaged([_symbol(name, place, addresses) for name, place in found], count, repaired)
 
 
@@ -207,15 +210,8 @@ def _tokens(prog: drgn.Program, table: int, index: int) -> list[bytes]:
     return tokens
 
 
-def _addresses(prog: drgn.Program, tables: dict[str, int], count: int) -> tuple[list[int], list[bool]]:
-    """Return the address of each symbol, and which of them the dump holds.
-
-    Source: kernel/kallsyms.c, kallsyms_sym_address(): with CONFIG_KALLSYMS_ABSOLUTE_PERCPU what is not negative is
-    an address, and what is counts from the base downwards; without it nothing is negative. Kernels without a base
-    (7.x) count from where each offset itself lies.
-    """
-    start = tables["kallsyms_offsets"]
-    offsets = struct.unpack(f"<{count}i", read_patchy(prog, start, 4 * count))
+def _offsets(prog: drgn.Program, start: int, count: int) -> tuple[tuple[int, ...], list[bool]]:
+    """Return the offset of each symbol, and which of them the dump holds."""
     held = [True] * count
     for page in range(start & -_PAGE, start + 4 * count, _PAGE):
         try:
@@ -223,12 +219,30 @@ def _addresses(prog: drgn.Program, tables: dict[str, int], count: int) -> tuple[
         except drgn.FaultError:
             for place in range(max(page - start, 0) // 4, min(-(-(page + _PAGE - start) // 4), count)):
                 held[place] = False
+    return struct.unpack(f"<{count}i", read_patchy(prog, start, 4 * count)), held
+
+
+def _addresses(prog: drgn.Program, tables: dict[str, int], offsets: tuple[int, ...],
+               names: list[tuple[bytes, int]], known: dict[str, int]) -> list[int]:
+    """Return the address of each symbol.
+
+    Source: kernel/kallsyms.c, kallsyms_sym_address(): with CONFIG_KALLSYMS_ABSOLUTE_PERCPU what is not negative is
+    an address, and what is counts from the base downwards; without it nothing is negative. Kernels without a base
+    (7.x) count from where each offset itself lies.
+    """
     if "kallsyms_relative_base" not in tables:
-        return [start + 4 * place + offset for place, offset in enumerate(offsets)], held
-    base = prog.read_u64(tables["kallsyms_relative_base"])
-    if min(offsets) < 0:
-        return [offset if offset >= 0 else base - 1 - offset for offset in offsets], held
-    return [base + offset for offset in offsets], held
+        return [(tables["kallsyms_offsets"] + 4 * place + offset) % _WORD for place, offset in enumerate(offsets)]
+    base = int.from_bytes(read_patchy(prog, tables["kallsyms_relative_base"], 8), "little")
+    downwards = min(offsets) < 0
+    # What the base must be for the symbols whose addresses are known, where it is damaged itself.
+    places = {name[1:].decode("ascii", "replace"): place for name, place in names}
+    implied = [known[name] + (1 + offsets[places[name]] if downwards else -offsets[places[name]])
+               for name in known if name in places]
+    if implied and base not in implied:
+        base = max(implied, key=implied.count)
+    if downwards:
+        return [offset if offset >= 0 else (base - 1 - offset) % _WORD for offset in offsets]
+    return [(base + offset) % _WORD for offset in offsets]
 
 
 def _symbol(name: bytes, place: int, addresses: list[int]) -> Symbol:

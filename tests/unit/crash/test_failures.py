@@ -16,6 +16,7 @@ from kdumpy.errors import KdumpyError, MissingPage, NotInDump, UsageError
     ("could not find memory segment", "no memory at ffff888000001000"),
     ("could not read memory from kdump: Cannot get page I/O address: Page directory not present: pud[2] = 0x0",
      "no memory at ffff888000001000"),
+    ("could not read memory from kdump: address is not mapped", "no memory at ffff888000001000"),
     ("I/O error", "page missing at ffff888000001000"),
 ])
 def test_a_fault_says_what_is_not_there_and_where(text: str, expected: str) -> None:
