@@ -7,6 +7,7 @@ from functools import cache
 import kdumpy
 import lab
 from kdumpy.diagnosis import Diagnosis, diagnose
+from kdumpy.vm.faults import Fault
 
 
 @cache
@@ -14,3 +15,13 @@ def diagnosed(kernel: str, fault: str) -> Diagnosis:
     """Diagnose a dump. The dump is closed, and the values are small."""
     with kdumpy.open(lab.dump(kernel, fault).path) as opened:
         return diagnose(opened)
+
+
+def holds(kernel: str, fault: Fault) -> None:
+    """Hold the verdict on a dump against what stands beside its fault; no cause may have failed."""
+    verdict = diagnosed(kernel, fault.name).verdict
+    assert verdict.cause == fault.cause
+    assert verdict.culprit is not None
+    assert verdict.culprit.module == fault.module
+    assert verdict.culprit.function in (fault.culprits or ("",))
+    assert [item for item in verdict.not_judged if "Error" in item.why] == []

@@ -53,8 +53,8 @@ class BadAddress(Cause):
                 "An error code was returned by a function, and was used as a pointer without a check."
                 if error else
                 per_cpu if per_cpu else
-                f"It is an address of modules, and no module is there now. Most likely the module {frame.module} was: "
-                "it is the last one that was unloaded, and left a timer, work or a callback set."
+                f"It is an address of modules, and no module is there now. Most likely the module {frame.module} was "
+                "there: it is the last one that was unloaded, and left a timer, work or a callback set."
                 if words.gone and frame else
                 f"The area is still there, and the access went {_behind(area)} its end: mostly an index or a length "
                 "was too large." if area and area.state == BEYOND else

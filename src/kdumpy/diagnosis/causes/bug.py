@@ -21,7 +21,7 @@ _EVIDENT = 0xFF0100
 
 
 class Bug(Cause):
-    """A BUG() or BUG_ON(): the programmer stated what must hold, and it did not."""
+    """A BUG() or BUG_ON(): the programmer stated what must hold, and it did not; or a sleep in atomic context."""
 
     kind = "bug"
     outranks = ("invalid-opcode",)
