@@ -9,6 +9,8 @@ from drgn.helpers.linux.sched import idle_task
 
 from brokendump import Broken
 from console import Console, kernel_of
+from kdumpy.crash.stack import StackFrame
+from kdumpy.crash.stacktext import stack_text
 
 
 def test_a_pointer_into_the_middle_of_a_task_names_the_task_and_how_far(null: Console) -> None:
@@ -112,3 +114,14 @@ def test_a_stack_that_has_overflowed_is_told(broken: Broken) -> None:
     task = find_task(broken.prog, 1)
     broken.write_word(task.stack.value_(), 0)
     assert re.findall(r"^PID: (\d+)", broken("bt -v"), re.M) == ["1"]
+
+
+def test_a_trace_that_leads_anywhere_is_not_searched_all_the_way(old: Console) -> None:
+    task = find_task(old.prog, 1)
+    (trace,) = old.json("bt 1 --json")
+    wild = [StackFrame(trace["frames"][0]["pc"], sp, "schedule", 0, None, None, False, "UNKNOWN", slot=sp)
+            for sp in (0xff00000000000000, 0xff00000000000040, 0xfffffffffffff000, 0xff00000000001000)]
+    found = stack_text(old.shell.session, task, 0, wild)
+    assert [text.frames for text in found] == [(0, 1), (2,), (3,), ()]
+    assert sum(size for text in found for _, size in text.missing) < 1000
+    assert found[-1].stack == "TASK"

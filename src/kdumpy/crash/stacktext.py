@@ -72,14 +72,15 @@ def _stretches(session: Session, task: drgn.Object, cpu: int, frames: Sequence[S
     areas = [("TASK", own.base, own.base + own.size)]
     found: list[_Stretch] = []
     for number, frame in enumerate(frames):
-        if frame.stack == "USER" or not frame.sp:
+        at = frame.slot or frame.sp     # a return address at the very top lies on the stack, what is above it does not
+        if frame.stack == "USER" or not at:
             continue
-        if len(areas) == 1 and not own.base <= frame.sp < own.base + own.size:
+        if len(areas) == 1 and not own.base <= at < own.base + own.size:
             areas += _of_cpu(session, cpu)
-        name, base, stop = next((area for area in areas if area[1] <= frame.sp < area[2]),
-                                ("UNKNOWN", frame.sp, frame.sp + 8))
-        if not found or found[-1].stack != name:
-            found.append(_Stretch(name, base, stop, frame.slot or frame.sp))
+        name, base, stop = next((area for area in areas if area[1] <= at < area[2]), ("UNKNOWN", at, at + 8))
+        # Of an unknown stack no more is believed than a stack may be large: a damaged trace leads anywhere.
+        if not found or found[-1].stack != name or not 0 <= at - found[-1].base < max(own.size, stop - base):
+            found.append(_Stretch(name, base, stop, at))
         found[-1].stop = max(found[-1].stop, stop)
         found[-1].frames.append(number)
     if not any(stretch.stack == "TASK" for stretch in found):
