@@ -73,7 +73,7 @@ def attach(prog: drgn.Program, saved: orc.SavedRegisters = lambda prog: None) ->
 def _attach(prog: drgn.Program, info: DebugInfo, saved: orc.SavedRegisters) -> None:
     try:
         info.symbols = kallsyms.load(prog)
-    except KdumpyError as error:
+    except READ_ERRORS as error:
         info.missing["symbols"] = str(error)
         return
     if info.symbols.damage:
