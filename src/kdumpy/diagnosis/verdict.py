@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from kdumpy.diagnosis.causes import Cause, Finding, Unjudged, causes
+from kdumpy.diagnosis.causes.unknown import undecided
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.model import Confidence, NotJudged
 from kdumpy.diagnosis.steps import OutOfTime, Steps
@@ -56,6 +57,8 @@ def judge(crash: Crash, steps: Steps | None = None) -> Judgement | None:
         finding = replace(finding, confidence=Confidence.LIKELY)        # the log does not confirm it
     if finding.culprit and finding.culprit.data and finding.confidence == Confidence.CERTAIN:
         finding = replace(finding, confidence=Confidence.LIKELY)        # whose data it is, is not yet whose bug
+    if cause.kind == "unknown" and unjudged:
+        finding = undecided(finding, [item.cause for item in unjudged])
     doubted = _doubt(crash, cause.kind, unjudged)
     if doubted and finding.confidence == Confidence.CERTAIN:
         finding = replace(finding, confidence=Confidence.LIKELY)

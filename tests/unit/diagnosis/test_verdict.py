@@ -134,6 +134,18 @@ def test_nothing_is_certain_where_what_may_explain_it_was_not_judged(
         confidence == "likely")
 
 
+def test_what_is_unknown_for_want_of_judging_blames_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in ("hung-task", "deadlock"):
+        monkeypatch.setattr(type(next(cause for cause in causes() if cause.kind == kind)), "match",
+                            lambda self, crash: Unjudged("stopped"))
+    judgement = judge(kernel_logs.stored_crash("6.1-hung-task"))
+    assert judgement is not None
+    assert (judgement.cause, judgement.finding.confidence, judgement.finding.culprit) == ("unknown", "possible", None)
+    assert "It could not be judged, whether it is deadlock or hung-task, and none of the other causes fits" in \
+        judgement.finding.explanation
+    assert "None of the causes" not in judgement.finding.explanation
+
+
 def test_every_cause_keeps_the_contract() -> None:
     kinds = [cause.kind for cause in causes()]
     assert len(kinds) == len(set(kinds))

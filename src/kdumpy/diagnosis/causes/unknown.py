@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 
 from kdumpy.diagnosis.causes.base import LIKELY, POSSIBLE, Cause, Finding, Words
 from kdumpy.diagnosis.crash import Crash
 
 _TOKENS = ((re.compile(r"0x[0-9a-f]+|\b[0-9a-f]{8,16}\b"), "ADDRESS"), (re.compile(r"\d+"), "N"))
+
+_NONE = "None of the causes that kdumpy knows fits;"
 
 
 class Unknown(Cause):
@@ -27,9 +31,17 @@ class Unknown(Cause):
             explanation=words.paragraph(
                 f'The kernel stopped with the words "{said}".' if said else "The kernel stopped without a word.",
                 f"The panic was called on behalf of {words.name}." if crash.own_frame else "", words.where,
-                "None of the causes that kdumpy knows fits; the stack and the log below are what there is."),
+                f"{_NONE} the stack and the log below are what there is."),
             evidence=[*crash.evidence.log(), *crash.evidence.stack()],
             culprit=crash.own_frame, decisions=crash.own.decisions, tokens=message_tokens(said))
+
+
+def undecided(finding: Finding, unjudged: Sequence[str]) -> Finding:
+    """Return what is left of the finding where causes could not be judged: it may be each, and blames nobody."""
+    kinds = ", ".join(unjudged[:-1]) + (" or " if unjudged[1:] else "") + unjudged[-1]
+    told = finding.explanation.replace(_NONE, f"It could not be judged, whether it is {kinds}, and none of the other "
+                                              "causes fits;")
+    return replace(finding, explanation=told, confidence=POSSIBLE, culprit=None, decisions=())
 
 
 def message_tokens(text: str) -> str:
