@@ -57,6 +57,7 @@ class KernelSymbols:
         self._marked: dict[str, list[drgn.Symbol]] = {}
         self._others: drgn.SymbolIndex | None = None
         self._large: list[drgn.Symbol] | None = None
+        self._image: tuple[int, int] | None = None
         self.source = source
         """How the tables were found, in words."""
         self.damage = ""
@@ -88,12 +89,20 @@ class KernelSymbols:
 
     def _large_at(self, prog: drgn.Program, address: int) -> list[drgn.Symbol]:
         """Return the symbol that holds an address and has no size in drgn's index: one of 64 KiB and more."""
+        if not self._in_image(prog, address):       # most are of modules, and to look takes 0.15 s the first time
+            return []
         if self._large is None:
             self._large = _without_size(self._index(prog, None, None, False))
         at = bisect_right(self._large, address, key=lambda symbol: symbol.address) - 1
         if at < 0 or address >= self._large[at].address + self._large[at].size:
             return []
         return [self._large[at]]
+
+    def _in_image(self, prog: drgn.Program, address: int) -> bool:
+        if self._image is None:
+            bounds = [self._index(prog, name, None, True) for name in ("_text", "_end")]
+            self._image = (bounds[0][0].address, bounds[1][0].address) if all(bounds) else (_KERNEL_HALF, 1 << 64)
+        return self._image[0] <= address < self._image[1]
 
     def _function_at(self, prog: drgn.Program, mark: drgn.Symbol) -> list[drgn.Symbol]:
         """Return the function that begins where the linker's mark of a section lies; drgn knows the first name only."""
