@@ -67,8 +67,11 @@ def _look(dump: KdumpDump, table: bytes) -> tuple[int, list[int]]:
     low, end = min(offsets), dump.source.size
     if not low:                 # a page that was never written
         low = min(filter(None, offsets), default=end)
-    if max(offsets) <= end - dump.block_size and max(sizes) <= dump.block_size:
-        return low, []
+    near = end - dump.block_size
+    if max(sizes) <= dump.block_size:
+        # Only the last pages' data lie so near the end of the file.
+        last = [at for at, offset in enumerate(offsets) if offset > near] if max(offsets) > near else []
+        return low, [at for at in last if offsets[at] + sizes[at] > end]
     return low, [at for at, (offset, size) in enumerate(zip(offsets, sizes, strict=True))
                  if size > dump.block_size or offset + size > end]
 

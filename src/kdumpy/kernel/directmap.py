@@ -31,7 +31,6 @@ def mend_image(prog: drgn.Program, dump: Dump) -> bool:
     if dump.machine is not Machine.X86_64:      # the engine does it by itself there, as far as it can be done
         return False
     try:
-        memory = KernelMemory(dump)
         base = dump.vmcoreinfo.number("phys_base")
         size = dump.vmcoreinfo.number("KERNEL_IMAGE_SIZE", 512 << 20)
         known = [int(value, 16) for key, value in dump.vmcoreinfo.items() if key.startswith("SYMBOL(")]
@@ -39,6 +38,10 @@ def mend_image(prog: drgn.Program, dump: Dump) -> bool:
         return False
     inside = [address for address in known if _IMAGE <= address < _IMAGE + size]
     if size > _LARGEST_IMAGE or not _lost(prog, dump, ((address, address - _IMAGE + base) for address in inside)):
+        return False
+    try:
+        memory = KernelMemory(dump)
+    except KdumpyError:
         return False
     prog.add_memory_segment(_IMAGE, size, _reader(memory.read))
     return True
