@@ -125,3 +125,11 @@ def test_a_trace_that_leads_anywhere_is_not_searched_all_the_way(old: Console) -
     assert [text.frames for text in found] == [(0, 1), (2,), (3,), ()]
     assert sum(size for text in found for _, size in text.missing) < 1000
     assert found[-1].stack == "TASK"
+
+
+def test_the_words_of_a_stack_that_overflowed_are_those_of_the_task() -> None:
+    console = Console(kernel_of("6.1", "stack-overflow"))
+    (row,) = console.json("bt -t --json")
+    assert [text["stack"] for text in row["text"]] == ["TASK"]
+    assert sum(word["symbol"].startswith("flaky_walk_tree") for word in row["text"][0]["words"]) > 20
+    assert "UNKNOWN" not in console("bt -t")

@@ -12,6 +12,9 @@ from kdumpy.crash.session import Session
 from kdumpy.crash.stack import RawStack, StackFrame
 from kdumpy.debuginfo.reading import READ_ERRORS
 
+_GUARD = 4096
+"""Bytes without memory below a stack (CONFIG_VMAP_STACK)."""
+
 
 @dataclass(frozen=True)
 class TextWord:
@@ -75,6 +78,8 @@ def _stretches(session: Session, task: drgn.Object, cpu: int, frames: Sequence[S
         at = frame.slot or frame.sp     # a return address at the very top lies on the stack, what is above it does not
         if frame.stack == "USER" or not at:
             continue
+        if 0 < own.base - at <= _GUARD:
+            at = own.base               # the task's stack has overflowed
         if len(areas) == 1 and not own.base <= at < own.base + own.size:
             areas += _of_cpu(session, cpu)
         name, base, stop = next((area for area in areas if area[1] <= at < area[2]), ("UNKNOWN", at, at + 8))
