@@ -123,7 +123,7 @@ def directories_circle(console: Broken) -> None:
 
 DAMAGE: dict[str, tuple[Callable[[Broken], None], dict[str, str]]] = {
     "a task twice": (tasks_twice, {"ps": "runs in a circle", "foreach RU bt": "runs in a circle"}),
-    "tasks that lead nowhere": (tasks_lost, {"ps": "no memory at"}),
+    "tasks that lead nowhere": (tasks_lost, {"ps": "tree of process ids is damaged"}),
     "modules in a circle": (modules_circle, {"mod": "circle"}),
     "a red-black tree in a circle": (areas_circle, {
         "tree -t rbtree -o vmap_area.rb_node vmap_area_root": "leads back to a node"}),
@@ -175,8 +175,20 @@ def test_a_task_that_cannot_be_read_takes_no_other_with_it(broken: Broken) -> No
     tasks_lost(broken)
     good, text, errors = broken.attempt("ps")
     assert not good
-    assert "no memory at ffffdead0000" in errors
+    assert "address ffffdead0000" in errors
+    assert "more by the list of processes" in errors
     assert set(text.splitlines()) == set(whole)
+
+
+@pytest.mark.parametrize("line", ["ps -m", "ps -l", "ps -S", "ps -t"])
+def test_views_of_tasks_show_those_that_can_be_reached(broken: Broken, line: str) -> None:
+    whole = broken(line).splitlines()
+    tasks_lost(broken)
+    good, text, errors = broken.attempt(line)
+    assert not good
+    assert "address ffffdead0000" in errors
+    assert "more by the list of processes" in errors
+    assert len(text.splitlines()) == len(whole)
 
 
 def test_looking_up_in_a_tree_that_does_not_end(broken: Broken) -> None:

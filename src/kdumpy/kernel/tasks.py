@@ -29,15 +29,20 @@ def task_objects(prog: drgn.Program) -> Iterator[drgn.Object]:
     Where the tree of process ids is damaged, the list of processes gives what it lacks, before the error.
 
     Raises:
-        DamagedDump, drgn.FaultError: not all tasks could be found.
+        DamagedDump: not all tasks could be found by the tree.
     """
     seen: set[int] = set()
     try:
         yield from _each_once(tasks_by_id(prog), seen)
-    except (DamagedDump, drgn.FaultError):
+    except (DamagedDump, drgn.FaultError) as error:
+        count = len(seen)
         with contextlib.suppress(*READ_ERRORS):
             yield from _each_once(_by_list(prog), seen, known=True)
-        raise
+        read = f"{count} tasks were read by it, {len(seen) - count} more by the list of processes"
+        if isinstance(error, DamagedDump):
+            raise DamagedDump(error.what, where=error.where, why=f"{error.why}; {read}".removeprefix("; ")) from error
+        raise DamagedDump("the tree of process ids is damaged", where=f"address {error.address:016x}",
+                          why=f"it leads there, where no memory is; {read}") from error
 
 
 def _each_once(tasks: Iterator[drgn.Object], seen: set[int], *, known: bool = False) -> Iterator[drgn.Object]:

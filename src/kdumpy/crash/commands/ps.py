@@ -16,6 +16,7 @@ from kdumpy.crash.command import Arg, Command, Options
 from kdumpy.crash.parser import Quoted
 from kdumpy.crash.session import Session
 from kdumpy.crash.taskviews import VIEWS, chosen, policies_of
+from kdumpy.crash.unread import Unread
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.errors import NotInDump, UsageError
 from kdumpy.kernel.resident import resident_pages
@@ -98,7 +99,7 @@ class Ps(Command[TaskRow]):
         if view is None:
             return (dataclasses.replace(row, stack=_stack_pointer(session, task, row)) if options.stack else row
                     for task, row in tasks)
-        return VIEWS[view].rows(session, tasks, options)
+        return _viewed(session, view, tasks, options)
 
     def render(self, rows: Iterable[Any], session: Session, options: Options) -> Iterator[str]:
         """Lay the tasks out as crash does."""
@@ -114,6 +115,14 @@ class Ps(Command[TaskRow]):
             command = f"[{row.command}]" if row.kernel_thread else row.command
             yield (f"{'>' if row.active else ' '} {row.pid:>7} {row.ppid:>7} {row.cpu:>3}  {place}  {row.state:<2} "
                    f"{row.memory_percent:>5.1f} {row.vsz_kb:>8} {row.rss_kb:>8}  {command}")
+
+
+def _viewed(session: Session, view: str, tasks: Iterator[tuple[drgn.Object, TaskRow]], options: Options
+            ) -> Iterator[Any]:
+    """Yield the rows of a view: of the tasks that can be reached, where it has to know all of them before the first."""
+    unread = Unread("tasks")
+    yield from VIEWS[view].rows(session, unread.all(tasks), options)
+    unread.tell()
 
 
 def _middle(stack: int | None) -> str:
