@@ -93,9 +93,9 @@ _ALL = (
     _loom("closed-office", "deadlock", "A file in sysfs wants the mutex of the one who removes the file.",
           "loom_disconnect", "loom_authorize_store", **_WAITS,
           trigger="echo closed-office >/dev/loom; sleep 1; echo 1 >/sys/kernel/loom/authorize"),
-    _loom("bad-bundles", "soft-lockup", "Each packet of an unknown kind is printed, and there is no end of them.",
-          "loom_take_bundles", sysctls={"kernel.softlockup_panic": "1", "kernel.watchdog_thresh": "3"}, seconds=120,
-          symptoms=("softlockup: hung tasks",)),
+    # A serial console pats the watchdog with each line, so it is RCU that notices.
+    _loom("bad-bundles", "rcu-stall", "Each packet of an unknown kind is printed, and there is no end of them.",
+          "loom_take_bundles", **_STALLS),
     _loom("mirrored-belt", "deadlock", "A packet is sent on to the device that is sending it, under its spinlock.",
           "loom_roll_up", "loom_mirror", after=_SEND, **_STALLS),
     _loom("never-begun", "hung-task", "An ioctl waits for the end of what was never begun.",
