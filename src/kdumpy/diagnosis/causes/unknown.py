@@ -31,7 +31,7 @@ class Unknown(Cause):
             explanation=words.paragraph(
                 f'The kernel stopped with the words "{said}".' if said else "The kernel stopped without a word.",
                 f"The panic was called on behalf of {words.name}." if crash.own_frame else "", words.where,
-                f"{_NONE} the stack and the log below are what there is."),
+                f"{_NONE} the stack and the log are what there is."),
             evidence=[*crash.evidence.log(), *crash.evidence.stack()],
             culprit=crash.own_frame, decisions=crash.own.decisions, tokens=message_tokens(said))
 
