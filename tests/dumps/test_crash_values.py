@@ -8,6 +8,7 @@ import pytest
 from drgn.helpers.linux.percpu import per_cpu_ptr
 
 from console import Console
+from kdumpy.crash.completion import ShellCompleter
 
 
 def test_a_variable_of_every_cpu_is_told_by_where_it_lies(null: Console) -> None:
@@ -72,3 +73,76 @@ def test_what_only_gdb_can_do_says_so(old: Console) -> None:
     assert "gdb's" in old.fails("printf 1")
     for line in ("x", "x/3q schedule", "x/999999999x schedule", "x 1 +", "p/q 1", "x/3i nothing_of_this_name"):
         old.fails(line)
+
+
+def test_a_list_shows_all_that_is_asked_for_and_takes_any_start(old: Console) -> None:
+    rows = old.json("list module.list -s module.name -s module.state -H (modules) --json")
+    assert [row["address"] for row in rows] == [
+        row["address"] for row in old.json("list -H modules -o module.list --json")]
+    assert rows[0]["text"].splitlines() == ['  name = "flaky"', "  state = MODULE_STATE_LIVE"]
+    offset = old.prog["init_task"].tasks.address_ - old.prog["init_task"].address_
+    everybody = old.json(f"list -H init_task+{offset} -o task_struct.tasks --json")
+    assert {row["pid"] for row in old.json("ps --json")} >= {
+        old.kernel.task_object(row["address"]).pid.value_() for row in everybody}
+    assert len(everybody) > 40
+
+
+def test_search_takes_lengths_and_expressions_as_crash_does(old: Console) -> None:
+    start = old.prog.symbol("init_task").address
+    found = old.json("search -s init_task -l 1000 0 --json")
+    assert max(row["address"] for row in found) < start + 1000
+    assert old.json("search -s init_task -l 0x3e8 0 --json") == found
+    assert {row["value"] for row in old.json("search -s init_task -l 10k (init_task) --json")} == {start}
+    assert "no number" in old.fails("search -s init_task -l zz 0")
+
+
+@pytest.mark.parametrize(("line", "answer"), [
+    ("whatis list_head.next", "struct list_head {\n     [0] struct list_head *next;\n}\n"),
+    ("whatis pid_t", "typedef int pid_t;\nSIZE: 4\n"), ("whatis int", "SIZE: 4\n"),
+    ("whatis init_task.tasks", "struct list_head\n"),
+    ("whatis atomic_t", "typedef struct {\n    int counter;\n} atomic_t;\nSIZE: 4\n"),
+    ("whatis module_state", "enum module_state {\n    MODULE_STATE_LIVE = 0\n    MODULE_STATE_COMING = 1\n"
+     "    MODULE_STATE_GOING = 2\n    MODULE_STATE_UNFORMED = 3\n};\n"),
+    ("struct -o list_head.prev", "struct list_head {\n     [8] struct list_head *prev;\n}\n")])
+def test_whatis_tells_what_stands_behind_a_name(old: Console, line: str, answer: str) -> None:
+    assert old(line) == answer
+
+
+def test_a_member_is_declared_as_in_c(null: Console) -> None:
+    text = null("struct -o task_struct.comm")
+    assert " char comm[16];" in text
+    assert "SIZE" not in text
+    assert "no member" in null.fails("whatis task_struct.nothing")
+    assert "no type or symbol" in null.fails("whatis nothing_of_this_name")
+
+
+def test_the_context_is_told_in_words_of_crash(null: Console) -> None:
+    assert "output radix: 16 (hex)" in null("set hex")
+    assert null("p nr_cpu_ids").endswith("0x2\n")
+    assert "output radix: 10 (decimal)" in null("set dec")
+    assert re.search(r"STATE: TASK_(INTERRUPTIBLE|RUNNING)$", null("set 1"), re.M)
+    assert " (1 of 2)  [THREAD_INFO: " in null("set 0") or " (2 of 2)  [THREAD_INFO: " in null("set 0")
+    null("set -p")
+
+
+def test_memory_of_a_file_or_of_no_address_space_is_told_as_crash_does(null: Console) -> None:
+    assert null("rd -f 0 1").startswith("0:  ")
+    assert null("rd -p 1000").startswith("1000:  ")
+    assert null("rd -d nr_cpu_ids").split() == [f"{null.prog.symbol('nr_cpu_ids').address:016x}:",
+                                                str(null.prog.read_u64(null.prog.symbol("nr_cpu_ids").address))]
+
+
+def test_data_is_not_disassembled_to_its_end(old: Console) -> None:
+    assert len(old("dis init_task").splitlines()) == 1
+    assert len(old("dis schedule").splitlines()) > 10
+
+
+def test_symbols_of_a_module_stand_between_its_begin_and_end(old: Console) -> None:
+    lines = old("sym -m flaky").splitlines()
+    assert lines[0].endswith(" MODULE START: flaky")
+    assert lines[-1].endswith(" MODULE END: flaky")
+    assert old("sym -M").count("MODULE START: ") == len(old.json("mod --json"))
+
+
+def test_caches_complete_behind_kmem_s(old: Console) -> None:
+    assert list(ShellCompleter(old.shell.session).names(["kmem", "-s"], "task_st")) == ["task_struct"]

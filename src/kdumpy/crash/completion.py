@@ -86,6 +86,9 @@ class ShellCompleter(Completer):
             yield from names()
         elif command == "mod":
             yield from sorted(module.name for module in self.session.kernel.modules)
+        elif command == "kmem" and re.match(r"-[sS]", before[-1]):
+            yield from self._caches
+            return
         elif command == "p":
             yield from self._expressions(word)
         elif command in _TYPES and "." in word:
@@ -161,6 +164,13 @@ class ShellCompleter(Completer):
             return []
         names = types.btf.index.names
         return sorted({*names[Kind.STRUCT], *names[Kind.UNION]})
+
+    @cached_property
+    def _caches(self) -> list[str]:
+        from drgn.helpers.linux.slab import for_each_slab_cache
+
+        return sorted({cache.name.string_().decode("utf-8", "backslashreplace")
+                       for cache in for_each_slab_cache(self.session.prog)})
 
     @cached_property
     def _symbols(self) -> list[str]:

@@ -47,6 +47,23 @@ def evaluate(session: Session, text: str) -> drgn.Object:
     return _Parser(session, text).whole()
 
 
+def address_of(value: drgn.Object) -> int:
+    """Return what crash's users mean by an expression where an address is wanted: a structure's, array's or function's
+    place, or the value of a number or pointer.
+
+    Raises:
+        TypeError: it has no place.
+    """
+    made = value.type_
+    while made.kind == drgn.TypeKind.TYPEDEF:
+        made = made.type
+    if made.kind in (drgn.TypeKind.ARRAY, drgn.TypeKind.FUNCTION, drgn.TypeKind.STRUCT, drgn.TypeKind.UNION):
+        if value.address_ is None:
+            raise TypeError("a value without a place")
+        return int(value.address_)
+    return int(value.value_()) & (1 << 64) - 1
+
+
 def _several(first: drgn.Object, count: drgn.Object) -> drgn.Object:
     """Return the array of `count` elements that begins with a value in memory: gdb's `first@count`.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
@@ -245,11 +246,21 @@ class Session:
     def address(self, text: str) -> int:
         """Return the address of `SYMBOL`, `SYMBOL+OFFSET` or a hexadecimal number, as crash reads it.
 
+        In brackets it may be any expression: `(schedule+20)`, `(init_task.tasks.next)`.
+
         Raises:
             UsageError: it is none of these.
         """
-        if text.startswith("(") and text.endswith(")"):         # crash's users write (schedule+20)
-            text = text[1:-1].strip()
+        if text.startswith("(") and text.endswith(")"):
+            inner = text[1:-1].strip()
+            if not re.fullmatch(r"&?\w+(\s*\+\s*\w+)?", inner):
+                from kdumpy.crash.expression import address_of, evaluate
+
+                try:
+                    return address_of(evaluate(self, text))
+                except TypeError:
+                    raise UsageError(f"{text!r} has no address") from None
+            text = re.sub(r"\s", "", inner)
         name, plus, offset = text.partition("+")
         try:
             more = int(offset, 0) if plus else 0

@@ -41,7 +41,7 @@ _ANCHORS = ("_stext", "init_uts_ns", "prb", "clear_seq")
 """Symbols whose addresses VMCOREINFO tells too, from one end of the tables to the other; the first is a function's.
 Source: kernel/crash_core.c (kernel/vmcore_info.c since 6.9), kernel/printk/printk.c."""
 
-_BOUNDARY = re.compile(r"__\w+_text_(start|end)$")
+_BOUNDARY = re.compile(r"(__\w+_text_(start|end)|_sinittext)$")
 """Marks of the linker (include/asm-generic/vmlinux.lds.h), at the address of the first function behind them."""
 
 

@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from drgn import SymbolKind
+
 from kdumpy.crash.command import Arg, Command, Options
 from kdumpy.crash.disassembler import Disassembler, Instruction
 from kdumpy.crash.session import Session
@@ -77,7 +79,7 @@ class Dis(Command[InstructionRow]):
         if options.reverse:
             found = list(disassembler.range(begin, end, last=address))
             found = found[-count:] if count else found
-        elif options.forward or (symbol and address == begin and count is None):
+        elif options.forward or (symbol and address == begin and count is None and symbol.kind != SymbolKind.OBJECT):
             found = disassembler.without_padding(disassembler.range(address, end))
             found = found[:count] if count else found
         else:

@@ -8,11 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-import drgn
-
 from kdumpy.crash import registry
 from kdumpy.crash.command import Arg, Line, Options, TextCommand
-from kdumpy.crash.expression import evaluate
+from kdumpy.crash.expression import address_of, evaluate
 from kdumpy.crash.session import Session
 from kdumpy.errors import UsageError
 
@@ -85,7 +83,7 @@ def _examine(session: Session, text: str, letters: str) -> str:
     if not text:
         raise UsageError("which address?", where="x", mend="see 'help x'")
     try:
-        address = _address(evaluate(session, text))
+        address = address_of(evaluate(session, text))
     except TypeError:
         raise UsageError(f"{text!r} is no address", where="x") from None
     count = match[1] or "1"
@@ -96,18 +94,6 @@ def _examine(session: Session, text: str, letters: str) -> str:
     bits = next((_SIZES[letter] for letter in match[2] if letter in _SIZES), 64 if "a" in match[2] else 32)
     shown = "-d" if "d" in match[2] else "-D" if "u" in match[2] else "-s" if "a" in match[2] else "-x"
     return f"rd -{bits} {shown} {address:x} {count}"
-
-
-def _address(value: drgn.Object) -> int:
-    """Return the address that gdb's `x` takes: where an array or a function lies, else the value itself."""
-    made = value.type_
-    while made.kind == drgn.TypeKind.TYPEDEF:
-        made = made.type
-    if made.kind in (drgn.TypeKind.ARRAY, drgn.TypeKind.FUNCTION, drgn.TypeKind.STRUCT, drgn.TypeKind.UNION):
-        if value.address_ is None:
-            raise TypeError("a value without a place")
-        return int(value.address_)
-    return int(value.value_()) & (1 << 64) - 1
 
 
 COMMAND = Gdb()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import drgn
 
-from kdumpy.crash.command import Arg, Line, Options, TextCommand
+from kdumpy.crash.command import Arg, Command, Options
 from kdumpy.crash.commands.struct import find_type, offset_of, struct_text
 from kdumpy.crash.session import Session
 from kdumpy.debuginfo.reading import READ_ERRORS
@@ -19,7 +20,16 @@ _DUPLICATE = "list: duplicate list entry:"
 _WITH_VALUE = ("-o", "-e", "-s", "-S", "-l", "-O")
 
 
-class ListCommand(TextCommand):
+@dataclass(frozen=True)
+class EntryRow:
+    """An entry of a list."""
+
+    address: int
+    text: str
+    """What lies there, as asked for with -s; else empty."""
+
+
+class ListCommand(Command[EntryRow]):
     """Follow a linked list. A list that runs in a circle, or leads to where no memory is, ends with where and why.
 
     Every entry is remembered, so that a circle is found where it closes; -B, crash's way without a memory, is taken
@@ -33,6 +43,7 @@ class ListCommand(TextCommand):
 
     names = ("list",)
     example = "list -H modules"
+    row = EntryRow
     args = (
         Arg("words", nargs="...", metavar="[[-o] OFFSET] [-e END] [-s|-S STRUCT.MEMBER [-l OFFSET]] [-r] "
             "[-h [-O OFFSET]|-H] START", help="as in crash: OFFSET in bytes or STRUCT.MEMBER"),
@@ -43,39 +54,57 @@ class ListCommand(TextCommand):
         return Options(words=_ordered([word for word in words if word not in ("-B", "--json")]), json="--json" in words,
                        help=False)
 
-    def rows(self, session: Session, options: Options) -> Iterator[Line]:
-        """Yield the lines as drgn's command writes them, those before a failure too."""
-        count = 0
-        last: int | None = None
+    def rows(self, session: Session, options: Options) -> Iterator[EntryRow]:
+        """Yield the entries that drgn's command finds, those before a failure too.
+
+        Raises:
+            DamagedDump: the list has no proper end.
+        """
         words, shown = _without_struct(options.words)
-        name, _, names = (shown or "").partition(".")
-        made = find_type(session, name) if name else None
-        members = [member for member in names.split(",") if member]
-        within = offset_of(session, words[words.index("-l") + 1]) if made is not None and "-l" in words[:-1] else 0
+        if words and not words[-1].startswith("-"):
+            start = session.address(words[-1])
+            words = [*words[:-1], f"{start:x}"]
+        structs = [(find_type(session, name.partition(".")[0]),
+                    [member for member in name.partition(".")[2].split(",") if member]) for name in shown]
+        within = offset_of(session, words[words.index("-l") + 1]) if structs and "-l" in words[:-1] else 0
         radix = 16 if "-x" in words else 10 if "-d" in words else None
-        for line in session.engine.lines(" ".join(("list", *_without_offset(words, made is None)))):
+        count, last = 0, 0
+        for line in session.engine.lines(" ".join(("list", *_without_offset(words, not structs)))):
             if line.startswith(_DUPLICATE):
                 raise DamagedDump("the list runs in a circle", where=f"address {line.removeprefix(_DUPLICATE).strip()}",
                                   why=f"after {count} entries")
-            if not line:
+            if not re.fullmatch(r"[0-9a-f]+", line):
                 continue
-            if re.fullmatch(r"[0-9a-f]+", line):
-                count, last = count + 1, int(line, 16)
-            yield Line(line)
-            if made is not None and last is not None:
-                value = drgn.Object(session.prog, made, address=last - within)
-                yield from map(Line, struct_text(session, value, members, radix).split("\n"))
-        if last is not None:
-            _closes(session, options.words, last, count)
+            count, last = count + 1, int(line, 16)
+            try:
+                text = "\n".join(struct_text(session, drgn.Object(session.prog, made, address=last - within), members,
+                                             radix) for made, members in structs)
+            except READ_ERRORS:
+                yield EntryRow(last, "")
+                raise
+            yield EntryRow(last, text)
+        if count:
+            _closes(session, words, last, count)
+
+    def render(self, rows: Iterable[EntryRow], session: Session, options: Options) -> Iterator[str]:
+        """Yield the addresses, each above what lies there."""
+        for row in rows:
+            yield f"{row.address:x}"
+            if row.text:
+                yield row.text
 
 
-def _without_struct(words: list[str]) -> tuple[list[str], str | None]:
-    """Return the words without -s STRUCT, and that."""
-    for name in ("-s", "-S"):
-        if name in words[:-1]:
-            at = words.index(name)
-            return words[:at] + words[at + 2:], words[at + 1]
-    return words, None
+def _without_struct(words: list[str]) -> tuple[list[str], list[str]]:
+    """Return the words without every -s STRUCT, and those."""
+    rest, shown = list[str](), list[str]()
+    given = iter(words)
+    for word in given:
+        structure = next(given, None) if word in ("-s", "-S") else None
+        if structure is None:
+            rest.append(word)
+        else:
+            shown.append(structure)
+    return rest, shown
 
 
 def _without_offset(words: list[str], keep: bool) -> list[str]:

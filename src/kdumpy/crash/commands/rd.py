@@ -13,8 +13,11 @@ from kdumpy.crash.session import Session
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.errors import NotInDump, UsageError
 
-_MOST = 64 << 20
-"""Bytes that one command shows."""
+_MOST = 1 << 36
+"""Bytes that one command shows, or writes into a file."""
+_MOST_TEXT = 64 << 20
+"""Bytes of text."""
+_CHUNK = 1 << 20
 _LINE = 16
 _PAGE = 4096
 """Bytes that are read at a time: what is missing is missing by the page."""
@@ -86,7 +89,9 @@ class Rd(Command[MemoryRow]):
             if start < 0:
                 raise UsageError("this is more than lies in front of the address", where=f"rd {options.typed}")
         if options.file:
-            Path(options.file).expanduser().write_bytes(_read(session, start, size, options))
+            with Path(options.file).expanduser().open("wb") as file:
+                for at in range(0, size, _CHUNK):
+                    file.write(_read(session, start + at, min(_CHUNK, size - at), options))
             return
         if options.ascii:
             data = _read(session, start, size, options) if options.count or options.end else \
@@ -118,17 +123,19 @@ class Rd(Command[MemoryRow]):
             size = session.address(options.end) - start
             if size > 0:
                 size = max(size - size % unit, unit)        # whole units
-        if not 0 < size <= _MOST:
-            raise UsageError("this many bytes cannot be shown", why=f"{size}; at most {_MOST}")
+        most = _MOST_TEXT if options.ascii else _MOST
+        if not 0 < size <= most:
+            raise UsageError("this many bytes cannot be shown", why=f"{size}; at most {most}")
         return size
 
     def render(self, rows: Iterable[MemoryRow], session: Session, options: Options) -> Iterator[str]:
         """Lay the memory out as crash does."""
         unit = (options.bits or 64) // 8
         per_line = _LINE // unit
+        digits = 1 if options.physical or options.in_file else 16       # as crash does
         for row in rows:
             if not row.values:
-                yield f"{row.address:016x}:  {row.text}"
+                yield f"{row.address:0{digits}x}:  {row.text}"
                 continue
             cells = [_cell(value, unit, options) for value in row.values]
             if row.symbols:
@@ -137,11 +144,11 @@ class Rd(Command[MemoryRow]):
                     if cache:
                         value = f"{row.values[place]:x}:" if options.slabs > 1 else ""
                         cells[place] = f"{f'[{value}{cache}]':<16}"
-                yield f"{row.address:016x}:  {' '.join(cells)}".rstrip()
+                yield f"{row.address:0{digits}x}:  {' '.join(cells)}".rstrip()
                 continue
             width = per_line * (len(cells[0]) + 1) - 1
-            text = "" if options.no_text else f"   {row.text}"
-            yield f"{row.address:016x}:  {' '.join(cells):<{width}}{text}".rstrip()
+            text = "" if options.no_text or options.signed or options.unsigned else f"   {row.text}"
+            yield f"{row.address:0{digits}x}:  {' '.join(cells):<{width}}{text}".rstrip()
         if options.file:
             yield f"written to {options.file}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 
@@ -11,9 +12,10 @@ from drgn.helpers.linux.sched import task_cpu
 
 from kdumpy.crash.command import Arg, Command, Options
 from kdumpy.crash.commands.bt import header
-from kdumpy.crash.expression import evaluate
+from kdumpy.crash.expression import address_of, evaluate
 from kdumpy.crash.kmem.vmalloc import all_areas
 from kdumpy.crash.memory.finding import FoundRow, Range, Seen, Value, texts_in, values_in
+from kdumpy.crash.numbers import number
 from kdumpy.crash.session import Session
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.errors import DamagedDump, NotInDump, UsageError
@@ -41,7 +43,7 @@ class Search(Command[FoundRow]):
         Arg("values", nargs="+", metavar="VALUE|(EXPRESSION)|SYMBOL|TEXT", help="hexadecimal numbers; text with -c"),
         Arg("-s", dest="start", metavar="ADDRESS|SYMBOL", help="begin here"),
         Arg("-e", dest="end", metavar="ADDRESS|SYMBOL", help="end here"),
-        Arg("-l", dest="length", metavar="BYTES", help="go this far (hexadecimal)"),
+        Arg("-l", dest="length", metavar="BYTES", help="go this far"),
         Arg("-k", dest="kernel", action="store_true", help="the kernel's memory: the default"),
         Arg("-K", dest="mapped", action="store_true", help="the kernel's without vmalloc's, modules', struct pages"),
         Arg("-V", dest="virtual", action="store_true", help="the kernel's, without the direct map and the image"),
@@ -108,13 +110,25 @@ class Search(Command[FoundRow]):
 def _value(session: Session, text: str, unit: int) -> Value:
     name = ""
     try:
-        number = int(text, 16)
+        wanted = int(text, 16)
     except ValueError:
         name = text
-        number = int(evaluate(session, text)) if text.startswith("(") else session.address(text)
-    if number % _WORD >> 8 * unit and not (number < 0 and number >= -(1 << 8 * unit - 1)):
+        wanted = _expression(session, text) if text.startswith("(") else session.address(text)
+    if wanted % _WORD >> 8 * unit and not (wanted < 0 and wanted >= -(1 << 8 * unit - 1)):
         raise UsageError(f"{text!r} does not fit into {8 * unit} bits")
-    return Value(number % (1 << 8 * unit), name)
+    return Value(wanted % (1 << 8 * unit), name)
+
+
+def _expression(session: Session, text: str) -> int:
+    """Return the value of `(EXPRESSION)`; a symbol's is its address, as crash has it."""
+    symbol = re.fullmatch(r"\(\s*([A-Za-z_]\w*)\s*(\+\s*\w+\s*)?\)", text)
+    if symbol and session.prog.symbols(symbol[1]):
+        return session.address(text)
+    value = evaluate(session, text)
+    try:
+        return int(value)
+    except TypeError:
+        return address_of(value)
 
 
 def _ranges(session: Session, options: Options, problems: list[str]) -> Iterator[Range]:
@@ -149,10 +163,7 @@ def _limits(session: Session, options: Options) -> tuple[int | None, int]:
     if options.length:
         if options.end:
             raise UsageError("-e and -l say the same")
-        try:
-            stop = (start or 0) + int(options.length, 16)
-        except ValueError:
-            raise UsageError(f"{options.length!r} is no length") from None
+        stop = (start or 0) + number(options.length)
     if start is not None and start % 8:
         raise UsageError("the begin must be aligned to 8 bytes", where=f"{start:x}")
     if start is not None and stop <= start:

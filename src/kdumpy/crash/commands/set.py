@@ -26,10 +26,10 @@ _REMEMBERED = {
 class Set(Command[Fact]):
     """Show or change the task that commands are about, or a variable of the session.
 
-    Variables: radix 10|16 (integers of structures), scroll on|off (long output goes through a pager), print_max
-    NUMBER (elements of an array), timeout SECONDS (a command that works so long without a line of output is stopped:
-    on damaged data it would not end; 0: never), workers NUMBER (processes that long commands are shared out among;
-    1: none). crash's others are taken and shown, and change nothing.
+    Variables: radix 10|16 (integers of structures; `set hex` and `set dec` are the same), scroll on|off (long output
+    goes through a pager), print_max NUMBER (elements of an array), timeout SECONDS (a command that works so long
+    without a line of output is stopped: on damaged data it would not end; 0: never), workers NUMBER (processes that
+    long commands are shared out among; 1: none). crash's others are taken and shown, and change nothing.
 
     Example:
         crash> set 1
@@ -37,7 +37,7 @@ class Set(Command[Fact]):
         COMMAND: "init"
            TASK: ff29ecb5011f0000  [THREAD_INFO: ff29ecb5011f0000]
             CPU: 1
-          STATE: S (sleeping)
+          STATE: TASK_INTERRUPTIBLE
     """
 
     names = ("set",)
@@ -65,6 +65,8 @@ class Set(Command[Fact]):
         if what and what[0] in _REMEMBERED:
             yield self._remembered(session, what)
             return
+        if what in (["hex"], ["dec"]):
+            what = ["radix", *what]
         if what and what[0] in _VARIABLES:
             yield self._variable(session, what)
             return

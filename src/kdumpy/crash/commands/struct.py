@@ -91,14 +91,7 @@ class Struct(Command[StructRow]):
         radix = options.radix or session.radix
         size = drgn.sizeof(made)
         if wanted:
-            lines = []
-            for name in wanted:
-                member = _member(made, name)
-                place = drgn.offsetof(made, name)
-                shown = f"[{place:#x}]" if radix == 16 else f"[{place}]"
-                made_name = member.type.type_name()
-                lines.append(f"{shown:>8} {made_name}{'' if made_name.endswith('*') else ' '}{name};")
-            text = f"{made.type_name()} {{\n" + "\n".join(lines) + "\n}"
+            text = members_text(made, wanted, radix)
         else:
             text = "\n".join(declaration(made, options.offsets, radix=radix))
         return StructRow(made.type_name(), size, None, None, text)
@@ -123,8 +116,23 @@ class Struct(Command[StructRow]):
             if row.cpu is not None:
                 yield f"[{row.cpu}]: {row.address:x}"
             yield row.text
-            if row.address is None or options.offsets:
+            if (row.address is None and "." not in options.type) or (row.address is not None and options.offsets):
                 yield f"SIZE: {row.size:#x}" if (options.radix or session.radix) == 16 else f"SIZE: {row.size}"
+
+
+def members_text(made: drgn.Type, names: list[str], radix: int) -> str:
+    """Return the declarations of some members of a structure, each behind its offset.
+
+    Raises:
+        NotInDump: it has no such member.
+    """
+    lines = []
+    for name in names:
+        member = _member(made, name)
+        place = drgn.offsetof(made, name)
+        shown = f"[{place:#x}]" if radix == 16 else f"[{place}]"
+        lines.append(f"{shown:>8} {member.type.variable_declaration(name)};")
+    return f"{made.type_name()} {{\n" + "\n".join(lines) + "\n}"
 
 
 def _value(session: Session, made: drgn.Type, address: int, options: Options) -> drgn.Object:

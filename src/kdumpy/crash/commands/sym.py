@@ -18,7 +18,7 @@ class SymbolRow:
 
     address: int
     kind: str
-    """T a function, D data, ? unknown; a small letter for a static one."""
+    """T a function, D data, ? unknown; a small letter for a static one; empty where a module begins or ends."""
     name: str
     offset: int
     """Bytes from the symbol's begin to the address."""
@@ -87,13 +87,18 @@ class Sym(Command[SymbolRow]):
         wanted = options.module
         if wanted and all(module.name != wanted for module in session.kernel.modules):
             raise NotInDump(f"no module {wanted!r} was loaded")
+        inside: str | None = None
         for symbol in sorted(session.prog.symbols(), key=lambda symbol: symbol.address):
             if options.query and options.query not in symbol.name:
                 continue
             module = session.module(symbol.address)
             if (wanted and module != wanted) or (options.modules and not module):
                 continue
+            if (wanted or options.modules) and module != inside:
+                yield from _edges(session, inside, module)
+                inside = module
             yield symbol_row(session, symbol, symbol.address, module)
+        yield from _edges(session, inside, None)
 
     def render(self, rows: Iterable[SymbolRow], session: Session, options: Options) -> Iterator[str]:
         """Lay the symbols out as crash does."""
@@ -101,7 +106,25 @@ class Sym(Command[SymbolRow]):
             offset = "" if not row.offset else f"+{row.offset:#x}" if session.radix == 16 else f"+{row.offset}"
             module = f" [{row.module}]" if row.module else ""
             source = f" {row.source.replace(':', ': ')}" if row.source else ""
+            if not row.kind:
+                yield f"{row.address:016x} {row.name}"
+                continue
             yield f"{row.address:016x} ({row.kind}) {row.name}{offset}{module}{source}"
+
+
+def _edges(session: Session, left: str | None, entered: str | None) -> Iterator[SymbolRow]:
+    """Yield where a module ends and the next one begins, as crash does.
+
+    Since Linux 6.4 the parts of a module lie apart (ac3b43283923, "module: replace module_layout with module_memory"):
+    the end is told where it is one.
+    """
+    modules = {module.name: module for module in session.kernel.modules if module.base}
+    if left in modules:
+        end = modules[left].base + modules[left].size
+        if session.module(end - 1) == left:
+            yield SymbolRow(end, "", f"MODULE END: {left}", 0, left, None)
+    if entered in modules:
+        yield SymbolRow(modules[entered].base, "", f"MODULE START: {entered}", 0, entered, None)
 
 
 def kind_of(symbol: drgn.Symbol) -> str:

@@ -175,7 +175,7 @@ def context_facts(session: Session, task: drgn.Object) -> Iterator[Fact]:
             thread_info = task.stack.value_()
     except (AttributeError, drgn.FaultError):
         pass
-    yield Fact("TASK", f"{address:x}  [THREAD_INFO: {thread_info:x}]")
+    yield Fact("TASK", f"{address:x}{_which(session, task)}  [THREAD_INFO: {thread_info:x}]")
     yield Fact("CPU", str(task_cpu(task)))
     state = get_task_state(task)
     mark = ""
@@ -183,7 +183,25 @@ def context_facts(session: Session, task: drgn.Object) -> Iterator[Fact]:
         mark = " (PANIC)"
     elif address in session.active():
         mark = " (ACTIVE)"
-    yield Fact("STATE", f"{state}{mark}")
+    yield Fact("STATE", f"{_STATES.get(state[:1], state)}{mark}")
+
+
+_STATES = {"R": "TASK_RUNNING", "S": "TASK_INTERRUPTIBLE", "D": "TASK_UNINTERRUPTIBLE", "T": "TASK_STOPPED",
+           "t": "TASK_TRACED", "X": "TASK_DEAD", "Z": "TASK_ZOMBIE", "P": "TASK_PARKED", "I": "TASK_IDLE"}
+"""crash's words for a state (task.c, task_state_string())."""
+
+
+def _which(session: Session, task: drgn.Object) -> str:
+    """Return which of several tasks of one process id this is: the idle ones have 0, one for each CPU."""
+    from drgn.helpers.linux.sched import idle_task
+
+    from kdumpy.kernel.online import online_cpus
+
+    if task.pid.value_():
+        return ""
+    same = sorted(idle_task(session.prog, cpu).value_() for cpu in online_cpus(session.prog))
+    address = task.value_()
+    return f"  ({same.index(address) + 1} of {len(same)})" if len(same) > 1 and address in same else ""
 
 
 COMMAND = Sys()

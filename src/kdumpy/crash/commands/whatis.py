@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import drgn
 
 from kdumpy.crash.command import Arg, Command, Options
+from kdumpy.crash.commands.struct import members_text
+from kdumpy.crash.expression import evaluate
 from kdumpy.crash.layout import declaration, unaliased
 from kdumpy.crash.session import Session
 from kdumpy.debuginfo.btf import Kind
@@ -27,11 +29,11 @@ class TypeRow:
     size: int | None
     """Bytes; None for what has none."""
     text: str
-    """Its definition; empty in a list of types."""
+    """Its definition; empty in a list of types, and for what has only a size."""
 
 
 class Whatis(Command[TypeRow]):
-    """Show the definition of a type, or the declaration of a variable or function.
+    """Show the definition of a type or member, the declaration of a variable or function, the type of an expression.
 
     With -r or -m, list the structures of a size, or that hold or point to a type.
 
@@ -47,7 +49,8 @@ class Whatis(Command[TypeRow]):
     example = "whatis list_head"
     row = TypeRow
     args = (
-        Arg("name", nargs="*", metavar="TYPE|SYMBOL", help="a structure, union, enum, typedef, variable or function"),
+        Arg("name", nargs="*", metavar="TYPE[.MEMBER]|SYMBOL|EXPRESSION",
+            help="a structure, union, enum, typedef, variable or function"),
         Arg("-o", dest="offsets", action="store_true", help="the offset of each member"),
         Arg("-r", dest="range", metavar="SIZE|LOW-HIGH", help="structures of this size, in bytes"),
         Arg("-m", dest="member", metavar="TYPE", help="structures with a member of this type, or of its name in part"),
@@ -76,35 +79,70 @@ class Whatis(Command[TypeRow]):
                 yield f"{row.size:>{width}}  {row.name}"
             return
         for row in rows:
-            yield row.text
+            if row.text:
+                yield row.text
             if row.size is not None:
                 yield f"SIZE: {row.size:#x}" if (options.radix or session.radix) == 16 else f"SIZE: {row.size}"
 
 
 def _one(session: Session, name: str, options: Options) -> TypeRow:
+    radix = options.radix or session.radix
+    found = _variable(session, name)        # crash asks for a symbol before a type: kmem_cache is both
+    if found is not None:
+        return TypeRow(name, None, f"{found.type_.variable_declaration(name)};")
+    made = _type(session, name)
+    if made is not None:
+        return _definition(made, options.offsets, radix)
+    of, dot, members = name.partition(".")
+    if dot and (made := _type(session, of)) is not None:
+        return TypeRow(name, None, members_text(made, members.split(","), radix))
+    if re.fullmatch(r"\w+", name):
+        symbols = session.prog.symbols(name)
+        if not symbols:
+            raise NotInDump(f"there is no type or symbol {name!r}")
+        kind = "text" if symbols[0].kind == drgn.SymbolKind.FUNC else "data"
+        return TypeRow(name, None, f"<{kind} variable, no debug info> {name};")
+    return TypeRow(name, None, evaluate(session, name).type_.type_name())
+
+
+def _variable(session: Session, name: str) -> drgn.Object | None:
+    try:
+        return session.prog[name] if re.fullmatch(r"\w+", name) else None
+    except LookupError:
+        return None
+
+
+def _type(session: Session, name: str) -> drgn.Type | None:
+    """Return the type of a name; a structure or union before a typedef that stands for it."""
     for prefix in ("struct ", "union ", "enum ", ""):
         try:
             made = session.prog.type(prefix + name)
         except (LookupError, SyntaxError):
             continue
-        if made.kind == drgn.TypeKind.TYPEDEF:
-            real = unaliased(made)
-            if real.kind not in _COMPOUND:
-                return TypeRow(name, None, f"{made};")
-            made = real
-        if made.kind in _COMPOUND and made.is_complete():
-            return TypeRow(made.type_name(), drgn.sizeof(made),
-                           "\n".join(declaration(made, options.offsets, radix=options.radix or session.radix)))
-        return TypeRow(made.type_name(), None, f"{made};")
-    try:
-        value = session.prog[name]
-    except LookupError:
-        symbols = session.prog.symbols(name)
-        if not symbols:
-            raise NotInDump(f"there is no type or symbol {name!r}") from None
-        kind = "text" if symbols[0].kind == drgn.SymbolKind.FUNC else "data"
-        return TypeRow(name, None, f"<{kind} variable, no debug info> {name};")
-    return TypeRow(name, None, f"{value.type_.variable_declaration(name)};")
+        if made.kind != drgn.TypeKind.FUNCTION:
+            return made
+    return None
+
+
+def _definition(made: drgn.Type, offsets: bool, radix: int) -> TypeRow:
+    """Return what stands behind a type: a typedef's structure in it, down to what the compiler knows."""
+    real = unaliased(made)
+    whole = real.kind not in (drgn.TypeKind.VOID, drgn.TypeKind.FUNCTION) and real.is_complete()
+    size = drgn.sizeof(real) if whole else None
+    name = made.type_name()
+    if real.kind in _COMPOUND and whole:
+        text = "\n".join(declaration(real, offsets, radix=radix))
+    elif real.kind == drgn.TypeKind.ENUM and whole:
+        text, size = str(real).replace("\t", "    ").replace(",\n", "\n"), None
+    elif made is not real and made.kind == drgn.TypeKind.TYPEDEF:
+        return TypeRow(name, size, f"typedef {real.variable_declaration(name)};")
+    elif real.kind in (drgn.TypeKind.INT, drgn.TypeKind.FLOAT, drgn.TypeKind.BOOL):
+        return TypeRow(name, size, "")
+    else:
+        return TypeRow(name, None, f"{made};")
+    if made.kind == drgn.TypeKind.TYPEDEF:
+        return TypeRow(name, size, f"typedef {text} {name};")
+    return TypeRow(name, size, f"{text};" if real.kind == drgn.TypeKind.ENUM else text)
 
 
 def _listed(session: Session, options: Options) -> Iterator[TypeRow]:
