@@ -145,6 +145,10 @@ def test_crash_takes_the_command_line_of_crash(old: Path) -> None:
     assert (build.returncode == 0) == bool(re.fullmatch(r"[0-9a-f]{40}\n", build.stdout))
     answer = run("crash", "-s", "--minimal", "--active", "--kaslr", "auto", "--no_crashrc", old, "-e", "sym schedule")
     assert answer.stdout.endswith("(T) schedule\n")
+    answer = run("crash", "-s", "-x", "-S", "--less", "--more", "--hash", "8", "-d", "1", "-p", "4096", "--cpus", "2",
+                 "-m", "phys_base=0", "--src", "/usr/src", "--offline", "hide", "-e", "vi", old, stdin="sym schedule\n")
+    assert answer.stdout.endswith("(T) schedule\n"), answer.stderr
+    assert run("crash", "--version").stdout == run("crash", "-v").stdout == run("--version").stdout
     for refused in (["--zero_excluded"], ["--mod", "/lib/modules"]):
         answer = run("crash", old, *refused)
         assert answer.returncode == 2

@@ -146,3 +146,19 @@ def test_symbols_of_a_module_stand_between_its_begin_and_end(old: Console) -> No
 
 def test_caches_complete_behind_kmem_s(old: Console) -> None:
     assert list(ShellCompleter(old.shell.session).names(["kmem", "-s"], "task_st")) == ["task_struct"]
+
+
+def test_lines_are_run_again(old: Console) -> None:
+    console = Console(old.kernel)
+    assert console("p 5 + 1") == "$1 = 6\n"
+    assert console("r") == "$2 = 6\n"
+    console("sym schedule")
+    assert console("r p") == "$3 = 6\n"
+    assert console("h").splitlines() == [
+        "[1] p 5 + 1", "[2] p 5 + 1", "[3] sym schedule", "[4] p 5 + 1", "[5] h"]
+    assert console("r 3") == console("sym schedule")
+    assert [row["line"] for row in console.json("h --json")][-1] == "h --json"
+    for line in ("r 99", "r nothing"):
+        assert "no line of this session" in console.fails(line)
+    assert "r NUMBER" in console("help input")
+    assert ">> FILE" in console("help output")

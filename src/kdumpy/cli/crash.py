@@ -19,6 +19,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from kdumpy import __version__
 from kdumpy.cli.common import add_dump, open_from, quiet_engine
 from kdumpy.errors import UsageError
 from kdumpy.units import printable
@@ -30,8 +31,13 @@ _ELF_CORE = 4
 _PRINTED = {"osrelease": "print the kernel's release and leave, as crash does",
             "build-id": "print the kernel's build id and leave", "log": "print the kernel's log and leave"}
 _NOT_NEEDED = ("--minimal", "--active", "--smp", "--no_modules", "--no_kallsyms", "--no_kmem_cache", "--no_ikconfig",
-               "--no_data_debug", "--no_elf_notes", "--no_panic", "--no_strip", "--kmem_cache_delay", "--reloc_auto")
+               "--no_data_debug", "--no_elf_notes", "--no_panic", "--no_strip", "--kmem_cache_delay", "--reloc_auto",
+               "-S", "-x", "--more", "--less", "--CRASHPAGER")
 """crash's options that spare it work or tell it what it cannot find out: taken, and of no use here."""
+_NOT_NEEDED_WITH_VALUE = ("--kaslr", "--machdep", "-m", "--hash", "-d", "-p", "--cpus", "--src", "--offline")
+"""The same, with a value. The pager is $PAGER, the machine and the size of its pages stand in the dump."""
+_EDITORS = ("vi", "emacs")
+"""What crash takes behind -e: how its prompt is edited."""
 _REFUSED = {
     "--zero_excluded": "a page that the dump left out is told as such; zeros in its place would be a lie",
     "--mod": "the folder goes to the command: mod -S FOLDER; symbols and types come out of the dump without it",
@@ -59,10 +65,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{name}", dest="printed", action="store_const", const=name, help=words)
     parser.add_argument("--no-rc", "--no_crashrc", action="store_true", help="run no crashrc, load no extension")
     parser.add_argument("-s", "--silent", action="store_true", help="no banner")
+    parser.add_argument("-v", "--version", action="version", version=f"kdumpy {__version__}",
+                        help="print kdumpy's version and leave")
     parser.add_argument("--no_scroll", action="store_true", help="long output goes through no pager")
     for name in _NOT_NEEDED:
         parser.add_argument(name, action="store_true", help=argparse.SUPPRESS)
-    for name in ("--kaslr", "--machdep"):
+    for name in _NOT_NEEDED_WITH_VALUE:
         parser.add_argument(name, help=argparse.SUPPRESS)
     for name in _REFUSED:
         parser.add_argument(name, nargs="*", action=_Refuse, help=argparse.SUPPRESS)
@@ -80,6 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.vmlinux.append(arguments.symbols)
     if arguments.printed:
         return _print(arguments.vmcore, arguments.printed)
+    arguments.execute = [line for line in arguments.execute if line not in _EDITORS]
     for path in arguments.input:
         if not path.is_file():
             raise UsageError("no such file", where=str(path))

@@ -9,10 +9,10 @@ from typing import Any
 from kdumpy.crash.command import Command
 
 _FILES = (
-    "alias", "ascii", "bpf", "bt", "btop", "dev", "dis", "eval", "extend", "files", "foreach", "fuser", "help", "ipcs",
-    "irq", "kmem", "list", "log", "mach", "mod", "mount", "net", "p", "ps", "pte", "ptov", "py", "rd", "repeat", "runq",
-    "sbitmapq", "search", "set", "sig", "struct", "swap", "sym", "sys", "task", "timer", "tree", "vm", "vtop", "waitq",
-    "whatis")  # fmt: skip
+    "alias", "ascii", "bpf", "bt", "btop", "dev", "dis", "eval", "extend", "files", "foreach", "fuser", "h", "help",
+    "ipcs", "irq", "kmem", "list", "log", "mach", "mod", "mount", "net", "p", "ps", "pte", "ptov", "py", "rd", "repeat",
+    "runq", "sbitmapq", "search", "set", "sig", "struct", "swap", "sym", "sys", "task", "timer", "tree", "vm", "vtop",
+    "waitq", "whatis")  # fmt: skip
 COMMANDS = {name: name for name in _FILES} | {
     "union": "struct", "*": "struct", "ptob": "btop", "gdb": "gdb", "x": "gdb", "info": "gdb",
     "map": "refused", "wr": "refused", "rustfilt": "refused", "s390dbf": "refused"}

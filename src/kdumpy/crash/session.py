@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _KERNEL_HALF = 1 << 63
 _MOST_CPUS = 8192
+_MOST_LINES = 512
+"""Of the session that are kept."""
 _MOST_PIDS = 4 << 20
 """PID_MAX_LIMIT of a 64-bit kernel (include/linux/threads.h)."""
 
@@ -75,6 +77,8 @@ class Session:
         """Ask for what a line answers, as rows; set by the shell."""
         self.call: Callable[[str], Call | None] = lambda line: None
         """Parse a line; None where its command is drgn's. Set by the shell."""
+        self.expression: Callable[[str], int] = lambda text: 0
+        """Return the address that an expression means; set by the shell."""
         self.tell: Callable[[Exception], None] = lambda error: None
         """Say what went wrong, where the command goes on; set by the shell."""
         self.load_packages: Callable[[], bool] = lambda: False
@@ -83,6 +87,8 @@ class Session:
         """Where the command that runs writes what is not a row; set by the shell."""
         self.open_files = Recent[Any]()
         """What `files` has read, by the table (struct files_struct) that threads share."""
+        self.lines: dict[int, str] = {}
+        """The last lines that were typed, or read from a file, by number."""
         self.values: list[drgn.Object] = []
         """What `p` has shown: `$1` is the first."""
         self.python: dict[str, Any] = {}
@@ -229,6 +235,12 @@ class Session:
         """Return the tasks that are named, or given as they are, or the context."""
         return [self.task(one) if isinstance(one, str) else one for one in named] if named else [self.context]
 
+    def remember(self, line: str) -> None:
+        """Add a line to those of the session; the oldest gives way."""
+        self.lines[next(reversed(self.lines), 0) + 1] = line
+        if len(self.lines) > _MOST_LINES:
+            del self.lines[next(iter(self.lines))]
+
     def value(self, name: str) -> drgn.Object:
         """Return a value that `p` has shown, by gdb's names: `$3`; `$` the last, `$$` the one before, `$$2` …
 
@@ -254,12 +266,7 @@ class Session:
         if text.startswith("(") and text.endswith(")"):
             inner = text[1:-1].strip()
             if not re.fullmatch(r"&?\w+(\s*\+\s*\w+)?", inner):
-                from kdumpy.crash.expression import address_of, evaluate
-
-                try:
-                    return address_of(evaluate(self, text))
-                except TypeError:
-                    raise UsageError(f"{text!r} has no address") from None
+                return self.expression(text)
             text = re.sub(r"\s", "", inner)
         name, plus, offset = text.partition("+")
         try:

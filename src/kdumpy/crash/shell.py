@@ -51,6 +51,7 @@ class Shell:
         self.session.answer = self._answer_of
         self.session.call = self._call_of
         self.session.tell = lambda error: self._tell(self._with_cause(explain(error)))
+        self.session.expression = self._address_of
         self.session.interactive = interactive
         self.out = out
         self.errors = errors
@@ -71,6 +72,8 @@ class Shell:
             Leave: the line says `exit`.
         """
         try:
+            if not self._depth:
+                text = self._remembered(text)
             lines = parse(text)
         except KdumpyError as error:
             self._tell(error)
@@ -93,6 +96,33 @@ class Shell:
                                    mend="'set timeout SECONDS' gives it more, 0 any time"))
             return False
         return good
+
+    def _address_of(self, text: str) -> int:
+        """Return the address that an expression means.
+
+        Raises:
+            UsageError: it has none.
+        """
+        from kdumpy.crash.expression import address_of, evaluate  # only where one was typed in brackets
+
+        try:
+            return address_of(evaluate(self.session, text))
+        except TypeError:
+            raise UsageError(f"{text!r} has no address") from None
+
+    def _remembered(self, text: str) -> str:
+        """Keep a line for `h`; return what is to be run, which `r` takes from there.
+
+        Raises:
+            KdumpyError: there is no such line.
+        """
+        if text.split(None, 1)[:1] == ["r"]:
+            from kdumpy.crash.commands.h import recalled
+
+            text = recalled(self.session, text)
+        if text.strip():
+            self.session.remember(text.strip())
+        return text
 
     def run_file(self, path: Path) -> bool:
         """Run the lines of a file; return whether every command did what it should."""

@@ -10,8 +10,23 @@ from kdumpy.crash.command import Arg, Command, Options
 from kdumpy.crash.session import Session
 from kdumpy.errors import UsageError
 
-_TOPICS = {"pipes": pipes.HELP}
+_TOPICS = {"pipes": pipes.HELP, "input": """\
+COMMAND ARGUMENTS; COMMAND …    several commands in a line; '#' begins a comment
+< FILE                          the lines of a file
+!PROGRAM                        a program of the system; '!' alone a shell
+h, r, r NUMBER, r BEGIN         the lines of this session; the last again, one of them, the last that begins so
+alias NAME COMMAND              a short name; man, dmesg, sf, sn, hex, dec, px, pd are there
+$1, $, $$                       values that 'p' has shown
+print, ptype, x/3i, info        words of gdb's: 'help gdb'
+TAB completes names; up, down and Ctrl-R go through the lines of earlier sessions; Ctrl-C ends a command.""",
+           "output": """\
+COMMAND | PROGRAM               the output through a program of the system
+COMMAND > FILE, >> FILE         into a file, behind what it holds
+COMMAND |: FILTER               filter, sort and count the rows themselves: 'help pipes'
+COMMAND --json                  the rows as JSON
+set scroll off, set radix 16    no pager; integers of structures in hexadecimal"""}
 """What is explained besides the commands."""
+_ABOUT = {"input": "what can be typed", "output": "where the output goes"}
 
 
 @dataclass(frozen=True)
@@ -50,13 +65,14 @@ class Help(Command[HelpRow]):
         if wanted == ["all"]:
             wanted = sorted({*ours, *theirs})
         for name in wanted:
-            name = registry.BUILT_IN_ALIASES.get(name, name).split()[0]
+            if name not in _TOPICS:     # `output` is a word of gdb's, too
+                name = registry.BUILT_IN_ALIASES.get(name, name).split()[0]
             if name in ours:
                 yield HelpRow(name, registry.summary(name), _origin(name), registry.help_of(name))
             elif name in theirs:
                 yield HelpRow(name, "", "drgn", session.engine.help(name))
             elif name in _TOPICS:
-                yield HelpRow(name, "what can stand behind a command", "kdumpy", _TOPICS[name])
+                yield HelpRow(name, _ABOUT.get(name, "what can stand behind a command"), "kdumpy", _TOPICS[name])
             elif name in registry.LEAVING:
                 yield HelpRow(name, "end the session", "kdumpy", f"{name}: end the session")
             else:
