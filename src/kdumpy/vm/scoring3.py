@@ -1,7 +1,8 @@
 """A fourth set of faults to score a diagnosis by: published bugs of upstream Linux, in two drivers of their own.
 
 Where the sets before this one were thought up, each fault here is modelled on one that was found and mended in
-the kernel, named in the driver's source: as a fix's subject, or a CVE. They are chosen in about the proportion in
+the kernel, named in the driver's source: as a fix's subject, or a CVE (as remembered; not all were looked up). They
+are chosen in about the proportion in
 which such fixes occur: missing checks and races that end in NULL, objects that outlive or do not outlive what
 points at them, ways out that forget a lock or free twice, and waits of every kind. Two drivers, `vane` (pointers
 and memory) and `points` (waits and loops), share no name and no structure with the others. What is expected was
