@@ -20,7 +20,7 @@ SAME = ("bt -e", "mach -m", "pte d8e067", "whatis -o list_head", "irq -b", "swap
         "task -R pid,prio", "ptov 1000", "kmem -h", "kmem -p", "kmem -s", "kmem -o", "search -V 57ac6e9d",
         "kmem -v", "kmem -z", "kmem -n", "kmem -g", "kmem -g 100004", "eval -bl 0x8000", "eval 0xffffffff8005ca9e",
         "eval 10k", "eval (0x10 * 3)", "eval ~3", "eval -1", "rd -R init_task 6", "rd -8 -R init_task 17", "runq -g",
-        "whatis list_head.next", "whatis pid_t", "whatis spinlock_t", "whatis pid_type", "whatis u64", "sym -m flaky",
+        "whatis list_head.next", "whatis pid_t", "whatis spinlock_t", "whatis pid_type", "whatis u64",
         "struct -o task_struct.comm", "irq -d", "rd -p 1000 4", "rd -d init_task 4", "list -H (modules)")
 ONE_LINE = ("ptob 1000", "btop 1000fff", "ascii 62696c2f7273752f", "ascii 80ff7f000a1b")
 """Answers that are the same line by line."""
