@@ -1,7 +1,8 @@
 """A file of sysfs (of kernfs) that is removed while it is in use: who removes it waits for those who are in it.
 
 A read or write of such a file holds an active reference on it; its removal waits until there are none. Code that
-removes the file of which it is the store() or show() waits for itself.
+removes the file of which it is the store() or show() waits for itself; code that removes it with a lock held which
+its store() or show() wants waits for that one, which waits for it.
 
 Sources: fs/kernfs/dir.c (kernfs_drain, KN_DEACTIVATED_BIAS), fs/kernfs/file.c, fs/kernfs/kernfs-internal.h.
 """
@@ -9,7 +10,7 @@ Sources: fs/kernfs/dir.c (kernfs_drain, KN_DEACTIVATED_BIAS), fs/kernfs/file.c, 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import drgn
@@ -17,12 +18,18 @@ import drgn
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.diagnosis.memory import is_kernels
 from kdumpy.kernel import Kernel
+from kdumpy.kernel.tasks import task_objects
 
 _DEACTIVATED = -(1 << 31) + 1
 """KN_DEACTIVATED_BIAS: added to `active` when a file is being removed."""
 _MOST_USERS = 1 << 16
 _DEEPEST = 32
 _MOST_NAME = 255
+_UNINTERRUPTIBLE = 2
+"""TASK_UNINTERRUPTIBLE, include/linux/sched.h."""
+
+Words = Callable[[drgn.Object], tuple[int, Sequence[int]]]
+"""Returns (address, words) of the part of a sleeping task's stack that is in use."""
 
 
 class FileWait(NamedTuple):
@@ -57,6 +64,18 @@ def file_wait(kernel: Kernel, queue: int, words: Sequence[int]) -> FileWait | No
         return None
     own = any(_opens(prog, word, found.value_()) for word in asked)
     return FileWait(found.value_(), _path(prog, found, root), int(found.active.counter.value_()) - _DEACTIVATED, own)
+
+
+def users_of(kernel: Kernel, node: int, words_of: Words) -> Iterator[drgn.Object]:
+    """Yield the tasks that read or write a file, and sleep there so that nothing but what they wait for wakes them."""
+    prog = kernel.prog
+    for task in task_objects(prog):
+        with contextlib.suppress(*READ_ERRORS):
+            # 2f064a59a11f "sched: Change task_struct::state" (5.14)
+            state = task.member_("__state" if task.type_.type.has_member("__state") else "state").value_()
+            if state & _UNINTERRUPTIBLE and any(_opens(prog, word, node) for word in dict.fromkeys(words_of(task)[1])
+                                                if is_kernels(word) and not word % 8):
+                yield task
 
 
 def _parent(node: drgn.Object) -> drgn.Object:

@@ -233,7 +233,7 @@ class Waits:
     def _other(self, task: drgn.Object, kind: str | None, frames: Sequence[Frame]) -> LockWait | None:
         """Return a wait of another kind than the two that have an owner."""
         try:
-            found = Waiters(self.kernel).of(task, kind, self._stack_words(task))
+            found = Waiters(self.kernel, self._stack_words).of(task, kind, self._stack_words(task))
         except READ_ERRORS:
             return None
         if found is None:

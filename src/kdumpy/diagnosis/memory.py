@@ -23,6 +23,8 @@ _USER_END_OF_FIVE = 1 << 56
 _UPPER = 0xFFFF000000000000
 MOST_ERRNO = 4095
 _FAR_FIELD = 0x1000
+_LARGEST_INDEXED = 0x1000
+"""Bytes of the largest thing of which there is an array, as far as an index is concerned."""
 _MARKS = ("__start_", "__stop_")
 
 
@@ -108,6 +110,19 @@ def meaning(address: int, levels: int | None = None) -> Meant:
                      f"{address:#x}: no address (not canonical, {told}); with its upper bits set it is one of the "
                      f"kernel's, {address | _UPPER:#x}: something has changed them")
     return Meant(Meaning.KERNEL, f"{address:#x}")
+
+
+def index_meaning(value: int) -> Meant | None:
+    """Explain a number that was added to a pointer, an index times the size of what is indexed; None for a usual one.
+
+    An index of 32 bits that was read out of a freed object is its poison four times.
+    """
+    for byte, (kind, words) in _POISON_BYTES.items():
+        repeated = int.from_bytes(bytes([byte]) * 4, "little")
+        times, rest = divmod(value, repeated)
+        if not rest and 0 < times <= _LARGEST_INDEXED:
+            return Meant(kind, f"{value:#x}: an index of {repeated:#x}, times {times}; {words}")
+    return None
 
 
 def page_levels(kernel: Kernel) -> int | None:

@@ -5,7 +5,7 @@ The disassembler is loaded when a cause asks, because most causes do not need it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +48,8 @@ class Instruction:
     operands: tuple[Operand, ...]
     target: str | None = None
     """Register through which it calls or jumps."""
+    per_cpu: tuple[int, ...] = ()
+    """What the registers hold to which it adds the CPU's own base (`%gs:(%rax)`): per-CPU pointers."""
 
 
 def decode(read: Read, pc: int, registers: Mapping[str, int], machine: str = "x86_64") -> Instruction | None:
@@ -58,7 +60,8 @@ def decode(read: Read, pc: int, registers: Mapping[str, int], machine: str = "x8
         return None
     ways = {"x86_64": _operands, "aarch64": _operands_arm64}
     operands = tuple(ways[machine](found, registers)) if machine in ways else ()
-    return Instruction(pc, f"{found.mnemonic} {in_hex(found.op_str)}".strip(), found.size, operands, _target(found))
+    return Instruction(pc, f"{found.mnemonic} {in_hex(found.op_str)}".strip(), found.size, operands, _target(found),
+                       tuple(_per_cpu(found, registers)) if machine == "x86_64" else ())
 
 
 def divisor(read: Read, instruction: Instruction, registers: Mapping[str, int]) -> tuple[str, int] | None:
@@ -130,6 +133,16 @@ def _operands(found: Any, registers: Mapping[str, int]) -> Any:
         known = {CS_AC_READ: "read", CS_AC_WRITE: "write"}
         access = "write" if "stos" in found.mnemonic else known.get(operand.access, "read and write")
         yield Operand(text, base, base_value, index, index_value, address, operand.size, access)
+
+
+def _per_cpu(found: Any, registers: Mapping[str, int]) -> Iterator[int]:
+    from capstone.x86 import X86_OP_MEM, X86_REG_GS
+
+    for operand in found.operands:
+        if operand.type == X86_OP_MEM and operand.mem.segment == X86_REG_GS and operand.mem.base:
+            value = registers.get(found.reg_name(operand.mem.base))
+            if value is not None:
+                yield (value + operand.mem.disp) & _WORD
 
 
 def _operands_arm64(found: Any, registers: Mapping[str, int]) -> Any:

@@ -18,7 +18,7 @@ import drgn
 from drgn.helpers.linux.list import list_for_each_entry
 
 from kdumpy.debuginfo.reading import READ_ERRORS
-from kdumpy.diagnosis.filewaits import file_wait
+from kdumpy.diagnosis.filewaits import Words, file_wait, users_of
 from kdumpy.diagnosis.srcu import WAITERS as SRCU_WAITERS
 from kdumpy.diagnosis.waiterlists import list_head, lock_of_waiters, ring
 from kdumpy.kernel import Kernel, Stack, Task
@@ -28,9 +28,10 @@ _DEEPEST = 14
 """Frames in which the kind of wait is looked for."""
 _MOST_WORKERS = 10_000
 _MOST_QUEUES = 65_536
-_PF_WQ_WORKER = 0x20
+PF_WQ_WORKER = 0x20
 """include/linux/sched.h; the same since 2.6.36."""
 _LEAF_BITS = 64
+_MOST_USERS = 64
 
 FILE_IN_USE = "file in use"
 """A file of sysfs that is removed, and is read or written."""
@@ -94,8 +95,9 @@ def _kind_of_function(name: str) -> str | None:
 class Waiters:
     """Finds what the tasks of a kernel wait for."""
 
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: Kernel, words_of: Words | None = None) -> None:
         self.kernel = kernel
+        self.words_of = words_of
         self.prog = kernel.prog
 
     def of(self, task: drgn.Object, kind: str | None, words: tuple[int, Sequence[int]]) -> Waited | None:
@@ -168,14 +170,19 @@ class Waiters:
         return None
 
     def _file(self, task: drgn.Object, words: tuple[int, Sequence[int]]) -> Waited | None:
-        """Find the file whose users a removal waits for; the owner is the task itself where it is one of them."""
+        """Find the file whose users a removal waits for; the owner is the task itself where it is one of them.
+
+        Else it is one of them that sleeps; which of several is the last to leave is not known.
+        """
         queue = self._queue(task, words)
         found = file_wait(self.kernel, queue.address, words[1]) if queue is not None else None
         if found is None:
             return queue
         users = f"{found.users} task{'s are' if found.users > 1 else ' is'} in it"
-        return Waited(FILE_IN_USE, found.node, task_value(task) if found.own else None, found.own, users,
-                      name=found.path)
+        others = [task] if found.own else list(islice(users_of(self.kernel, found.node, self.words_of), _MOST_USERS)) \
+            if self.words_of else []
+        return Waited(FILE_IN_USE, found.node, task_value(others[0]) if others else None,
+                      found.own or len(others) == found.users == 1, users, name=found.path)
 
     def _page(self, task: drgn.Object, words: tuple[int, Sequence[int]]) -> Waited | None:
         made = self.prog.type("struct wait_page_queue")
@@ -242,7 +249,7 @@ class Waiters:
         made = self.prog.type("struct worker *")
         found = 0
         for task in task_objects(self.prog):
-            if task.flags.value_() & _PF_WQ_WORKER and found < _MOST_WORKERS:
+            if task.flags.value_() & PF_WQ_WORKER and found < _MOST_WORKERS:
                 found += 1
                 with contextlib.suppress(*READ_ERRORS):
                     yield drgn.cast(made, kthread_data(task))

@@ -17,6 +17,8 @@ from kdumpy.diagnosis.waiting import FILE_IN_USE
 from kdumpy.diagnosis.waitwords import wait_evidence
 
 _SPINLOCKS = ("spinlock", "rwlock")
+_HAS = {"work": "runs", FILE_IN_USE: "reads or writes"}
+"""What the other one does with what is waited for, where it does not hold it."""
 _COUNTS = {2: "Two", 3: "Three", 4: "Four"}
 
 
@@ -55,7 +57,7 @@ class Deadlock(Cause):
         told = "; ".join(
             f"{item.task.comm} (pid {item.task.pid}), in {word.name}, waits for the "
             f"{item.waits_for.kind} {item.waits_for.name} that "
-            f"{item.waits_for.owner.comm} {'runs' if item.waits_for.kind == 'work' else 'holds'}"
+            f"{item.waits_for.owner.comm} {_HAS.get(item.waits_for.kind, 'holds')}"
             for item, word in zip(circle, words, strict=True) if item.waits_for and item.waits_for.owner)
         title = " and ".join(dict.fromkeys(word.short for word in words if word.short))
         return Finding(
@@ -73,7 +75,9 @@ class Deadlock(Cause):
             evidence=[Evidence("the order in which they take the locks", lock_orders(circle), ""),
                       *_circle_evidence(crash, circle), *crash.evidence.log()],
             next=[("Do not wait for the end of work while holding a lock that the work takes" if _waits_for_work(circle)
-                   else "Let all code take these locks in one order" if len(circle) > 1 else
+                   else "Do not remove a file while holding a lock that its show() or store() takes"
+                   if len(circle) > 1 and any(map(_is_of_a_file, circle)) else
+                   "Let all code take these locks in one order" if len(circle) > 1 else
                    "Let a file that removes itself do so by sysfs_remove_file_self() (device_remove_file_self())"
                    if _of_a_file(circle) else
                    "Do not take a lock again in a function that is called with it held")
@@ -133,8 +137,12 @@ def _waits_for_work(circle: tuple[BlockedTask, ...]) -> bool:
     return any(item.waits_for is not None and item.waits_for.kind == "work" for item in circle)
 
 
+def _is_of_a_file(item: BlockedTask) -> bool:
+    return item.waits_for is not None and item.waits_for.kind == FILE_IN_USE
+
+
 def _of_a_file(circle: tuple[BlockedTask, ...]) -> bool:
-    return circle[0].waits_for is not None and circle[0].waits_for.kind == FILE_IN_USE
+    return _is_of_a_file(circle[0])
 
 
 def _why(circle: tuple[BlockedTask, ...]) -> str:
@@ -142,6 +150,9 @@ def _why(circle: tuple[BlockedTask, ...]) -> str:
         return ""
     if _waits_for_work(circle):
         return "One of them waits for the end of work that cannot end before it lets go of its lock."
+    if any(map(_is_of_a_file, circle)):
+        return ("One of them removes a file, and waits until nobody is in it, with a lock held that one who is in it "
+                "wants.")
     return "They take the same locks in different order."
 
 

@@ -6,9 +6,9 @@ from kdumpy.diagnosis import culprit
 from kdumpy.diagnosis.advice import tracking_advice
 from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Words
 from kdumpy.diagnosis.crash import Crash
-from kdumpy.diagnosis.crashed.freed import FreedObject, who_freed
+from kdumpy.diagnosis.crashed.freed import FreedObject, lost_work, who_freed
 from kdumpy.diagnosis.facts.reading import Pointee
-from kdumpy.diagnosis.memory import Meaning, Meant, meaning
+from kdumpy.diagnosis.memory import Meaning, Meant, index_meaning, meaning
 from kdumpy.diagnosis.model import Evidence
 from kdumpy.diagnosis.oops import Kind
 from kdumpy.units import human_seconds
@@ -26,12 +26,16 @@ class UseAfterFree(Cause):
         """Match the poison with which the kernel fills freed objects, or the report of a sanitizer."""
         if crash.told(Kind.SANITIZER) and crash.event and "use-after-free" in crash.event.text:
             return self._reported(crash)
-        if not crash.told(Kind.PROTECTION, Kind.PAGE_FAULT):
-            return None
+        lost = self._of_lost_work(crash)
+        if lost is not None or not crash.told(Kind.PROTECTION, Kind.PAGE_FAULT):
+            return lost
         nowhere = crash.event.nowhere if crash.event else None
-        values = [nowhere, crash.pointer, crash.address]
+        per_cpu = crash.instruction.per_cpu if crash.instruction else ()
+        values = [nowhere, crash.pointer, crash.address, *per_cpu]
         found = next((meant for value in values if value is not None
                       and (meant := meaning(value)).meaning in _FREED), None)
+        index = None if found else _freed_index(crash)
+        found = found or index
         holder = crash.reader.holder if crash.reader else None
         freed = holder is not None and holder.state == "freed"
         # Without slub_debug nothing is poisoned, but the allocator still knows that the object is free.
@@ -44,12 +48,12 @@ class UseAfterFree(Cause):
         words = Words(crash, own.frame)
         place, register = (holder, "") if holder and freed else (crash.left_object.object, crash.left_object.register) \
             if crash.left_object else (None, "")
-        what = "called a function pointer" if called else "followed a pointer"
+        what = "called a function pointer" if called else "used an index" if index else "followed a pointer"
         off_list = found.meaning == Meaning.LIST_POISON
         user = words.name if left is None else f"The kernel's own {crash.fault.function}()" if crash.fault else "Code"
         return Finding(
             title=words.titled("Use of a list entry after its removal" if off_list else "Use after free"),
-            confidence=CERTAIN if found.meaning == Meaning.FREED and own.frame else LIKELY,
+            confidence=CERTAIN if found.meaning == Meaning.FREED and own.frame and not index else LIKELY,
             explanation=words.paragraph(
                 f"{user} {what} out of an object that had already been "
                 + ("taken off its list" if off_list else "freed") + f" ({found.words}).",
@@ -61,7 +65,8 @@ class UseAfterFree(Cause):
             evidence=[*crash.evidence.log(), *(crash.evidence.call() if called else crash.evidence.instruction()),
                       *(crash.evidence.object(f"what the register {register} leads to", place)
                         if place and register else ()),
-                      Evidence("the pointer", found.words, crash.evidence.command("bt")), *crash.evidence.stack()],
+                      Evidence("the index" if index else "the pointer", found.words, crash.evidence.command("bt")),
+                      *crash.evidence.stack()],
             next=[] if off_list else tracking_advice(crash, place),
             culprit=own.frame, decisions=own.decisions, subtype="call" if called else "follow")
 
@@ -76,6 +81,33 @@ class UseAfterFree(Cause):
             return freed, left
         return own, None
 
+    @staticmethod
+    def _of_lost_work(crash: Crash) -> Finding | None:
+        """Match a pointer that was read out of the object of the work that runs, which is no work any more.
+
+        The object was freed while its work ran, and may have been given out and filled anew: nothing but that tells.
+        """
+        holder = crash.reader.holder if crash.reader else None
+        if not crash.faulted or crash.kernel is None or crash.task is None or holder is None or holder.object is None \
+                or not (crash.context or "").startswith("a work queue"):
+            return None
+        place = lost_work(crash.kernel, crash.task.address)
+        if place is None or place.object != holder.object:
+            return None
+        words = Words(crash, crash.own_frame)
+        return Finding(
+            title=words.titled("Use after free"), confidence=LIKELY,
+            explanation=words.paragraph(
+                f"{words.name} followed a pointer out of the object in which the work lies that it runs: "
+                f"{holder.words}.", "That is no work any more: the object was freed while its work ran"
+                + ("." if holder.state == "freed" else ", and its memory was given out anew."),
+                words.where, words.blame),
+            evidence=[*crash.evidence.log(), *crash.evidence.instruction(),
+                      *crash.evidence.object("where the pointer was read", holder), *crash.evidence.stack()],
+            next=["Wait for the end of the work before its object is freed (cancel_work_sync()), or let the work hold "
+                  "a reference on it.", *tracking_advice(crash, holder)],
+            culprit=crash.own_frame, decisions=crash.own.decisions, subtype="follow")
+
     def _reported(self, crash: Crash) -> Finding:
         words = Words(crash, crash.own_frame)
         return Finding(
@@ -85,6 +117,14 @@ class UseAfterFree(Cause):
                 words.where, words.blame),
             evidence=[*crash.evidence.log(), *crash.evidence.stack()],
             culprit=crash.own_frame, decisions=crash.own.decisions, subtype="reported")
+
+
+def _freed_index(crash: Crash) -> Meant | None:
+    """Say that a part of the address is a poison that was used as an index; None where it is not."""
+    operand = crash.operand
+    values = (operand.index_value, operand.base_value) if operand and operand.index else ()
+    return next((meant for value in values if value is not None and (meant := index_meaning(value)) is not None
+                 and meant.meaning == Meaning.FREED), None)
 
 
 def _freed_by(crash: Crash, place: Pointee | None) -> str:

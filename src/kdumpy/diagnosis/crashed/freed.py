@@ -6,14 +6,19 @@ to remember (slub_debug=U), the object tells who freed it.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import NamedTuple
+
+import drgn
+from drgn.helpers.linux.kthread import kthread_data
 
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.diagnosis import culprit
 from kdumpy.diagnosis.crashed.pointee import pointee
 from kdumpy.diagnosis.culprit import Choice
 from kdumpy.diagnosis.facts.reading import Pointee
+from kdumpy.diagnosis.waiting import PF_WQ_WORKER
 from kdumpy.kernel import Kernel
 from kdumpy.kernel.values import Frame
 
@@ -37,6 +42,31 @@ def freed_object(kernel: Kernel, registers: Mapping[str, int]) -> FreedObject | 
         if place.kind == "slab" and place.state == "freed" and place.object is not None:
             found.setdefault(place.object, FreedObject(register, place))
     return next(iter(found.values())) if len(found) == 1 else None
+
+
+def lost_work(kernel: Kernel, task: int) -> Pointee | None:
+    """Return the object in which the work that a worker runs lay, where it is no work any more; None where it still is.
+
+    A work may be set up anew while it runs, for its next step; then its function is another one, but it has one.
+    Source: kernel/workqueue_internal.h, struct worker.
+
+    Args:
+        kernel: the opened dump.
+        task: address of the struct task_struct of what runs it.
+    """
+    with contextlib.suppress(*READ_ERRORS):
+        found = kernel.task_object(task)
+        if not found.flags.value_() & PF_WQ_WORKER:
+            return None
+        worker = drgn.cast(kernel.prog.type("struct worker *"), kthread_data(found))
+        work = worker.current_work
+        if not work or not worker.current_func or int(work.func.value_()) in (kernel.debuginfo.text or ()):
+            return None
+        if kernel.debuginfo.module_symbols and kernel.debuginfo.module_symbols.module_at(int(work.func.value_())):
+            return None
+        place = pointee(kernel, int(work.value_()))
+        return place if place.kind == "slab" and place.object is not None else None
+    return None
 
 
 def who_freed(kernel: Kernel, freed: FreedObject) -> Choice:
