@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdumpy.diagnosis.memory import Meaning, meaning
+from kdumpy.diagnosis.memory import Meaning, index_meaning, meaning
 
 
 @pytest.mark.parametrize(("address", "expected", "words"), [
@@ -51,3 +51,21 @@ def test_what_is_canonical_depends_on_the_levels_of_page_tables(address: int, le
 @given(st.integers(0, (1 << 64) - 1))
 def test_every_address_means_something(address: int) -> None:
     assert meaning(address).words
+
+
+@pytest.mark.parametrize(("value", "words"), [
+    (0x6B6B6B6B, "an index of 0x6b6b6b6b, times 1;"),
+    (0x6B6B6B6B * 16, "an index of 0x6b6b6b6b, times 16; the kernel fills freed objects"),
+    (0x6B6B6B6B * 72, "times 72;"),
+    (0xAAAAAAAA * 8, "freed pages"),
+])
+def test_a_poison_that_was_used_as_an_index(value: int, words: str) -> None:
+    meant = index_meaning(value)
+    assert meant is not None
+    assert meant.meaning == Meaning.FREED
+    assert words in meant.words
+
+
+@pytest.mark.parametrize("value", [0, 1, 0x6B6B6B6A, 0x6B6B6B6B * 16 + 8, 0x6B6B6B6B6B6B6B6B, 0xFFFF888012345678])
+def test_a_usual_index(value: int) -> None:
+    assert index_meaning(value) is None

@@ -113,3 +113,15 @@ def test_long_numbers_are_in_hexadecimal(code: str, text: str) -> None:
     found = operands.decode(reader(bytes.fromhex(code)), 0x1000, {})
     assert found is not None
     assert found.text == text
+
+
+def test_a_per_cpu_pointer_is_what_the_base_of_the_cpu_is_added_to() -> None:
+    # incq %gs:0x10(%rax): where that leads to, the registers do not say
+    found = operands.decode(reader(bytes.fromhex("6548ff4010")), BASE, {"rax": 0x6B6B6B6B6B6B6B6B})
+    assert found is not None
+    assert found.operands == ()
+    assert found.per_cpu == (0x6B6B6B6B6B6B6B7B,)
+    # mov %gs:0x28, %rax: a variable with a fixed place, and no pointer
+    found = operands.decode(reader(bytes.fromhex("65488b042528000000")), BASE, {"rax": 1})
+    assert found is not None
+    assert found.per_cpu == ()

@@ -87,12 +87,12 @@ class UseAfterFree(Cause):
 
         The object was freed while its work ran, and may have been given out and filled anew: nothing but that tells.
         """
-        holder = crash.reader.holder if crash.reader else None
-        if not crash.faulted or crash.kernel is None or crash.task is None or holder is None or holder.object is None \
+        if not crash.faulted or crash.kernel is None or crash.task is None \
                 or not (crash.context or "").startswith("a work queue"):
             return None
         place = lost_work(crash.kernel, crash.task.address)
-        if place is None or place.object != holder.object:
+        holder = crash.reader.holder if place and crash.reader else None
+        if place is None or holder is None or place.object != holder.object:
             return None
         words = Words(crash, crash.own_frame)
         return Finding(
