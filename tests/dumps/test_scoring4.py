@@ -72,6 +72,19 @@ def test_work_whose_object_was_given_out_anew() -> None:
     assert "That is no work any more" in verdict.explanation
 
 
+@full
+def test_a_spinlock_in_a_freed_object() -> None:
+    with kdumpy.open(lab.dump("6.12", "slow-restart").path) as opened:
+        waits = Crash(opened.path, opened, opened.log).waits
+        assert waits is not None
+        (spin,) = waits.spins.all
+        assert opened.prog.read_u32(spin.address) & 0xFFFF == 0x6B6B
+        assert spin.holder is None
+    verdict = diagnosed("6.12", "slow-restart").verdict
+    assert (verdict.cause, verdict.confidence) == ("use-after-free", "likely")
+    assert "spins for a spinlock that lies in a freed object" in verdict.explanation
+
+
 def test_work_that_is_still_there_is_not_lost() -> None:
     """The near miss: the laboratory's work that follows NULL is in a variable of its module, and stays work."""
     with kdumpy.open(lab.dump("6.1", "null-workqueue").path) as opened:

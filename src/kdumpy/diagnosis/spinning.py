@@ -27,6 +27,8 @@ _RWLOCK = ("queued_read_lock_slowpath", "queued_write_lock_slowpath", "_raw_read
 _NEVER = ("_raw_spin_trylock", "_raw_read_trylock", "_raw_write_trylock")
 _CANDIDATES = ("rdi", "rbx", "rbp", "r12", "r13", "r14", "r15", "x19", "x20", "x0")
 """Registers that can hold the lock's address, the likeliest first."""
+_POISONED = 0x6B6B
+"""Of the word of a spinlock in a freed object, the lock and its pending bit: POISON_FREE, include/linux/poison.h."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,8 @@ class Spins:
         except (LookupError, ValueError):
             return False
         # A byte, 1 where taken (3 by a paravirtual waiter); then whoever waits. A rwlock: the count of readers above.
-        return word & 0xFF in (1, 3) if kind == "spinlock" else bool(word)
+        # Poison is no lock, and keeps whoever takes it for one spinning for ever; the waiter writes the upper half.
+        return word & 0xFF in (1, 3) or word & 0xFFFF == _POISONED if kind == "spinlock" else bool(word)
 
     def _holder(self, address: int, spinner: Cpu, frames: Sequence[Frame], busy: list[Cpu]) -> Holder | None:
         # The CPU itself first: then those that spin, too, for these often hold another lock; then the rest.

@@ -7,10 +7,12 @@ from kdumpy.diagnosis.advice import tracking_advice
 from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Words
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.crashed.freed import FreedObject, lost_work, who_freed
+from kdumpy.diagnosis.crashed.pointee import pointee
 from kdumpy.diagnosis.facts.reading import Pointee
 from kdumpy.diagnosis.memory import Meaning, Meant, index_meaning, meaning
 from kdumpy.diagnosis.model import Evidence
 from kdumpy.diagnosis.oops import Kind
+from kdumpy.diagnosis.spinblame import spin_evidence, spins_of
 from kdumpy.units import human_seconds
 
 _FREED = (Meaning.FREED, Meaning.LIST_POISON)
@@ -20,12 +22,15 @@ class UseAfterFree(Cause):
     """A pointer taken from a freed object was followed, or called."""
 
     kind = "use-after-free"
-    outranks = ("general-protection", "bad-address", "jump-to-null", "nx-execute", "null-dereference")
+    outranks = ("general-protection", "bad-address", "jump-to-null", "nx-execute", "null-dereference", "soft-lockup",
+                "hard-lockup", "rcu-stall")
 
     def match(self, crash: Crash) -> Finding | None:
         """Match the poison with which the kernel fills freed objects, or the report of a sanitizer."""
         if crash.told(Kind.SANITIZER) and crash.event and "use-after-free" in crash.event.text:
             return self._reported(crash)
+        if crash.told(Kind.RCU, Kind.SOFT_LOCKUP, Kind.HARD_LOCKUP):
+            return self._of_freed_lock(crash)
         lost = self._of_lost_work(crash)
         if lost is not None or not crash.told(Kind.PROTECTION, Kind.PAGE_FAULT):
             return lost
@@ -80,6 +85,27 @@ class UseAfterFree(Cause):
         if own.frame is None or (freed.frame is not None and freed.frame.module):
             return freed, left
         return own, None
+
+    @staticmethod
+    def _of_freed_lock(crash: Crash) -> Finding | None:
+        """Match a CPU that spins for a spinlock in a freed object, which nobody will ever give back."""
+        for spin in spins_of(crash):
+            place = pointee(crash.kernel, spin.address) if crash.kernel and spin.address and not spin.holder else None
+            if place is None or place.kind != "slab" or place.state != "freed":
+                continue
+            choice = culprit.choose(spin.frames)
+            words = Words(crash, choice.frame)
+            return Finding(
+                title=words.titled("Use after free"), confidence=LIKELY,
+                explanation=words.paragraph(
+                    f"CPU {spin.cpu.number}, in {words.name}, spins for a {spin.kind} that lies in a freed object: "
+                    f"{place.words}.", "What is there is no lock any more, and never becomes free.",
+                    _freed_by(crash, place), words.blame),
+                evidence=[*crash.evidence.log(), *spin_evidence(crash, spin),
+                          *crash.evidence.object("where the lock was", place)],
+                next=tracking_advice(crash, place), culprit=choice.frame, decisions=choice.decisions,
+                trace=spin.frames, trace_task=spin.cpu.task, subtype="lock")
+        return None
 
     @staticmethod
     def _of_lost_work(crash: Crash) -> Finding | None:
