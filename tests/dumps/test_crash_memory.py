@@ -143,7 +143,7 @@ def test_search_finds_values_of_each_width_masked_and_not(null: Console) -> None
     task = find_task(null.prog, 1)
     at, size = task.value_(), task.type_.type.size
     data = np.frombuffer(null.prog.read(at, size), np.uint8)
-    where = f"-s {at:x} -l {size:x}"
+    where = f"-s {at:x} -l {size}"
     for option, kind in (("", "<u8"), ("-w", "<u4"), ("-h", "<u2")):
         words = data[:size // 8 * 8].view(kind)
         value = int(words[np.flatnonzero(words)[0]])

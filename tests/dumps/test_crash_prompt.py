@@ -45,7 +45,7 @@ def completer() -> Iterator[ShellCompleter]:
                                                                    {"init_task.parent->comm"}),
     (["foreach", "user"], "f", {"files"}), (["set"], "time", {"timeout"}), (["mod"], "fl", {"flaky"}),
     (["ps", "|:"], "wh", {"where"}), (["ps", "|:", "sort"], "-rss", {"-rss_kb"}),
-    (["ps", "|:", "columns"], "pid,com", {"pid,command"}), (["help"], "di", {"dis"}),
+    (["ps", "|:", "columns"], "pid,com", {"pid,command"}), (["help"], "di", {"dis", "disassemble"}),
     (["py"], "len(prog.sym", {"len(prog.symbol", "len(prog.symbols"}), (["<"], "/etc/host", None),
 ])
 def test_completion(completer: ShellCompleter, before: list[str], word: str, expected: set[str] | None) -> None:
