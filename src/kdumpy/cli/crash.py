@@ -81,6 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
     quiet_engine()
     from kdumpy.crash.shell import Leave, Shell
     from kdumpy.crash.startup import load_extensions, startup_files
+    from kdumpy.crash.workers import wait_for_all
 
     if arguments.symbols is not None:
         if not _is_core(arguments.vmcore) and _is_core(arguments.symbols):
@@ -122,6 +123,7 @@ def run(arguments: argparse.Namespace) -> int:
                     good = shell.run(line) and good
         except Leave:
             pass
+    wait_for_all()
     return 0 if good else 1
 
 

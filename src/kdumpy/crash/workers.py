@@ -222,11 +222,16 @@ def _text_of(parts: list[Any]) -> list[Bulk]:
     return [Bulk(text.encode() + b"\n")] if text.isascii() and text.replace("\n", "").isprintable() else []
 
 
-def _reap() -> None:
+def wait_for_all() -> None:
+    """Wait for all that have done their work, so that their CPU time counts as this process's."""
+    _reap(0)
+
+
+def _reap(options: int = os.WNOHANG) -> None:
     """Take leave of processes that have ended; to wait for them takes some milliseconds."""
     for pid in list(_leaving):
         try:
-            ended, _ = os.waitpid(pid, os.WNOHANG)
+            ended, _ = os.waitpid(pid, options)
         except ChildProcessError:
             ended = pid
         if ended:
