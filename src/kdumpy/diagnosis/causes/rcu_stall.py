@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import re
 
+from drgn.helpers.linux.percpu import per_cpu
+
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.diagnosis import culprit
 from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Words
@@ -16,6 +18,8 @@ from kdumpy.diagnosis.spinblame import blame, kind_of_loop
 from kdumpy.kernel.values import Cpu, Frame
 
 _STALLED_CPU = re.compile(r"^rcu:?\s+(\d+)-[.!O]|^\s*(\d+)-[.!O]")
+_ASKS = ("smp_call_function", "csd_lock_wait")
+"""Where a CPU waits until others have run a function (kernel/smp.c)."""
 _JIFFIES = re.compile(r"\(t=(\d+) jiffies|, t=(\d+) jiffies")
 
 
@@ -30,7 +34,9 @@ class RcuStall(Cause):
         if not crash.told(Kind.RCU) or event is None:
             return None
         stalled = self._cpus(event)
-        cpu = self._stalled(crash, stalled)
+        noticed = self._stalled(crash, stalled)
+        silent = self._unanswering(crash, noticed)
+        cpu = silent or noticed
         frames: tuple[Frame, ...] = cpu.stack.frames if cpu else self._unseen(crash, stalled)
         frames = tuple(culprit.watched(frames))
         number = cpu.number if cpu else next(iter(stalled), None)
@@ -47,6 +53,8 @@ class RcuStall(Cause):
                 "memory that nobody uses any more (RCU).",
                 spin.sentence if spin else
                 self._how(crash, cpu),
+                f"CPU {noticed.number}, of which the kernel complains, only waits for it to answer a call."
+                if silent and noticed else "",
                 "The kernel is set to panic then (kernel.panic_on_rcu_stall)." if "RCU" in crash.closing_words else "",
                 words.blame),
             evidence=[*crash.evidence.log(), *(spin.evidence if spin else
@@ -98,6 +106,19 @@ class RcuStall(Cause):
         task = next((cpu.task for cpu in crash.kernel.cpus if cpu.number in numbers and cpu.task), None)
         origin = origin_of(crash.kernel, task) if task else None
         return (origin,) if origin else ()
+
+    @staticmethod
+    def _unanswering(crash: Crash, cpu: Cpu | None) -> Cpu | None:
+        """Return the CPU that takes no interrupts, where the stalled one waits for it to run a function."""
+        if cpu is None or crash.kernel is None or not any(
+                (frame.function or "").startswith(_ASKS) for frame in culprit.watched(cpu.stack.frames)):
+            return None
+        with contextlib.suppress(*READ_ERRORS):
+            queue = crash.kernel.prog["call_single_queue"]      # what each CPU was asked for and has not done
+            return next((other for other in crash.kernel.cpus
+                         if other.number != cpu.number and other.stack.frames and per_cpu(queue, other.number).first
+                         and loops_with_interrupts(crash.kernel, other, crash.now) is False), None)
+        return None
 
     @staticmethod
     def _stalled(crash: Crash, numbers: list[int]) -> Cpu | None:
