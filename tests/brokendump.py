@@ -5,11 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import drgn
 import numpy as np
 
 import kdumpy
 from console import Console
 from kdumpy.dumpfile.paging import KernelMemory
+
+
+def member(value: drgn.Object) -> int:
+    """Return the address of a member."""
+    address = value.address_of_().value_()
+    assert isinstance(address, int)
+    return address
 
 
 class Broken(Console):

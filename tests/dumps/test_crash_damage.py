@@ -6,7 +6,7 @@ import inspect
 import itertools
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import drgn
 import pytest
@@ -17,7 +17,7 @@ from drgn.helpers.linux.pid import find_task
 
 import kdumpy
 import lab
-from brokendump import Broken
+from brokendump import Broken, member
 from kdumpy.crash import registry
 from kdumpy.errors import DamagedDump
 from kdumpy.kernel import maple, paths, taskreader
@@ -26,21 +26,6 @@ from kdumpy.kernel.tasks import task_objects
 
 _SECONDS = 20
 """CPU time that one command may take; they take tenths of one."""
-
-
-@pytest.fixture
-def broken() -> Iterator[Broken]:
-    guard_lists()
-    console = Broken(lab.dump("6.1", "null-workqueue").path)
-    yield console
-    console.close()
-
-
-def member(value: drgn.Object) -> int:
-    """Return the address of a member."""
-    address = value.address_of_().value_()
-    assert isinstance(address, int)
-    return address
 
 
 def tasks_twice(console: Broken) -> None:

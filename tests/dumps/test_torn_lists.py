@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-import drgn
 import pytest
 from drgn.helpers.linux.fs import for_each_mount
 from drgn.helpers.linux.irq import irq_to_desc
@@ -14,49 +13,33 @@ from drgn.helpers.linux.net import for_each_netdev
 from drgn.helpers.linux.rbtree import rbtree_inorder_for_each
 from drgn.helpers.linux.slab import for_each_slab_cache
 
-import lab
-from brokendump import Broken
+from brokendump import Broken, member
 from kdumpy.debuginfo.lists import chain
 from kdumpy.errors import DamagedDump
-from kdumpy.kernel.circles import guard_lists
 
 NOWHERE = 0xdead_beef_cafe_babe
 
 
-@pytest.fixture
-def broken() -> Iterator[Broken]:
-    guard_lists()
-    console = Broken(lab.dump("6.1", "null-workqueue").path)
-    yield console
-    console.close()
-
-
-def place_of(value: drgn.Object) -> int:
-    address = value.address_of_().value_()
-    assert isinstance(address, int)
-    return address
-
-
 def cache(console: Broken) -> int:
-    return place_of(list(for_each_slab_cache(console.prog))[20].list.next)
+    return member(list(for_each_slab_cache(console.prog))[20].list.next)
 
 
 def module(console: Broken) -> int:
     found = list(list_for_each_entry("struct module", console.prog["modules"].address_of_(), "list"))
-    return place_of(found[2].list.next)
+    return member(found[2].list.next)
 
 
 def mount(console: Broken) -> int:
-    return place_of(list(for_each_mount(console.prog))[2].mnt_list.next)
+    return member(list(for_each_mount(console.prog))[2].mnt_list.next)
 
 
 def device(console: Broken) -> int:
-    return place_of(next(iter(for_each_netdev(console.prog))).dev_list.next)
+    return member(next(iter(for_each_netdev(console.prog))).dev_list.next)
 
 
 def area(console: Broken) -> int:
     found = list_for_each_entry("struct vmap_area", console.prog["vmap_area_list"].address_of_(), "list")
-    return place_of(list(found)[30].list.next)
+    return member(list(found)[30].list.next)
 
 
 @pytest.mark.parametrize(("where", "lines", "told"), [
@@ -89,7 +72,7 @@ def _anew(console: Broken) -> Broken:
 
 def test_an_interrupt_whose_handlers_cannot_be_read_takes_no_other(broken: Broken) -> None:
     before = broken("irq").splitlines()
-    broken.write_word(place_of(irq_to_desc(broken.prog, 4).action), NOWHERE)
+    broken.write_word(member(irq_to_desc(broken.prog, 4).action), NOWHERE)
     good, text, errors = broken.attempt("irq")
     assert not good
     assert [line for line in before if line not in text.splitlines()] == \
@@ -101,7 +84,7 @@ def test_an_interrupt_whose_handlers_cannot_be_read_takes_no_other(broken: Broke
 def test_devices_in_a_circle_are_listed_once_and_soon(broken: Broken) -> None:
     before = broken("dev").splitlines()
     entry = next(bucket for bucket in broken.prog["chrdevs"] if bucket)
-    broken.write_word(place_of(entry.next), entry.value_())
+    broken.write_word(member(entry.next), entry.value_())
     start = time.process_time()
     good, text, errors = broken.attempt("dev")
     assert time.process_time() - start < 5
@@ -148,7 +131,7 @@ def test_a_tree_loses_what_hangs_below_a_wrong_pointer(broken: Broken) -> None:
     root = broken.prog["vmap_area_root"].address_of_()
     whole = [node.value_() for node in rbtree_inorder_for_each(root)]
     child = root.rb_node.rb_left.rb_right
-    broken.write_word(place_of(child), root.rb_node.value_())
+    broken.write_word(member(child), root.rb_node.value_())
     met: list[int] = []
     with pytest.raises(DamagedDump, match="says that it hangs below"):
         met.extend(node.value_() for node in rbtree_inorder_for_each(root))
@@ -158,7 +141,7 @@ def test_a_tree_loses_what_hangs_below_a_wrong_pointer(broken: Broken) -> None:
 
 def test_a_chain_is_followed_to_its_break(broken: Broken) -> None:
     first = irq_to_desc(broken.prog, 4).action
-    broken.write_word(place_of(first.next), NOWHERE)
+    broken.write_word(member(first.next), NOWHERE)
     met: list[int] = []
     with pytest.raises(DamagedDump, match="1 entry was read"):
         met.extend(action.value_() for action in chain(first, "next"))

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from kdumpy.vm.conditions import HANG
 from kdumpy.vm.faults import Fault
 
-_HANG = {"kernel.hung_task_panic": "1", "kernel.hung_task_timeout_secs": "3"}
 _HUNG = ("hung_task: blocked tasks",)
 _OOM = ("panic_on_oom is enabled",)
 
@@ -65,17 +65,17 @@ _ALL = (
     _sluice("leak-notes", "memory-leak", "A work item takes memory of kmalloc() until none is left.",
             "sluice_take_note", "sluice_take_notes", sysctls={"vm.panic_on_oom": "1"}, seconds=120, symptoms=_OOM),
     _sluice("lost-credit", "hung-task", "A semaphore is taken once more than it has places.",
-            "sluice_reserve", sysctls=_HANG, seconds=90, symptoms=_HUNG),
+            "sluice_reserve", sysctls=HANG, seconds=90, symptoms=_HUNG),
     _sluice("never-drained", "hung-task", "A completion is waited for that nobody completes.",
-            "sluice_drain", sysctls=_HANG, seconds=90, symptoms=_HUNG),
+            "sluice_drain", sysctls=HANG, seconds=90, symptoms=_HUNG),
     _sluice("sleeping-reader", "hung-task", "A reader sleeps with the semaphore that a writer wants.",
-            "sluice_show_map", "sluice_change_map", sysctls=_HANG, seconds=90, symptoms=_HUNG),
+            "sluice_show_map", "sluice_change_map", sysctls=HANG, seconds=90, symptoms=_HUNG),
     _sluice("crossed", "deadlock", "A work item and a process take a mutex and a semaphore in opposite order.",
-            "sluice_balance", "sluice_remap", sysctls=_HANG, seconds=90, symptoms=_HUNG),
+            "sluice_balance", "sluice_remap", sysctls=HANG, seconds=90, symptoms=_HUNG),
     _sluice("mutex-again", "deadlock", "A thread takes the mutex that it has.",
-            "sluice_set_weight", "sluice_reset_weights", sysctls=_HANG, seconds=90, symptoms=_HUNG),
+            "sluice_set_weight", "sluice_reset_weights", sysctls=HANG, seconds=90, symptoms=_HUNG),
     _sluice("flush-holding", "deadlock", "Work is waited for that wants the mutex of the one who waits.",
-            "sluice_stop_notes", "sluice_note_weights", sysctls=_HANG, seconds=90, symptoms=_HUNG),
+            "sluice_stop_notes", "sluice_note_weights", sysctls=HANG, seconds=90, symptoms=_HUNG),
     _sluice("endless-list", "soft-lockup", "A tasklet walks a list that leads back into itself.",
             "sluice_count_parcels", seconds=90,
             sysctls={"kernel.softlockup_panic": "1", "kernel.watchdog_thresh": "3"},

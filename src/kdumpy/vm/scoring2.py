@@ -13,11 +13,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from kdumpy.vm.conditions import WAITS, WARN
 from kdumpy.vm.faults import Fault
 
-_HANG = {"kernel.hung_task_panic": "1", "kernel.hung_task_timeout_secs": "3"}
-_WAITS: Mapping[str, Any] = {"sysctls": _HANG, "seconds": 90, "symptoms": ("hung_task: blocked tasks",)}
-_WARN = {"kernel.panic_on_warn": "1"}
 _WITH_DISK = ("6.1", "6.12", "newest")
 """The driver's disk asks for the block layer of 5.18 and later."""
 
@@ -37,14 +35,14 @@ _ALL = (
     _ferry("armed-bell", "use-after-free", "An object is freed whose timer is set; none of the driver's code runs.",
            "ferry_end_voyage", boot="slub_debug=PU,ferry_voyage", symptoms=("general protection fault",)),
     _ferry("ticket-twice", "refcount", "A request on its way to the disk puts a ticket once more than it was got.",
-           "ferry_ticket_put", sysctls=_WARN, symptoms=("refcount_t: underflow",), kernels=_WITH_DISK,
+           "ferry_ticket_put", sysctls=WARN, symptoms=("refcount_t: underflow",), kernels=_WITH_DISK,
            after="dd if=/dev/ferry0 of=/dev/null bs=4096 count=1"),
     _ferry("unlisted", "list-corruption", "Delayed work takes an entry off a list that was never on one.",
            "ferry_remove_ticket", symptoms=("list_del corruption",)),
     _ferry("wrong-clock", "bug", "Another processor's call finds a clock wrong.",
            "ferry_check_clock", symptoms=("kernel BUG at",)),
     _ferry("overbooked", "warn", "A read in sysfs warns, on a system that is set to panic on warnings.",
-           "ferry_sum_load", sysctls=_WARN, symptoms=("panic_on_warn set",), after="cat /sys/kernel/ferry/load"),
+           "ferry_sum_load", sysctls=WARN, symptoms=("panic_on_warn set",), after="cat /sys/kernel/ferry/load"),
     _ferry("wide-label", "stack-corruption", "snprintf() is told of more room than there is on the stack.",
            "ferry_format_label", symptoms=("stack-protector",), after="cat /sys/kernel/ferry/load"),
     _ferry("no-time", "divide-error", "A timer divides 64 bits by zero.",
@@ -68,11 +66,11 @@ _ALL = (
     _ferry("bridge-silent", "driver-panic", "A notifier of network devices calls panic().",
            "ferry_net_event", symptoms=("the bridge does not answer",), after="ip link set dummy0 down"),
     _ferry("no-pilot", "hung-task", "The network's lock is held by a thread that waits for what does not come.",
-           "ferry_wait_pilot", **_WAITS, after="sleep 1; ip link set dummy0 mtu 1400"),
+           "ferry_wait_pilot", **WAITS, after="sleep 1; ip link set dummy0 mtu 1400"),
     _ferry("old-route", "hung-task", "The end of all readers (SRCU) is waited for, and one of them sleeps.",
-           "ferry_read_route", "ferry_replace_route", **_WAITS),
+           "ferry_read_route", "ferry_replace_route", **WAITS),
     _ferry("three-crews", "deadlock", "Three threads take three mutexes in a circle.",
-           "ferry_load_cars", "ferry_load_trucks", "ferry_load_bikes", **_WAITS),
+           "ferry_load_cars", "ferry_load_trucks", "ferry_load_bikes", **WAITS),
     _ferry("lost-lock", "soft-lockup", "A spinlock is waited for that was left locked on a way out.",
            "ferry_count_waiting", seconds=90, sysctls={"kernel.softlockup_panic": "1", "kernel.watchdog_thresh": "3"},
            symptoms=("softlockup: hung tasks",)),
@@ -80,7 +78,7 @@ _ALL = (
            "ferry_find_berth", seconds=90, boot="rcupdate.rcu_cpu_stall_timeout=5",
            sysctls={"kernel.panic_on_rcu_stall": "1", "kernel.soft_watchdog": "0"}, symptoms=("RCU Stall",)),
     _ferry("lost-request", "hung-task", "A disk's driver never answers a request; no code of it is on a stack.",
-           kernels=_WITH_DISK, **_WAITS, after="dd if=/dev/zero of=/dev/ferry0 bs=4096 count=1 conv=fsync"),
+           kernels=_WITH_DISK, **WAITS, after="dd if=/dev/zero of=/dev/ferry0 bs=4096 count=1 conv=fsync"),
 )
 
 SCORING_2: Mapping[str, Fault] = MappingProxyType({fault.name: fault for fault in _ALL})
