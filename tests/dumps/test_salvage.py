@@ -18,6 +18,11 @@ from kdumpy.errors import DamagedDump
 Key = tuple[str, int, int, drgn.SymbolBinding, drgn.SymbolKind]
 
 
+@pytest.fixture(autouse=True)
+def _decoded_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KDUMPY_CACHE", "")
+
+
 @pytest.fixture
 def prog() -> Iterator[drgn.Program]:
     """A program of its own: its memory is changed."""

@@ -11,14 +11,16 @@ from __future__ import annotations
 import re
 import struct
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby, pairwise
 from operator import attrgetter
 
 import drgn
 from drgn.helpers.linux.kallsyms import load_vmlinux_kallsyms
 
+from kdumpy.debuginfo import keptsymbols
 from kdumpy.debuginfo.reading import read_patchy
+from kdumpy.debuginfo.symboltable import BOUNDARY, KERNEL_HALF
 from kdumpy.errors import DamagedDump, KdumpyError, NotInDump
 
 _MOST_SYMBOLS = 4_000_000
@@ -31,7 +33,8 @@ _LONGEST_IMAGE = 96 << 20
 """Bytes from _stext that are searched; text and read-only data of a distribution's kernel are 30 MB."""
 _TEXT = 8 << 20
 """Bytes of code that a distribution's kernel has at least; the tables of Debian's 5.10 for clouds begin at 16 MiB."""
-_KERNEL_HALF = 1 << 63
+Finder = Callable[[drgn.Program, "str | None", "int | None", bool], Sequence[drgn.Symbol]]
+"""drgn's protocol of symbol finders: by name, by address, or all; one or all that there are."""
 _DIGITS = b"".join(b"%c\0" % c for c in b"0123456789")
 _LETTERS = b"".join(b"%c\0" % c for c in b"abcdefghijklmnopqrstuvwxyz")
 _TABLES = ("kallsyms_names", "kallsyms_token_table", "kallsyms_token_index", "kallsyms_num_syms",
@@ -41,9 +44,6 @@ _ANCHORS = ("_stext", "init_uts_ns", "prb", "clear_seq")
 """Symbols whose addresses VMCOREINFO tells too, from one end of the tables to the other; the first is a function's.
 Source: kernel/crash_core.c (kernel/vmcore_info.c since 6.9), kernel/printk/printk.c."""
 
-_BOUNDARY = re.compile(r"(__\w+_text_(start|end)|_sinittext)$")
-"""Marks of the linker (include/asm-generic/vmlinux.lds.h), at the address of the first function behind them."""
-
 
 class KernelSymbols:
     """A drgn symbol finder over the kernel's kallsyms.
@@ -52,12 +52,9 @@ class KernelSymbols:
     lower half never names a symbol: without this rule NULL prints as `__per_cpu_start`.
     """
 
-    def __init__(self, index: drgn.SymbolIndex, source: str) -> None:
+    def __init__(self, index: Finder, source: str) -> None:
         self._index = index
-        self._marked: dict[str, list[drgn.Symbol]] = {}
         self._others: drgn.SymbolIndex | None = None
-        self._large: list[drgn.Symbol] | None = None
-        self._image: tuple[int, int] | None = None
         self.source = source
         """How the tables were found, in words."""
         self.damage = ""
@@ -76,51 +73,58 @@ class KernelSymbols:
 
     def __call__(self, prog: drgn.Program, name: str | None, address: int | None, one: bool) -> Sequence[drgn.Symbol]:
         """Find symbols by name, by address, or all: drgn's protocol of symbol finders."""
-        if address is not None and address < _KERNEL_HALF:
+        if address is not None and address < KERNEL_HALF:
             return []
-        found: Sequence[drgn.Symbol] = self._index(prog, name, address, one)
-        if address is not None and one and found and _BOUNDARY.match(found[0].name):
-            found = self._function_at(prog, found[0]) or found
-        if not found and address is not None:
-            found = self._large_at(prog, address)
+        found = self._index(prog, name, address, one)
         if not found and self._others is not None:
             found = self._others(prog, name, address, one)
         return found
 
+
+class _Decoded:
+    """What drgn decoded, with two of its answers put right: see `symboltable.pack`, which does the same for all."""
+
+    def __init__(self, index: drgn.SymbolIndex) -> None:
+        self.index = index
+        self._marked: dict[str, list[drgn.Symbol]] = {}
+        self._large: list[drgn.Symbol] | None = None
+        self._image: range | None = None
+
+    def __call__(self, prog: drgn.Program, name: str | None, address: int | None, one: bool) -> Sequence[drgn.Symbol]:
+        found: Sequence[drgn.Symbol] = self.index(prog, name, address, one)
+        if address is None:
+            return found
+        if one and found and BOUNDARY.match(found[0].name):
+            return self._function_at(prog, found[0]) or found
+        return found or self._large_at(prog, address)
+
     def _large_at(self, prog: drgn.Program, address: int) -> list[drgn.Symbol]:
         """Return the symbol that holds an address and has no size in drgn's index: one of 64 KiB and more."""
-        if not self._in_image(prog, address):       # most are of modules, and to look takes 0.15 s the first time
+        if self._image is None:
+            self._image = range(*(found[0].address if found else 0 for found in (
+                self.index(prog, name, None, True) for name in ("_text", "_end"))))
+        if address not in self._image:      # most are of modules, and to look takes 0.15 s the first time
             return []
         if self._large is None:
-            self._large = _without_size(self._index(prog, None, None, False))
+            self._large = _without_size(self.index(prog, None, None, False))
         at = bisect_right(self._large, address, key=lambda symbol: symbol.address) - 1
         if at < 0 or address >= self._large[at].address + self._large[at].size:
             return []
         return [self._large[at]]
-
-    def _in_image(self, prog: drgn.Program, address: int) -> bool:
-        if self._image is None:
-            bounds = [self._index(prog, name, None, True) for name in ("_text", "_end")]
-            self._image = (bounds[0][0].address, bounds[1][0].address) if all(bounds) else (_KERNEL_HALF, 1 << 64)
-        return self._image[0] <= address < self._image[1]
 
     def _function_at(self, prog: drgn.Program, mark: drgn.Symbol) -> list[drgn.Symbol]:
         """Return the function that begins where the linker's mark of a section lies; drgn knows the first name only."""
         if mark.name not in self._marked:
             self._marked[mark.name] = [
                 drgn.Symbol(symbol.name, mark.address, mark.size, symbol.binding, symbol.kind)
-                for symbol in self._index(prog, None, None, False)
-                if symbol.address == mark.address and not _BOUNDARY.match(symbol.name)][:1]
+                for symbol in self.index(prog, None, None, False)
+                if symbol.address == mark.address and not BOUNDARY.match(symbol.name)][:1]
         return self._marked[mark.name]
 
 
 def _without_size(symbols: Sequence[drgn.Symbol]) -> list[drgn.Symbol]:
-    """Return the data at whose address no symbol has a size, by address, with the room up to the next one as size.
-
-    kallsyms has no sizes; drgn keeps the distance to the next symbol in 16 bits. So rcu_state, __log_buf and
-    __per_cpu_offset hold no address there. Functions are never so long: what follows an end of the text is none.
-    """
-    ordered = sorted((symbol for symbol in symbols if symbol.address >= _KERNEL_HALF), key=attrgetter("address"))
+    """Return the data at whose address no symbol has a size, by address, with the room up to the next one as size."""
+    ordered = sorted((symbol for symbol in symbols if symbol.address >= KERNEL_HALF), key=attrgetter("address"))
     found = []
     for (address, same), following in pairwise(
             [(address, list(group)) for address, group in groupby(ordered, attrgetter("address"))]):
@@ -139,6 +143,9 @@ def load(prog: drgn.Program) -> KernelSymbols:
     """
     text = prog["VMCOREINFO"].string_().decode("ascii", "replace")
     known = {name: int(value, 16) for name, value in re.findall(r"^SYMBOL\((\w+)\)=([0-9a-fA-F]+)$", text, re.M)}
+    kept = keptsymbols.find(prog, text, known)
+    if kept is not None and _keeps_step(prog, kept, known):
+        return KernelSymbols(kept, "an earlier dump of this kernel, whose tables are the same")
     where = "VMCOREINFO" if "kallsyms_names" in known else "a search of the kernel's read-only data"
     try:
         tables = known if "kallsyms_names" in known else find_tables(prog, known["_stext"])
@@ -149,9 +156,10 @@ def load(prog: drgn.Program) -> KernelSymbols:
         raise _missing(error) from error
     refusal: Exception | None = None
     try:
-        index = load_vmlinux_kallsyms(prog) if tables is known else _load_at(prog, text, tables)
-        if _keeps_step(prog, index, known):
-            return KernelSymbols(index, where)
+        decoded = _Decoded(load_vmlinux_kallsyms(prog) if tables is known else _load_at(prog, text, tables))
+        if _keeps_step(prog, decoded, known):
+            keptsymbols.keep(prog, text, tables, decoded.index)
+            return KernelSymbols(decoded, where)
     except (drgn.FaultError, drgn.BadDataError, drgn.MissingDebugInfoError, ValueError, MemoryError,
             OverflowError) as error:
         refusal = error
@@ -164,7 +172,7 @@ def _missing(error: drgn.FaultError) -> NotInDump:
                      why="its pages are missing")
 
 
-def _keeps_step(prog: drgn.Program, index: drgn.SymbolIndex, known: dict[str, int]) -> bool:
+def _keeps_step(prog: drgn.Program, index: Finder, known: dict[str, int]) -> bool:
     """Whether names that drgn decoded stand at their addresses: one wrong length shifts all that come behind it."""
     def at(name: str) -> bool | None:
         found = index(prog, name, None, True)
@@ -189,7 +197,7 @@ def _salvaged(prog: drgn.Program, tables: dict[str, int], anchors: dict[str, int
         if isinstance(refusal, drgn.FaultError):
             raise _missing(refusal) from refusal
         raise
-    symbols = KernelSymbols(drgn.SymbolIndex(parts.symbols), where)
+    symbols = KernelSymbols(_Decoded(drgn.SymbolIndex(parts.symbols)), where)
     symbols.damage = parts.told(str(refusal or "a length is wrong").splitlines()[0])
     return symbols
 

@@ -137,6 +137,16 @@ def test_the_oldest_entries_go_and_other_files_stay(folder: Path) -> None:
     assert folder / "notes" in left
 
 
+def test_entries_of_one_kind_do_not_drive_out_the_other(folder: Path) -> None:
+    cache.write(f"{'a' * 40}.symbols.1", b"symbols")
+    for number in range(cache.MOST_ENTRIES + 1):
+        cache.load_index(blob(f"s{number}"))
+    assert len(list(folder.iterdir())) == cache.MOST_ENTRIES + 1
+    kept = cache.read(f"{'a' * 40}.symbols.1")
+    assert kept is not None
+    assert kept.tobytes() == b"symbols"
+
+
 def test_an_empty_name_turns_the_cache_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KDUMPY_CACHE", "")
     monkeypatch.setenv("HOME", str(tmp_path))
