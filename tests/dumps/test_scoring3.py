@@ -11,6 +11,7 @@ import kdumpy
 import lab
 from diagnosed import diagnosed, holds
 from kdumpy.diagnosis.crash import Crash
+from kdumpy.diagnosis.crashed.held import MUTEX, RWSEM
 from kdumpy.diagnosis.crashed.unloaded import unloaded_module
 from kdumpy.diagnosis.locks import LockWait, Waits
 from kdumpy.diagnosis.owners import came_later, is_gone
@@ -45,6 +46,24 @@ def test_a_lock_whose_taker_has_ended(kernel: str) -> None:
     assert "the task that took it has ended and did not give it back" in verdict.explanation
     assert "a return before the unlock" in verdict.next[0]
     assert verdict.confidence == "likely"
+    # Not the one who waits: the one function of the module that can return with it.
+    assert verdict.culprit is not None
+    assert (verdict.culprit.function, verdict.culprit.module) == ("points_relocate", "points")
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_way_out_with_a_lock(kernel: str) -> None:
+    with kdumpy.open(lab.dump(kernel, "left-locked").path) as opened:
+        waits = Crash(opened.path, opened, opened.log).waits
+        assert waits is not None
+        wait, ways = the_wait(opened, "stty"), waits.holders.ways_out
+        (found,) = ways.of("points", MUTEX)
+        assert (found.frame.function, found.gives) == ("points_relocate", True)
+        # struct points_box has it behind one number (the driver's source).
+        assert ways.of("points", MUTEX, wait.address, place=8) == [found]
+        assert ways.of("points", MUTEX, wait.address, place=16) == []        # another lock of the same object
+        assert ways.of("points", RWSEM) == []
+        assert ways.of("no_such_module", MUTEX) == []
 
 
 def test_a_taker_that_is_there_has_not_ended() -> None:

@@ -187,6 +187,18 @@ class ModuleSymbols:
             return self._ranges[position].name
         return None
 
+    def module_named(self, name: str) -> drgn.Object:
+        """Return the `struct module *` of a name.
+
+        Raises:
+            LookupError: there is none.
+        """
+        return self._load()[name]
+
+    def of_module(self, name: str) -> Sequence[Symbol]:
+        """Return all symbols of a module; none where they cannot be read."""
+        return self._index(name)(self.prog, None, None, False) if name in self._load() else []
+
     def __call__(self, prog: drgn.Program, name: str | None, address: int | None, one: bool) -> Sequence[Symbol]:
         """Find symbols by name, by address, or all: drgn's protocol of symbol finders."""
         if address is not None:

@@ -6,6 +6,7 @@ from kdumpy.diagnosis import culprit
 from kdumpy.diagnosis.facts.waits import LockOrder, WaitCircle, WaitEdge, WaitFamily, WaitGraph, WaitRoot
 from kdumpy.diagnosis.locks import BlockedTask, LockWait, Waits
 from kdumpy.diagnosis.spinning import Spin
+from kdumpy.diagnosis.waitwords import holds
 from kdumpy.kernel import Stack, Task
 
 _MOST_EDGES = 512
@@ -80,7 +81,7 @@ def _circle(circle: tuple[BlockedTask, ...]) -> WaitCircle:
 def lock_orders(circle: tuple[BlockedTask, ...]) -> str:
     """Return the orders in which the tasks of a circle take its locks, in a line."""
     held = (circle[number - 1].waits_for for number in range(len(circle)))
-    return "; ".join(f"{order.comm} in {order.function}() {'runs' if lock and lock.kind == 'work' else 'holds'} "
+    return "; ".join(f"{order.comm} in {order.function}() {holds(lock) if lock else 'holds'} "
                      f"{order.holds} and wants {order.wants}"
                      for order, lock in zip(_circle(circle).orders, held, strict=True))
 

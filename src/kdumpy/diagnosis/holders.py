@@ -13,7 +13,11 @@ from functools import cached_property
 import drgn
 
 from kdumpy.debuginfo.reading import READ_ERRORS
+from kdumpy.diagnosis import operands
+from kdumpy.diagnosis.crashed.following import Follower
 from kdumpy.diagnosis.crashed.held import Family, Held
+from kdumpy.diagnosis.crashed.values import Value
+from kdumpy.diagnosis.crashed.waysout import WaysOut
 from kdumpy.kernel import Kernel, Task
 from kdumpy.kernel.values import Frame
 
@@ -27,8 +31,12 @@ class Holders:
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
         self._held = Held(kernel, self.read)
+        self.ways_out = WaysOut(kernel, self._held, self.read)
+        """Finds the functions that return with a lock."""
         self._taken: dict[tuple[int, Family], dict[int, Frame]] = {}
         """What the code on a task's stack has taken, by (task, kind); a task is asked for many locks."""
+        self._given: dict[tuple[int, Family], dict[int, Frame]] = {}
+        """And what it gives when it goes on."""
 
     def read(self, address: int, size: int) -> bytes:
         """Read memory.
@@ -59,11 +67,32 @@ class Holders:
             self._taken[key] = found
         return self._taken[key].get(lock)
 
+    def gives_in(self, task: Task, frames: Sequence[Frame], address: int, family: Family) -> Frame | None:
+        """Return the frame of a task's stack whose function gives something when it goes on; x86-64 only."""
+        if self.kernel.system.machine != "x86_64":
+            return None
+        key = (task.address, family)
+        if key not in self._given:
+            found: dict[int, Frame] = {}
+            with contextlib.suppress(*READ_ERRORS):
+                for given, frame in self._held.to_give(frames, [frame.registers() for frame in self.walk(task)],
+                                                       family):
+                    found.setdefault(given, frame)
+            self._given[key] = found
+        return self._given[key].get(address)
+
     def registers(self, task: Task, frames: Sequence[Frame]) -> list[dict[str, int]]:
         """Return what is known of the registers of each frame of a task's stack; empty where it cannot be unwound."""
         with contextlib.suppress(*READ_ERRORS):
             return list(self._held.registers_along(frames, [frame.registers() for frame in self.walk(task)]))
         return []
+
+    def passed(self, frame: Frame) -> Value | None:
+        """Return the first argument of the call that a frame is in, as a value of its function; x86-64 only."""
+        call = operands.decode_call(self.read, frame.pc, {})
+        if call is None:
+            return None
+        return self._held.values_at(Follower(self.kernel, self.read, (frame,), call.address, {})).get("rdi")
 
     def off_cpu(self, lock: int, family: Family, waiting: Sequence[Frame],
                 others: Sequence[tuple[Task, Sequence[Frame]]] = ()) -> tuple[Task, Frame, Sequence[Frame]] | None:
@@ -76,13 +105,14 @@ class Holders:
             others: further tasks to ask, and their stacks.
         """
         module = next((frame.module for frame in waiting if frame.module), None)
-        for task, frames in (*others, *(self._of_module(module) if module else ())):
+        for task, frames in (*others, *(self.of_module(module) if module else ())):
             frame = self.taken_in(task, frames, lock, family)
             if frame is not None:
                 return task, frame, frames
         return None
 
-    def _of_module(self, module: str) -> Iterator[tuple[Task, tuple[Frame, ...]]]:
+    def of_module(self, module: str) -> Iterator[tuple[Task, tuple[Frame, ...]]]:
+        """Yield the tasks off their CPUs that have code of a module on their stacks, and these."""
         for task, frames in self._stacks:
             if any(frame.module == module for frame in frames):
                 yield task, frames

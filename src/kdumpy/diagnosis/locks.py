@@ -20,7 +20,8 @@ from drgn.helpers.linux.locking import mutex_owner, rwsem_owner
 
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.diagnosis import memory, rtlocks, srcu
-from kdumpy.diagnosis.crashed.held import RWSEM, SEMAPHORE, Family
+from kdumpy.diagnosis.bringers import bringer
+from kdumpy.diagnosis.crashed.held import RWSEM, SEMAPHORE, SRCU, Family
 from kdumpy.diagnosis.disks import Disks
 from kdumpy.diagnosis.holders import Holders
 from kdumpy.diagnosis.iowaits import IoWaits
@@ -166,6 +167,23 @@ class Waits:
         """Finds holders that no lock's word names."""
         return Holders(self.kernel)
 
+    def chain(self, first: BlockedTask) -> list[BlockedTask]:
+        """Return the tasks beyond one that waits, of which each holds what the one before waits for, and waits, too.
+
+        The last one waits for what nobody is known to hold, or for one who does not wait for anybody.
+        """
+        found: list[BlockedTask] = []
+        item, seen = first, {first.task.pid}
+        while item.waits_for and item.waits_for.owner and len(found) < _MOST_STEPS:
+            following = self.sleeper(item.waits_for.owner)
+            if following is None or following.task.pid in seen or following.waits_for is None \
+                    or following.waits_for.owner is None:
+                break
+            seen.add(following.task.pid)
+            found.append(following)
+            item = following
+        return found
+
     def sleeper(self, task: Task) -> BlockedTask | None:
         """Return a task as one that sleeps, and what it waits for; None where it runs or cannot be read."""
         if task.on_cpu:
@@ -233,7 +251,7 @@ class Waits:
     def _other(self, task: drgn.Object, kind: str | None, frames: Sequence[Frame]) -> LockWait | None:
         """Return a wait of another kind than the two that have an owner."""
         try:
-            found = Waiters(self.kernel, self._stack_words).of(task, kind, self._stack_words(task))
+            found = Waiters(self.kernel, self._stack_words).of(task, kind, self._stack_words(task), frames)
         except READ_ERRORS:
             return None
         if found is None:
@@ -253,14 +271,29 @@ class Waits:
                 # It has one place of the semaphore; others may have more.
                 return LockWait(found.kind, found.address, name, taker[0], certain=False,
                                 note=f"{taker[0].comm} took it in {taker[1].function}()")
-        return LockWait(found.kind, found.address, name, found.owner, certain=found.certain, note=found.note)
+        wait = LockWait(found.kind, found.address, name, found.owner, certain=found.certain, note=found.note)
+        return self._brought_about(wait, task_value(task), frames) if found.owner is None else wait
+
+    def _brought_about(self, wait: LockWait, waiter: Task, frames: Sequence[Frame]) -> LockWait:
+        """Name who is to bring about what nobody owns, where the code of a stack shows that."""
+        found = bringer(self.holders, wait.kind, wait.address, waiter, frames,
+                        lambda: [*((cpu.task, cpu.stack.frames) for cpu in self.kernel.cpus if cpu.task), *self._asked])
+        if found is None:
+            return wait
+        does = f"{found.task.comm} {'took it' if found.taken else 'is to end that wait'} in {found.frame.function}()"
+        return replace(wait, owner=found.task, certain=found.alone, note=", ".join(filter(None, (wait.note, does))))
 
     def _of_srcu(self, task: drgn.Object, frames: Sequence[Frame]) -> LockWait:
-        address = srcu.structure_of(self.kernel, self.holders, task_value(task), frames)
+        waiter = task_value(task)
+        address = srcu.structure_of(self.kernel, self.holders, waiter, frames)
         readers = srcu.readers_of(self.prog, address) if address else None
         note = "" if readers is None else f"{readers} of its readers {'is' if readers == 1 else 'are'} inside" \
             if readers else "no reader of it is inside"
-        return LockWait("SRCU", address, self._name(address) if address else "", None, certain=False, note=note)
+        taker = self._taker(address, SRCU, frames, waiter) if address and readers else None
+        if taker is not None:
+            note += f"; {taker[0].comm} went in in {taker[1].function}()"
+        return LockWait("SRCU", address, self._name(address) if address else "", taker[0] if taker else None,
+                        certain=taker is not None and readers == 1, note=note)
 
     def _taker(self, address: int, family: Family, frames: Sequence[Frame],
                first: Task | None = None) -> tuple[Task, Frame] | None:

@@ -7,14 +7,18 @@ from typing import TYPE_CHECKING
 
 from kdumpy.diagnosis.locks import BlockedTask, LockWait
 from kdumpy.diagnosis.model import OWNED, Evidence
-from kdumpy.diagnosis.waiting import FILE_IN_USE
+from kdumpy.diagnosis.waiting import FILE_IN_USE, IRQ_THREAD, THREAD
 from kdumpy.kernel.values import Task
 
 if TYPE_CHECKING:
     from kdumpy.diagnosis.crash import Crash
 
 _KINDS = {"rwsem": "read-write semaphore", "rwlock": "read-write spinlock", "RCU": "end of an RCU grace period",
-          "SRCU": "end of a grace period of the SRCU domain", "work": "end of a work", "I/O": "end of I/O"}
+          "SRCU": "end of a grace period of the SRCU domain", "work": "end of a work", "I/O": "end of I/O",
+          THREAD: "end of the thread", IRQ_THREAD: "end of the thread", FILE_IN_USE: "end of all uses of the file"}
+_HAS = {"work": "runs", FILE_IN_USE: "reads or writes", THREAD: "is", IRQ_THREAD: "handles", "page lock": "has",
+        "bit lock": "has", "buffer lock": "has", "percpu rwsem": "holds", "SRCU": "reads"}
+"""What the owner does with what is waited for, where it is no lock."""
 _STRUCTURES = {"mutex": "mutex", "rwsem": "rw_semaphore", "semaphore": "semaphore", "rt_mutex": "rt_mutex",
                "spinlock": "spinlock", "rwlock": "rwbase_rt", "completion": "completion",
                "wait queue": "wait_queue_head", "page lock": "page", "I/O": "request", "SRCU": "srcu_struct",
@@ -30,6 +34,11 @@ _WIDELY_USED = {"rtnl_mutex": "the lock of the network's configuration", "cgroup
 def wait_kind(wait: LockWait) -> str:
     """Return what kind of thing is waited for: `end of a work`."""
     return _KINDS.get(wait.kind, wait.kind)
+
+
+def holds(wait: LockWait) -> str:
+    """Return what the owner does with what is waited for: `holds`."""
+    return "holds" if wait.kind in OWNED else _HAS.get(wait.kind, "is to bring about")
 
 
 def waited_for(wait: LockWait) -> str:
@@ -57,8 +66,7 @@ def others_wait(blocked: Sequence[BlockedTask], first: BlockedTask, blamed: Sequ
             same.append(item)
         elif wait is not None and wait.owner is not None and wait.owner.address in known:
             held.setdefault((waited_for(wait), f"{wait.owner.comm} (pid {wait.owner.pid}) "
-                             + ("holds" if wait.kind in OWNED else "runs" if wait.kind == "work" else
-                                "is to bring about")), []).append(item)
+                             + holds(wait)), []).append(item)
         else:
             rest.append(item)
     told = [f"{_tasks(same)} for it, too."] if same else []
@@ -83,7 +91,8 @@ def wait_evidence(crash: Crash, blocked: BlockedTask | None) -> list[Evidence]:
     found = [Evidence(f"where {blocked.task.comm} waits", names, crash.evidence.command(f"bt {blocked.task.pid}"))]
     lock = blocked.waits_for
     if lock:
-        by = {"work": "run by", "I/O": "carried out by"}.get(lock.kind, "held by")
+        by = {"work": "run by", "I/O": "carried out by"}.get(lock.kind, "held by" if lock.kind in OWNED else
+                                                             "up to")
         owner = f"{by} {lock.owner.comm} (pid {lock.owner.pid})" if lock.owner else "its holder is not known"
         made = _STRUCTURES.get(lock.kind)
         parts = [waited_for(lock), *([owner] if lock.kind in OWNED or lock.owner else []),

@@ -14,11 +14,22 @@ from kdumpy.diagnosis.model import Evidence
 from kdumpy.diagnosis.oops import Kind
 from kdumpy.diagnosis.spinblame import spin_evidence
 from kdumpy.diagnosis.waiting import FILE_IN_USE
-from kdumpy.diagnosis.waitwords import wait_evidence
+from kdumpy.diagnosis.waitwords import holds, wait_evidence, waited_for
 
 _SPINLOCKS = ("spinlock", "rwlock")
-_HAS = {"work": "runs", FILE_IN_USE: "reads or writes"}
-"""What the other one does with what is waited for, where it does not hold it."""
+_OWN = {FILE_IN_USE: "A task removes a file, and waits until nobody is in it; it is in it itself",
+        "RCU": "A task waits until all readers of RCU are gone; it is one of them itself",
+        "SRCU": "A task waits until all readers of an SRCU domain are gone; it is one of them itself",
+        "work": "A work waits for its own end"}
+"""What it is to wait for oneself, where it is no lock."""
+_INSTEAD = {FILE_IN_USE: "Let a file that removes itself do so by sysfs_remove_file_self() "
+                         "(device_remove_file_self()), or leave it to a work",
+            "RCU": "Do not wait for a grace period (synchronize_rcu()) between rcu_read_lock() and rcu_read_unlock()",
+            "SRCU": "Do not wait for a grace period (synchronize_srcu()) between srcu_read_lock() and "
+                    "srcu_read_unlock()",
+            "work": "Do not flush or cancel a work from within itself"}
+_BROUGHT_ABOUT = ("completion", "wait queue", "thread", "interrupt thread", "variable", "RCU", "SRCU")
+"""What nobody holds: somebody is to bring it about."""
 _COUNTS = {2: "Two", 3: "Three", 4: "Four"}
 
 
@@ -56,8 +67,8 @@ class Deadlock(Cause):
         first = circle[0]
         told = "; ".join(
             f"{item.task.comm} (pid {item.task.pid}), in {word.name}, waits for the "
-            f"{item.waits_for.kind} {item.waits_for.name} that "
-            f"{item.waits_for.owner.comm} {_HAS.get(item.waits_for.kind, 'holds')}"
+            f"{waited_for(item.waits_for)} that "
+            f"{item.waits_for.owner.comm} {holds(item.waits_for)}"
             for item, word in zip(circle, words, strict=True) if item.waits_for and item.waits_for.owner)
         title = " and ".join(dict.fromkeys(word.short for word in words if word.short))
         return Finding(
@@ -67,21 +78,13 @@ class Deadlock(Cause):
                 f"{_COUNTS.get(len(circle), str(len(circle)))} tasks wait for each other in a circle, and none "
                 f"can ever go on: {told}."
                 if len(circle) > 1 else
-                f"A task removes a file, and waits until nobody is in it; it is in it itself: {told}."
-                if _of_a_file(circle) else f"A task waits for a lock that it holds itself: {told}.",
+                f"{_OWN.get(_kinds(circle)[0], 'A task waits for a lock that it holds itself')}: {told}.",
                 _why(circle),
                 f"The kernel would have gone on without them, but it is set to panic {panics}.",
                 words[0].blame)).replace("  ", " "),
             evidence=[Evidence("the order in which they take the locks", lock_orders(circle), ""),
                       *_circle_evidence(crash, circle), *crash.evidence.log()],
-            next=[("Do not wait for the end of work while holding a lock that the work takes" if _waits_for_work(circle)
-                   else "Do not remove a file while holding a lock that its show() or store() takes"
-                   if len(circle) > 1 and any(map(_is_of_a_file, circle)) else
-                   "Let all code take these locks in one order" if len(circle) > 1 else
-                   "Let a file that removes itself do so by sysfs_remove_file_self() (device_remove_file_self())"
-                   if _of_a_file(circle) else
-                   "Do not take a lock again in a function that is called with it held")
-                  + "; lockdep (CONFIG_PROVE_LOCKING) finds this before it happens."],
+            next=[_instead(circle) + "; lockdep (CONFIG_PROVE_LOCKING) finds this before it happens."],
             culprit=choices[0].frame, decisions=choices[0].decisions, trace=crash.with_tail_calls(first.stack.frames),
             trace_task=first.task,
             key=choices[0].frame,
@@ -133,26 +136,35 @@ def _holds_rcu(crash: Crash, circle: tuple[BlockedTask, ...]) -> bool:
     return False
 
 
-def _waits_for_work(circle: tuple[BlockedTask, ...]) -> bool:
-    return any(item.waits_for is not None and item.waits_for.kind == "work" for item in circle)
+def _kinds(circle: tuple[BlockedTask, ...]) -> list[str]:
+    return [item.waits_for.kind for item in circle if item.waits_for is not None]
 
 
-def _is_of_a_file(item: BlockedTask) -> bool:
-    return item.waits_for is not None and item.waits_for.kind == FILE_IN_USE
-
-
-def _of_a_file(circle: tuple[BlockedTask, ...]) -> bool:
-    return _is_of_a_file(circle[0])
+def _instead(circle: tuple[BlockedTask, ...]) -> str:
+    """Say what the code should do instead."""
+    kinds = _kinds(circle)
+    if len(circle) == 1:
+        return _INSTEAD.get(kinds[0], "Do not take a lock again in a function that is called with it held")
+    if "work" in kinds:
+        return "Do not wait for the end of work while holding a lock that the work takes"
+    if FILE_IN_USE in kinds:
+        return "Do not remove a file while holding a lock that its show() or store() takes (its read or write)"
+    if any(kind in _BROUGHT_ABOUT for kind in kinds):
+        return "Do not wait for another one while holding a lock that it takes before"
+    return "Let all code take these locks in one order"
 
 
 def _why(circle: tuple[BlockedTask, ...]) -> str:
+    kinds = _kinds(circle)
     if len(circle) == 1:
         return ""
-    if _waits_for_work(circle):
+    if "work" in kinds:
         return "One of them waits for the end of work that cannot end before it lets go of its lock."
-    if any(map(_is_of_a_file, circle)):
+    if FILE_IN_USE in kinds:
         return ("One of them removes a file, and waits until nobody is in it, with a lock held that one who is in it "
                 "wants.")
+    if any(kind in _BROUGHT_ABOUT for kind in kinds):
+        return "One of them waits, with a lock held, for one who wants that lock before he can bring that about."
     return "They take the same locks in different order."
 
 

@@ -8,10 +8,11 @@ from kdumpy.diagnosis import culprit
 from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Unjudged, Words
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.crashed.diskdriver import DiskDriver, disk_of_page, disk_of_request
-from kdumpy.diagnosis.locks import LockWait
+from kdumpy.diagnosis.left import Left, left_by
+from kdumpy.diagnosis.locks import BlockedTask, LockWait
 from kdumpy.diagnosis.model import OWNED, Evidence
 from kdumpy.diagnosis.oops import Kind
-from kdumpy.diagnosis.waitwords import others_wait, wait_evidence, wait_kind, waited_for
+from kdumpy.diagnosis.waitwords import holds, others_wait, wait_evidence, wait_kind, waited_for
 from kdumpy.kernel.values import Frame, Task
 
 _FAMILIES = (("synchronize_rcu", "rcu"), ("synchronize_srcu", "srcu"), ("rtnl_lock", "rtnl"), ("io_schedule", "io"))
@@ -42,13 +43,19 @@ class HungTask(Cause):
         frames = crash.with_tail_calls(blocked.stack.frames) if blocked else ()
         frames = frames or crash.log_stack
         waiting = culprit.choose(frames)
-        lock = blocked.waits_for if blocked else None
+        waiter = Words(crash, waiting.frame)
+        first = blocked.waits_for if blocked else None
+        links = crash.waits.chain(blocked) if crash.waits and blocked else []
+        last = links[-1] if links else blocked
+        lock = last.waits_for if last else None
         owner = lock.owner if lock else None
         held_by = self._stack_of(crash, owner) if owner else ()
         holder = culprit.choose(held_by) if held_by else None
-        left_by = self._module_left(crash, lock, held_by) if lock and held_by else ""
-        if left_by:
+        left = left_by(crash.waits, lock, last.stack.frames, owner, held_by) \
+            if crash.waits and lock and last and (held_by or lock.left or lock.kind == "semaphore") else None
+        if left:
             holder, held_by = None, ()
+            waiting = self._leaver(left, culprit.choose(crash.with_tail_calls(last.stack.frames)) if last else waiting)
         # The owner is to blame, not the one who waits, unless the owner's stack says nothing.
         chosen = holder if holder and holder.frame else waiting
         nobody = chosen is waiting and (waiting.frame is None or waiting.frame.module is None)
@@ -57,18 +64,19 @@ class HungTask(Cause):
             chosen = culprit.Choice(disk.frame, (*waiting.decisions, f"chosen: the module {disk.frame.module}, which "
                                                  f"drives the disk {disk.disk}: what is waited for is its answer"))
         words = Words(crash, chosen.frame)
-        waiter = Words(crash, waiting.frame)
         seconds = crash.event.seconds_stuck
         told = [f"The task {comm} (pid {pid}) waited "
                 + (f"for more than {seconds} seconds" if seconds is not None else "too long")
                 + f" in {waiter.name} and could not be interrupted."]
+        told += [_on_the_way(item) for item in ([blocked, *links[:-1]] if links and blocked else [])]
         if lock and owner:
-            held = "holds" if lock.kind in OWNED else "runs" if lock.kind == "work" else "is to bring about"
+            held = holds(lock)
             back = "give it back" if lock.kind in OWNED else "come to its end"
-            told.append(f"It waits for the {waited_for(lock)}, which {owner.comm} (pid {owner.pid}) {held}"
+            who = f"{last.task.comm} (pid {last.task.pid})" if links and last else "It"
+            told.append(f"{who} waits for the {waited_for(lock)}, which {owner.comm} (pid {owner.pid}) {held}"
                         + (f"; that task is in {words.name} and does not {back}." if holder else
-                           f"; no code of the module {left_by}, whose it is, is on that task's stack: it was left "
-                           "locked on a way out of that code." if left_by else "."))
+                           f"; no code of the module {left.module}, whose it is, is on that task's stack: it was left "
+                           "locked on a way out of that code." if left else "."))
         elif disk is not None:
             told.append(f"It waits until the disk {disk.disk} has written or read a page; its driver, the module "
                         f"{disk.frame.module}, or the disk itself has not answered.")
@@ -79,10 +87,14 @@ class HungTask(Cause):
                            ", which waits for its readers; "
                            f"{lock.note or 'how many there are the dump does not tell'}." if lock.kind == "SRCU" else
                            "; whom it waits for the dump does not tell."))
+        if left and left.frame:
+            told.append(f"{left.frame.function}() takes it, and has a way out on which it does not give it back.")
         if blocked is not None and crash.waits is not None:
-            told.append(others_wait(crash.waits.blocked, blocked, [owner] if owner else []))
+            told.append(others_wait(crash.waits.blocked, blocked,
+                                    [*(item.task for item in links), *([owner] if owner else [])]))
         told.append("The kernel would have gone on, but it is set to panic then (kernel.hung_task_panic).")
-        certain = bool(lock and owner and lock.certain and holder)
+        certain = bool(lock and owner and lock.certain and holder and first and first.certain
+                       and all(item.waits_for and item.waits_for.certain for item in links))
         return Finding(
             title=(_title(lock, words) if lock and holder and holder.frame
                    else f"A task hung: the disk {disk.disk} does not answer [{disk.frame.module}]" if disk
@@ -90,9 +102,10 @@ class HungTask(Cause):
             confidence=CERTAIN if certain else LIKELY,
             explanation=" ".join(filter(None, told)),
             evidence=[*crash.evidence.log(), *wait_evidence(crash, blocked),
+                      *(shown for item in links for shown in wait_evidence(crash, item)),
                       *self._owner_evidence(crash, owner, held_by)],
             next=[*([f"Look for a way out of the code that takes the {wait_kind(lock)} and does not give it back: a "
-                     "return before the unlock."] if lock and (lock.left or left_by) else
+                     "return before the unlock."] if lock and (lock.left or left) else
                     [] if certain and _has_only_the_lock(lock, holder, held_by) else
                     ["If the wait was for slow storage or network and not for a bug, raise "
                      "kernel.hung_task_timeout_secs."]),
@@ -103,11 +116,12 @@ class HungTask(Cause):
             key=disk.frame if disk else self._key(held_by, owner, waiting.frame), subtype=self._family(frames))
 
     @staticmethod
-    def _module_left(crash: Crash, lock: LockWait, held_by: tuple[Frame, ...]) -> str:
-        """Return the module of whose variables a lock is, where its holder runs no code of it; else nothing."""
-        symbols = crash.kernel.debuginfo.module_symbols if crash.kernel else None
-        module = symbols.module_at(lock.address) if symbols and lock.kind in OWNED and lock.address else None
-        return module if module and all(frame.module != module for frame in held_by) else ""
+    def _leaver(left: Left, waiting: culprit.Choice) -> culprit.Choice:
+        """Return who is to blame for a lock that was left locked: who can return with it, else who waits for it."""
+        if left.frame is None:
+            return waiting
+        return culprit.Choice(left.frame, (*waiting.decisions, f"chosen: {left.frame.function} [{left.module}], which "
+                                           "can return without giving the lock back"))
 
     @staticmethod
     def _disk(crash: Crash, lock: LockWait | None) -> DiskDriver | None:
@@ -141,6 +155,15 @@ class HungTask(Cause):
     def _family(frames: tuple[Frame, ...]) -> str:
         names = [str(frame.function) for frame in frames]
         return next((family for start, family in _FAMILIES if any(name.startswith(start) for name in names)), "")
+
+
+def _on_the_way(item: BlockedTask) -> str:
+    """Say what a task waits for, in the middle of a chain of tasks that wait."""
+    lock = item.waits_for
+    if lock is None or lock.owner is None:
+        return ""
+    return (f"{item.task.comm} (pid {item.task.pid}) waits for the {waited_for(lock)}, which {lock.owner.comm} "
+            f"(pid {lock.owner.pid}) {holds(lock)}; that one waits, too.")
 
 
 def _title(lock: LockWait, words: Words) -> str:

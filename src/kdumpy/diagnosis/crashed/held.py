@@ -2,7 +2,8 @@
 
 By its code: a lock counts as held where a way leads from the call that takes it to the place of the frame
 without a call that gives it back. So holders are found that no lock's word names: of spinlocks, of semaphores,
-and the readers of a rwsem.
+and the readers of a rwsem. In the same way it is told what a function gives back, or brings about, when it goes on:
+what it has taken without a call (a bit), or what others wait for that nobody takes (a completion).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from kdumpy.diagnosis import operands
 from kdumpy.diagnosis.crashed.assembly import Line, lines
 from kdumpy.diagnosis.crashed.dataflow import LARGEST, PRESERVED, State
 from kdumpy.diagnosis.crashed.following import Follower, Function, function_at
+from kdumpy.diagnosis.crashed.values import Value
 from kdumpy.kernel import Kernel
 from kdumpy.kernel.values import Frame
 
@@ -42,10 +44,19 @@ SPIN = Family(("_raw_spin_lock", "_raw_read_lock", "_raw_write_lock"),
                "__raw_write_unlock"))
 RWSEM = Family(("down_read", "down_write"), ("up_read", "up_write"))
 SEMAPHORE = Family(("down", "down_interruptible", "down_killable", "down_timeout"), ("up",), whole=True)
+MUTEX = Family(("mutex_lock", "__mutex_lock", "ww_mutex_lock"), ("mutex_unlock", "__mutex_unlock", "ww_mutex_unlock"))
+SRCU = Family(("__srcu_read_lock",), ("__srcu_read_unlock",))
+PERCPU_RWSEM = Family(("percpu_down_write",), ("percpu_up_write",))
+COMPLETION = Family((), ("complete", "complete_all", "complete_on_current_cpu", "kthread_complete_and_exit",
+                         "complete_and_exit"), whole=True)
+QUEUE = Family((), ("__wake_up", "__wake_up_sync", "__wake_up_sync_key", "__wake_up_locked"), whole=True)
+PAGE = Family((), ("unlock_page", "folio_unlock", "end_page_writeback", "folio_end_writeback", "folio_end_read"),
+              whole=True)
+BIT = Family((), ("wake_up_bit", "wake_up_var", "unlock_buffer"), whole=True)
 _ENDS = ("ret", "iret", "hlt")
 
 
-class _Code(NamedTuple):
+class Code(NamedTuple):
     """A function's instructions, and what it calls."""
 
     lines: Mapping[int, Line]
@@ -59,7 +70,7 @@ class Held:
     def __init__(self, kernel: Kernel, read: operands.Read) -> None:
         self.kernel = kernel
         self._read = read
-        self._code: dict[int, _Code] = {}
+        self._code: dict[int, Code] = {}
         self._callers: dict[int, int | None] = {}
         self._states: dict[int, State] = {}
 
@@ -72,12 +83,40 @@ class Held:
             unwound: the registers of each, as far as the unwinder knows them.
             family: the kind of locks.
         """
-        known = self.registers_along(frames, unwound)
-        for number, (frame, registers) in enumerate(zip(frames, known, strict=False)):
-            if frame.inline or frame.offset is None or frame.user:
-                continue
+        for number, frame, registers in self._framed(frames, unwound):
             for lock in self._of(frames[number:], registers, family):
                 yield lock, frame
+
+    def to_give(self, frames: Sequence[Frame], unwound: Sequence[Mapping[str, int]],
+                family: Family) -> Iterator[tuple[int, Frame]]:
+        """Yield (address, the frame) of what the functions of a stack give when they go on, as `taken` does."""
+        for number, frame, registers in self._framed(frames, unwound):
+            for address in self._ahead(frames[number:], registers, family):
+                yield address, frame
+
+    def _framed(self, frames: Sequence[Frame],
+                unwound: Sequence[Mapping[str, int]]) -> Iterator[tuple[int, Frame, Mapping[str, int]]]:
+        """Yield (number, frame, its registers) of the frames whose code can be asked."""
+        known = self.registers_along(frames, unwound)
+        for number, (frame, registers) in enumerate(zip(frames, known, strict=False)):
+            if not (frame.inline or frame.offset is None or frame.user):
+                yield number, frame, registers
+
+    def _ahead(self, frames: Sequence[Frame], registers: Mapping[str, int], family: Family) -> Iterator[int]:
+        """Yield the addresses that the innermost of `frames` gives when it goes on."""
+        here = self._instruction(frames[0])
+        function = function_at(self.kernel.prog, here) if here is not None else None
+        if here is None or function is None:
+            return
+        code = self.code_of(function)
+        gives = [at for at, name in code.calls.items() if at != here and family.gives(name)]
+        if here not in code.lines or not gives:
+            return
+        now = self._flow(frames, here, registers)
+        for at in gives:
+            number = now.number(self._flow(frames, at, {}).values.get("rdi"), ask_memory=True)
+            if number is not None and _leads(code.lines, here, at, set()):
+                yield number
 
     def _of(self, frames: Sequence[Frame], registers: Mapping[str, int], family: Family) -> Iterator[int]:
         """Yield the addresses of the locks that the innermost of `frames` holds."""
@@ -85,7 +124,7 @@ class Held:
         function = function_at(self.kernel.prog, here) if here is not None else None
         if here is None or function is None:
             return
-        code = self._code_of(function)
+        code = self.code_of(function)
         takes = [at for at, name in code.calls.items() if at != here and family.takes(name)]
         if not takes:
             return
@@ -119,11 +158,16 @@ class Held:
     def _flow(self, frames: Sequence[Frame], pc: int, registers: Mapping[str, int]) -> Follower:
         """Return the data-flow at an instruction; that of its code alone is followed once."""
         flow = Follower(self.kernel, self._read, frames, pc, registers)
-        if pc in self._states:
-            vars(flow)["state"] = self._states[pc]
-        else:
-            self._states[pc] = flow.state
+        self.values_at(flow)
         return flow
+
+    def values_at(self, flow: Follower) -> Mapping[str, Value]:
+        """Return what the registers hold at the place of a data-flow; that of a place is followed once."""
+        if flow.pc in self._states:
+            vars(flow)["state"] = self._states[flow.pc]
+        else:
+            self._states[flow.pc] = flow.state
+        return flow.values
 
     def _instruction(self, frame: Frame) -> int | None:
         """Return the instruction in which a frame is: where it was interrupted, or the call that it made."""
@@ -134,13 +178,14 @@ class Held:
             self._callers[frame.pc] = call.address if call else None
         return self._callers[frame.pc]
 
-    def _code_of(self, function: Function) -> _Code:
+    def code_of(self, function: Function) -> Code:
+        """Return a function's code, decoded once."""
         if function.begin not in self._code:
             found: list[Line] = []
             if function.end - function.begin <= LARGEST:
                 with contextlib.suppress(LookupError, ValueError):
                     found = list(lines(self._read(function.begin, function.end - function.begin), function.begin))
-            self._code[function.begin] = _Code({item.address: item for item in found}, self._calls(found))
+            self._code[function.begin] = Code({item.address: item for item in found}, self._calls(found))
         return self._code[function.begin]
 
     def _calls(self, code: Sequence[Line]) -> dict[int, str]:
@@ -156,6 +201,18 @@ class Held:
             if symbol.address == item.target:
                 found[item.address] = str(symbol.name)
         return found
+
+
+def ways_out(code: Mapping[int, Line], begin: int, without: set[int], *, upto: int | None = None) -> bool:
+    """Whether a way leads from an instruction out of its function, or to another instruction, past none of some.
+
+    A jump out of the function (a tail call) to what gives back is among `without`; another one is a way out, too, but
+    for the jump to its own cold part, which is not followed.
+    """
+    if upto is not None:
+        return _leads(code, begin, upto, without)
+    return any(_leads(code, begin, at, without) for at, item in code.items()
+               if item.name.startswith("ret") and at not in without)
 
 
 def _leads(code: Mapping[int, Line], begin: int, end: int, without: set[int]) -> bool:

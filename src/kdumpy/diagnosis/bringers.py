@@ -1,0 +1,75 @@
+"""Who is to bring about what a task waits for, where nothing names him: found by what the code of the stacks does next.
+
+A completion, a wait queue, the lock of a page or of a bit belong to nobody: whoever calls complete(), wake_up(),
+unlock_page() or wake_up_bit() ends the wait. A task in the middle of a function that will call that, for this very
+thing, is who is waited for.
+
+Sources: kernel/sched/completion.c, kernel/sched/wait.c, wait_bit.c, mm/filemap.c, kernel/locking/percpu-rwsem.c.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from kdumpy.diagnosis.crashed.held import BIT, COMPLETION, PAGE, PERCPU_RWSEM, QUEUE, Family
+from kdumpy.diagnosis.holders import Holders
+from kdumpy.kernel import Task
+from kdumpy.kernel.values import Frame
+
+Asked = Sequence[tuple[Task, Sequence[Frame]]]
+
+_GIVEN: dict[str, tuple[Family, ...]] = {
+    "completion": (COMPLETION,), "wait queue": (QUEUE,), "page lock": (PAGE,), "bit lock": (BIT,),
+    "buffer lock": (BIT,)}
+_SERVES = ("completion", "wait queue")
+"""What a thread that waits for work brings about, too, but not before it is asked to: only who is stuck counts."""
+
+
+class Bringer(NamedTuple):
+    """Who is to bring something about."""
+
+    task: Task
+    frame: Frame
+    """The function that would."""
+    taken: bool
+    """He has it: it is not only that his code would give it."""
+    alone: bool
+    """No other task that was asked would, too."""
+
+
+def bringer(holders: Holders, kind: str, address: int, waiter: Task, frames: Sequence[Frame],
+            asked: Callable[[], Asked]) -> Bringer | None:
+    """Return who is to bring about what a task waits for; None where no stack shows him.
+
+    Args:
+        holders: asks the stacks.
+        kind: of the wait.
+        address: of what is waited for.
+        waiter: who waits.
+        frames: his stack, which names the module whose tasks are asked as well.
+        asked: returns the tasks that are asked in any case, and their stacks.
+    """
+    if not address or (kind not in _GIVEN and kind != "percpu rwsem"):
+        return None
+    found: dict[int, Bringer] = {}
+    for task, stack in _tasks(holders, frames, asked()):
+        if task.address == waiter.address or task.address in found:
+            continue
+        if kind == "percpu rwsem":
+            frame = holders.taken_in(task, stack, address, PERCPU_RWSEM)
+        elif kind in _SERVES and not (task.on_cpu or task.state == "D"):
+            continue
+        else:
+            frame = next((item for family in _GIVEN[kind]
+                          if (item := holders.gives_in(task, stack, address, family)) is not None), None)
+        if frame is not None:
+            found[task.address] = Bringer(task, frame, kind == "percpu rwsem", True)
+    first = next(iter(found.values()), None)
+    return first._replace(alone=len(found) == 1) if first else None
+
+
+def _tasks(holders: Holders, frames: Sequence[Frame], asked: Asked) -> Iterator[tuple[Task, Sequence[Frame]]]:
+    module = next((frame.module for frame in frames if frame.module), None)
+    yield from asked
+    yield from holders.of_module(module) if module else ()

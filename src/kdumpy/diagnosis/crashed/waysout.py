@@ -1,0 +1,109 @@
+"""Ways out of a function on which it does not give back what it has taken: a return before the unlock.
+
+Who left a lock locked is on no stack any more. The code of the module that uses the lock still has the way: from the
+call that takes the lock to a return, past no call that gives it back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import drgn
+
+from kdumpy.debuginfo.modules import text_of
+from kdumpy.debuginfo.reading import READ_ERRORS
+from kdumpy.diagnosis import operands
+from kdumpy.diagnosis.crashed.following import Follower, Function
+from kdumpy.diagnosis.crashed.held import Family, Held, ways_out
+from kdumpy.diagnosis.crashed.values import Constant, Loaded, Value, apart
+from kdumpy.kernel import Kernel
+from kdumpy.kernel.values import Frame
+
+LARGEST_TEXT = 1 << 18
+"""Bytes of a module's code that are gone through; a larger module's is not."""
+
+
+class WayOut(NamedTuple):
+    """A function that can return with what it has taken."""
+
+    frame: Frame
+    gives: bool
+    """On other ways it gives it back: it is no function that takes a lock for its caller."""
+
+
+class WaysOut:
+    """Finds such functions in one kernel's modules."""
+
+    def __init__(self, kernel: Kernel, held: Held, read: operands.Read) -> None:
+        self.kernel = kernel
+        self._held = held
+        self._read = read
+        self._functions: dict[str, tuple[Function, ...]] = {}
+
+    def of(self, module: str, family: Family, lock: int = 0, place: int | None = None) -> list[WayOut]:
+        """Return the functions of a module that can return with a lock, those first that give it back elsewhere.
+
+        Args:
+            module: its name.
+            family: the kind of lock.
+            lock: its address, where it is known; a call that takes another one does not count.
+            place: bytes from the begin of the object that the lock lies in, where a caller's code tells.
+        """
+        found = []
+        for function in self.functions(module):
+            code = self._held.code_of(function)
+            takes = [at for at, name in code.calls.items() if family.takes(name)]
+            gives = {at for at, name in code.calls.items() if family.gives(name)}
+            for call in takes:
+                value = self.argument(function, call)
+                back = {at for at in gives if (given := self.argument(function, at)) is None or value is None
+                        or given == value or place_of(given) == place_of(value)}
+                if _differs(value, lock, place) or not ways_out(code.lines, call, back):
+                    continue
+                frame = Frame(function.begin, function.symbol, None, module)
+                found.append(WayOut(frame, any(ways_out(code.lines, call, set(), upto=at) for at in back)))
+                break
+        return sorted(found, key=lambda item: not item.gives)
+
+    def functions(self, module: str) -> tuple[Function, ...]:
+        """Return the functions of a module; none where they cannot be read, or are too many."""
+        if module not in self._functions:
+            self._functions[module] = tuple(self._read_functions(module))
+        return self._functions[module]
+
+    def _read_functions(self, module: str) -> Iterator[Function]:
+        symbols = self.kernel.debuginfo.module_symbols
+        try:
+            ranges = text_of(symbols.module_named(module)) if symbols else []
+            if not symbols or sum(end - begin for begin, end in ranges) > LARGEST_TEXT:
+                return
+            for symbol in symbols.of_module(module):
+                if symbol.kind == drgn.SymbolKind.FUNC and any(begin <= symbol.address < end for begin, end in ranges) \
+                        and not symbol.name.startswith("__pfx_") and ".cold" not in symbol.name:
+                    yield Function(symbol.name, symbol.address, symbol.address + symbol.size, {})
+        except READ_ERRORS:
+            return
+
+    def argument(self, function: Function, call: int) -> Value | None:
+        """Return what a function passes as the first argument at a call."""
+        return self._held.values_at(Follower(self.kernel, self._read, (), call, {})).get("rdi")
+
+
+def place_of(value: Value | None) -> int | None:
+    """Return how far behind the begin of an object a value points; None where that is not known."""
+    if value is None:
+        return None
+    base, offset = apart(value)
+    return None if isinstance(base, Constant) else offset
+
+
+def _differs(value: Value | None, lock: int, place: int | None) -> bool:
+    """Tell whether a call surely takes another lock than the one meant."""
+    if value is None:
+        return False
+    base, _ = apart(value)
+    if isinstance(base, Constant):
+        return bool(lock) and base.number != lock
+    own = place_of(value)
+    return place is not None and own is not None and not isinstance(value, Loaded) and own != place

@@ -1,0 +1,83 @@
+"""Locks that their taker left locked: it has ended, or lives on and runs other code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from kdumpy.debuginfo.reading import READ_ERRORS
+from kdumpy.diagnosis.crashed.held import MUTEX, RWSEM, SEMAPHORE, SPIN, Family
+from kdumpy.diagnosis.crashed.waysout import place_of
+from kdumpy.diagnosis.locks import LockWait, Waits
+from kdumpy.kernel import Task
+from kdumpy.kernel.values import Frame
+
+_FAMILIES: dict[str, Family] = {"mutex": MUTEX, "rwsem": RWSEM, "semaphore": SEMAPHORE, "spinlock": SPIN,
+                                "rwlock": SPIN}
+
+
+class Left(NamedTuple):
+    """A lock that was left locked."""
+
+    module: str
+    """Whose lock it is."""
+    frame: Frame | None
+    """The function that can return with it; None where none, or more than one, is found."""
+    others: int
+    """How many further functions can."""
+
+
+def left_by(waits: Waits, lock: LockWait, waiting: Sequence[Frame], owner: Task | None,
+            held_by: Sequence[Frame]) -> Left | None:
+    """Return whose code left a lock locked; None where its owner can be in the middle of using it.
+
+    Args:
+        waits: the kernel's waits.
+        lock: what is waited for.
+        waiting: the stack of who waits.
+        owner: the task that the lock names; None where it has ended or is not known.
+        held_by: that one's stack.
+    """
+    family = _FAMILIES.get(lock.kind)
+    module = module_of(waits, lock, waiting) if family is not None else None
+    if module is None or family is None:
+        return None
+    if any(frame.module == module for frame in held_by):
+        return None
+    if owner is not None and waits.holders.taken_in(owner, held_by, lock.address, family) is not None:
+        return None
+    return leaver(waits, module, lock.kind, lock.address, waiting)
+
+
+def leaver(waits: Waits, module: str, kind: str, address: int, waiting: Sequence[Frame]) -> Left:
+    """Return which function of a module can return with one of its locks, held against how a waiter's code has it."""
+    family = _FAMILIES[kind]
+    ways = waits.holders.ways_out
+    place = None
+    call = next((number for number, frame in enumerate(waiting) if frame.module == module and not frame.inline), None)
+    try:
+        if call is not None and waits.kernel.system.machine == "x86_64":
+            place = place_of(waits.holders.passed(waiting[call]))
+        found = ways.of(module, family, address, place) if waits.kernel.system.machine == "x86_64" else []
+    except READ_ERRORS:
+        found = []
+    sure = [item for item in found if item.gives] or found
+    return Left(module, sure[0].frame if len(sure) == 1 else None, max(0, len(sure) - 1))
+
+
+def module_of(waits: Waits, lock: LockWait, waiting: Sequence[Frame]) -> str | None:
+    """Return the module whose lock it is: it lies in its data, or its code takes it without going by the kernel's."""
+    symbols = waits.kernel.debuginfo.module_symbols
+    if not lock.address:
+        return None
+    module = symbols.module_at(lock.address) if symbols else None
+    if module is not None:
+        return module
+    if waits.io_waits.things.of_lock(lock.kind, lock.address):
+        return None                             # a file's, or an address space's: others take it, too
+    # Beyond the functions that wait there is the one that wants it.
+    family = _FAMILIES[lock.kind]
+    caller = next((number for number, frame in enumerate(waiting)
+                   if frame.symbol and not family.takes(frame.function or "") and not frame.inline and number
+                   and (family.takes(waiting[number - 1].function or "") or frame.module)), None)
+    return waiting[caller].module if caller is not None else None
