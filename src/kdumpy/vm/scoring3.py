@@ -102,8 +102,9 @@ _ALL = (
           "vane_build_report", sysctls={"vm.panic_on_oom": "1"}, seconds=150,
           symptoms=("panic_on_oom is enabled",), trigger="while echo lost-report >/dev/vane; do :; done"),
     _points("left-locked", "hung-task", "A mutex was left locked on a way out, by a process that has ended.",
-            # At first only the one who waits was expected: who left it is on no stack. Its code tells, later rules found.
-            "points_relocate", "points_set_route", **WAITS, trigger=f"(echo left-locked >/dev/points); {_IOCTL}points"),
+            # At first only the one who waits was expected, as who left it is on no stack: the code tells him.
+            "points_relocate", "points_set_route", **WAITS,
+            trigger=f"(echo left-locked >/dev/points); {_IOCTL}points"),
     _points("missed-bell", "hung-task", "What is waited for has come, and nobody was woken.",
             "points_await_bell", **WAITS),
     _points("slow-crossing", "hung-task", "A semaphore is held by a thread that waits for hardware.",
