@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
+from kdumpy.kernel.values import Frame
+
 if TYPE_CHECKING:
     from kdumpy.diagnosis.crash import Crash
 
@@ -19,6 +21,10 @@ _OVERFLOWS = (re.compile(r"^detected buffer (?P<way>overflow|overread) in (?P<fu
                          r"buffer size (?P<room>\d+)"))
 # mm/usercopy.c, usercopy_abort()
 _USERCOPY = re.compile(r"usercopy: Kernel memory (?:exposure|overwrite) attempt detected (?:from|to) .+")
+_NAMED = re.compile(r"\b([A-Za-z_][\w.]*)(?:\+0x([0-9a-f]+)/0x[0-9a-f]+)? \[([\w-]+)\]")
+"""A function of a module as printk() writes it: %pS and %ps (lib/vsprintf.c, Documentation/core-api/printk-formats)."""
+_OF_DRIVER = re.compile(r"^NETDEV WATCHDOG: \S+ \(([\w-]+)\)")
+"""net/sched/sch_generic.c, dev_watchdog(): the driver of the device, which is on no stack then."""
 _NEAR = 120
 """Lines before the BUG's in which the check has told what it found: a warning with its trace may lie between."""
 
@@ -32,6 +38,21 @@ class Told(NamedTuple):
     """What was done, after the name of who did it."""
     function: str
     """What was called to do it."""
+
+
+def named_by_warning(crash: Crash) -> Frame | None:
+    """Return the function of a module that a warning names in its own words; only its module where it names no more.
+
+    What checks a callback after its return (a timer's, an interrupt's, a module's start) finds it on no stack.
+    """
+    said = crash.event.before if crash.event is not None else ""
+    match = _NAMED.search(said)
+    if match and (not crash.modules or match[3] in crash.modules):
+        return Frame(0, match[1], int(match[2] or "0", 16), match[3])
+    match = _OF_DRIVER.search(said)
+    if match and match[1] in crash.modules:
+        return Frame(0, None, None, match[1])
+    return None
 
 
 def told_by_check(crash: Crash) -> Told | None:

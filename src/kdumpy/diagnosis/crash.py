@@ -32,6 +32,10 @@ from kdumpy.kernel.values import Frame, Module, Panic, Task
 SAVERS = frozenset({"__crash_kexec", "crash_kexec", "panic", "vpanic", "nmi_panic", "crash_setup_regs"})
 """Functions of the end itself."""
 
+_KEPT = frozenset({Meaning.NULL, Meaning.ERROR, Meaning.FREED, Meaning.LIST_POISON})
+"""What a pointer still is when an offset was added, though its value looks like something else: container_of(NULL) is
+a small negative number, as an error code is."""
+
 
 class Crash:
     """One crash, for the causes to look at."""
@@ -291,7 +295,11 @@ class Crash:
 
     @cached_property
     def pointer_meaning(self) -> Meant | None:
-        """What that value is."""
+        """What that value is; where bytes were added to one that has a meaning of its own, that one's."""
+        root = self.reader.root if self.reader and self.pointer is not None else None
+        meant = memory.meaning(root, self.page_levels) if root is not None else None
+        if meant is not None and meant.meaning in _KEPT:
+            return meant
         return memory.meaning(self.pointer, self.page_levels) if self.pointer is not None else None
 
     @cached_property
@@ -313,8 +321,13 @@ class Crash:
 
     @cached_property
     def left_object(self) -> FreedObject | None:
-        """The freed object that the registers of the fault lead to."""
-        return freed_object(self.kernel, self.fault_registers) if self.kernel and self.faulted else None
+        """The freed object that the registers of the fault lead to; where the bad pointer was read, before others."""
+        if self.kernel is None or not self.faulted:
+            return None
+        holder = self.reader.holder if self.reader else None
+        if holder is not None and holder.kind == "slab" and holder.state == "freed":
+            return FreedObject((self.reader.register if self.reader else None) or "", holder)
+        return freed_object(self.kernel, self.fault_registers)
 
     @cached_property
     def call(self) -> operands.Instruction | None:

@@ -62,6 +62,12 @@ _POISON_BYTES = {
     0x5A: (Meaning.UNINITIALISED, "the kernel fills new objects with 0x5a (POISON_INUSE): it was never set"),
     0xAA: (Meaning.FREED, "the kernel fills freed pages with 0xaa (PAGE_POISON)"),
 }
+_POISON_ENDS = (0xA5, 0x6B)
+"""The last byte of a freed object (POISON_END), and what is before it: of a pointer that is its last member."""
+_WATCHED = {
+    0xBB: "the kernel fills the red zone beside a free object with 0xbb (SLUB_RED_INACTIVE)",
+    0xCC: "the kernel fills the red zone beside an object with 0xcc (SLUB_RED_ACTIVE)",
+}
 _LIST_POISON = 0xDEAD000000000000
 """POISON_POINTER_DELTA (CONFIG_ILLEGAL_POINTER_VALUE on x86-64 and arm64)."""
 _LIST_WORDS = {0x100: "LIST_POISON1, the `next` of an entry that was taken off its list",
@@ -85,9 +91,19 @@ def meaning(address: int, levels: int | None = None) -> Meant:
     if (1 << 64) - address <= MOST_ERRNO:
         return Meant(Meaning.ERROR, _errno((1 << 64) - address))
     for byte, (kind, words) in _POISON_BYTES.items():
-        repeated = int.from_bytes(bytes([byte]) * 8, "little")
-        if abs(address - repeated) < _FAR_FIELD:
+        upper = int.from_bytes(bytes([byte]) * 4, "little")
+        # With a member's offset, or an index, added or taken off; and 32 bits of it, as a handle or a length.
+        if address >> 32 == upper or abs(address - (upper << 32 | upper)) < _FAR_FIELD \
+                or 0 <= address - upper < _FAR_FIELD:
             return Meant(kind, f"{address:#x}: {words}")
+    ended = int.from_bytes([*_POISON_ENDS[1:] * 7, _POISON_ENDS[0]], "little")
+    if abs(address - ended) < _FAR_FIELD:
+        return Meant(Meaning.FREED, f"{address:#x}: {_POISON_BYTES[_POISON_ENDS[1]][1]}, and their last byte with 0xa5 "
+                                    "(POISON_END)")
+    for byte, words in _WATCHED.items():
+        if abs(address - int.from_bytes(bytes([byte]) * 8, "little")) < _FAR_FIELD:
+            return Meant(Meaning.NON_CANONICAL,
+                         f"{address:#x}: {words}: it was read beyond the object's end, or before its begin")
     if 0 <= address - _LIST_POISON < _FAR_FIELD:
         offset = address - _LIST_POISON
         near = min(_LIST_WORDS, key=lambda mark: abs(mark - offset))

@@ -6,7 +6,7 @@ import pytest
 
 from kdumpy.diagnosis.crashed import dataflow
 from kdumpy.diagnosis.crashed.assembly import Immediate, Memory, Register, line, operand
-from kdumpy.diagnosis.crashed.values import Argument, Constant, Loaded, Met, PerCpu, Plus, Returned, Value
+from kdumpy.diagnosis.crashed.values import Argument, Constant, Loaded, Made, Met, PerCpu, Plus, Returned, Value, leaves
 
 BASE = 0x1000
 
@@ -34,7 +34,28 @@ RET = "c3"
 def test_an_argument_stays_until_it_is_overwritten() -> None:
     found = values("89d0" + RET)                                # mov %edx,%eax
     assert found["rdi"] == Argument("rdi")
-    assert "rax" not in found
+    assert found["rax"] == Made(frozenset({Argument("rdx")}), BASE)     # half of it is lost
+
+
+def test_a_computed_value_tells_what_it_was_made_of() -> None:
+    # movzbl 4(%rdi),%eax; shl $3,%rax; mov 0x100(,%rax,8),%rcx; add (%rsi),%rax; ret
+    found = values("0fb64704" "48c1e003" "488b0cc500010000" "480306" + RET)
+    state, other = Loaded(Argument("rdi"), 4, 1, 0, BASE), Loaded(Argument("rsi"), 0, 8, 0, BASE + 16)
+    assert found["rax"] == Made(frozenset({state, other}), BASE + 16)
+    assert found["rcx"] == Loaded(Constant(0x100), 0, 8, 8, BASE + 8, Made(frozenset({state}), BASE + 8))
+    assert set(leaves(found["rcx"])) == {found["rcx"], state}
+    assert set(leaves(found["rax"])) == {state, other}
+
+
+def test_what_is_made_of_ever_more_is_given_up() -> None:
+    # xor (%rdi),%rax; mov (%rsi,%rax,8),%rax, again and again: a checksum
+    assert len(list(leaves(values(("483307" "488b04c6") * 200 + RET).get("rax")))) < 24
+
+
+def test_an_entry_of_a_list_is_known_by_its_link() -> None:
+    # mov 0x28(%rdi),%rax; sub $0x18,%rax; here: mov 0x18(%rax),%rax; sub $0x18,%rax; test %rax,%rax; jne here; ret
+    found = values("488b4728" "4883e818" "488b4018" "4883e818" "4885c0" "75f3" + RET, 8)
+    assert found["rax"] == Met("rax", BASE + 8, -0x18)
 
 
 def test_a_chain_of_loads() -> None:
@@ -58,8 +79,8 @@ def test_what_paths_bring_differently_is_known_by_where_they_meet() -> None:
 
 
 def test_what_one_path_does_not_know_is_not_known() -> None:
-    # test %rdi,%rdi; je +2; mov %esi,%edi (its upper half is lost); ret
-    assert "rdi" not in values("4885ff" "7402" "89f7" + RET)
+    # test %rdi,%rdi; je +4; mov %gs:(%rdi),%rdi; ret
+    assert "rdi" not in values("4885ff" "7404" "65488b3f" + RET)
 
 
 def test_paths_that_agree_keep_the_value() -> None:
@@ -70,7 +91,7 @@ def test_paths_that_agree_keep_the_value() -> None:
 
 def test_a_loop_that_moves_a_pointer_leaves_no_argument() -> None:
     # add $8,%rdi; dec %rsi; jne BASE; ret
-    assert values("4883c708" "48ffce" "75f7" + RET)["rdi"] == Met("rdi", BASE + 9)
+    assert values("4883c708" "48ffce" "75f7" + RET)["rdi"] == Met("rdi", BASE + 9, 8)
 
 
 def test_a_value_of_an_earlier_turn_is_not_taken_for_this_turns() -> None:

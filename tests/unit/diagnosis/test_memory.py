@@ -16,6 +16,12 @@ from kdumpy.diagnosis.memory import Meaning, index_meaning, meaning
     (0xFFFFFFFFFFFFFFF4, Meaning.ERROR, "ENOMEM"),
     (0x6B6B6B6B6B6B6B6B, Meaning.FREED, "POISON_FREE"),
     (0x6B6B6B6B6B6B6B7B, Meaning.FREED, "POISON_FREE"),
+    (0x6B6B6B6B7A7A7A78, Meaning.FREED, "POISON_FREE"),         # an index was added
+    (0x6B6B6B6B6B6B6AEB, Meaning.FREED, "POISON_FREE"),         # container_of() took an offset off
+    (0xA56B6B6B6B6B6B6B, Meaning.FREED, "POISON_END"),          # the object's last member
+    (0x6B6B6B73, Meaning.FREED, "POISON_FREE"),                 # 32 bits of it
+    (0xCCCCCCCCCCCCCCD4, Meaning.NON_CANONICAL, "red zone beside an object"),
+    (0xBBBBBBBBBBBBBBBB, Meaning.NON_CANONICAL, "red zone beside a free object"),
     (0x5A5A5A5A5A5A5A5A, Meaning.UNINITIALISED, "POISON_INUSE"),
     (0xDEAD000000000100, Meaning.LIST_POISON, "LIST_POISON1"),
     (0xDEAD000000000122, Meaning.LIST_POISON, "LIST_POISON2"),

@@ -32,6 +32,8 @@ class BadAddress(Cause):
         place = area.words if area else crash.describe(crash.address) if crash.address else ""
         told = meant is not None and meant.meaning not in (Meaning.KERNEL, Meaning.NULL) and not crash.per_cpu
         explained = f" ({meant.words})" if told and meant else ""
+        if told and meant and meant.meaning == Meaning.USER:
+            explained = ", which is none of the kernel's, and where no process has memory"
         absent = crash.event.no_page_there if crash.event else None
         held = absent is True
         doubtful = bool(crash.per_cpu) and is_small(crash.pointer or 0)
@@ -58,6 +60,8 @@ class BadAddress(Cause):
                 if words.gone and frame else
                 f"The area is still there, and the access went {_behind(area)} its end: mostly an index or a length "
                 "was too large." if area and area.state == BEYOND else
+                "Such an address is a number that was taken for a pointer, a pointer of which a part was lost, or one "
+                "that was overwritten." if meant and meant.meaning == Meaning.USER else
                 "Such an address comes from an object that was unmapped or freed while it was still used, or from a "
                 "pointer that was overwritten.",
                 words.where, words.blame),

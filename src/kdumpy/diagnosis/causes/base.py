@@ -74,6 +74,8 @@ class Words:
         """`flaky_poll_channel() of the module flaky`, or `code without a name`."""
         if self.gone:
             return f"code of the module {self.frame.module if self.frame else ''}, which had been unloaded"
+        if self.frame is not None and not self.frame.function and self.frame.module:
+            return f"the module {self.frame.module}"
         if self.frame is None or not self.frame.function:
             return "code without a name"
         if self.frame.data:
@@ -83,13 +85,16 @@ class Words:
     @property
     def gone(self) -> bool:
         """Whether the module to blame is not there any more, and none of its functions can be named."""
-        return self.frame is not None and not self.frame.function and self.frame.module is not None
+        return self.frame is not None and not self.frame.function and self.frame.module is not None \
+            and self.frame.module not in self.crash.modules
 
     @property
     def short(self) -> str:
         """`flaky_poll_channel [flaky]`, for titles; empty without a frame."""
         if self.gone:
             return f"the unloaded module {self.frame.module if self.frame else ''}"
+        if self.frame is not None and not self.frame.function and self.frame.module:
+            return f"the module {self.frame.module}"
         if self.frame is None or not self.frame.function:
             return ""
         return self.frame.function + (f" [{self.frame.module}]" if self.frame.module else "")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Words
 from kdumpy.diagnosis.crash import Crash
+from kdumpy.diagnosis.crashed.derived import never_set
 from kdumpy.diagnosis.memory import Meaning
 from kdumpy.diagnosis.oops import Kind
+
+_NEVER_FREED = ("kernel data", "module data", "per-cpu")
 
 
 class GeneralProtection(Cause):
@@ -24,18 +27,22 @@ class GeneralProtection(Cause):
             return None
         words = Words(crash, crash.own_frame)
         meant = crash.pointer_meaning
-        bad = meant is not None and meant.meaning in (Meaning.NON_CANONICAL, Meaning.TEXT)
+        unset = meant is not None and meant.meaning == Meaning.FREED and never_set(crash)
+        bad = unset or (meant is not None and meant.meaning in (Meaning.NON_CANONICAL, Meaning.TEXT))
         value = f"The value was {meant.words}." if meant and bad else ""
         holder = crash.reader.holder if crash.reader else None
+        place_is_sure = holder is not None and holder.kind in _NEVER_FREED
         return Finding(
             title=words.titled("General protection fault" if refused else "Use of a pointer that is no address"),
-            # What is not known to lie in a living object may have been read out of one that was freed.
-            confidence=CERTAIN if bad and holder is not None and holder.state != "freed" else LIKELY,
+            # An object that lives may be another one than the pointer was kept in: one freed, and given out anew.
+            confidence=CERTAIN if bad and not unset and place_is_sure else LIKELY,
             explanation=words.paragraph(
                 f"{words.name} used a pointer that is no address, and the processor refused it." if bad else
                 f"{words.name} ran an instruction that the processor refused.", value,
+                f"It was read from {holder.words}: what was there before the object was given out is still there, so "
+                "nobody has set that member (kzalloc() would have cleared it)." if unset and holder else
                 "The pointer was overwritten, or its object was freed and used again by something else." if bad else "",
-                words.suspicion if bad else "", words.where, "" if bad else words.blame),
+                words.suspicion if bad and not unset else "", words.where, words.blame if unset or not bad else ""),
             evidence=[*crash.evidence.log(), *crash.evidence.instruction(), *crash.evidence.stack()],
             next=["A kernel with KASAN says who writes beyond an object, or into a freed one; slub_debug=FZPU lets the "
                   "kernel notice such damage when the object is freed or used again."] if bad else [],

@@ -27,6 +27,10 @@ class NullDereference(Cause):
         operand = crash.operand
         how = {"read": "read from", "write": "wrote to"}.get(crash.access, "used")
         register = f" (register {operand.base} was {operand.base_value:#x})" if operand and operand.base else ""
+        root = crash.reader.root if crash.reader else None
+        if register and operand and operand.base_value and null and root == 0:
+            register = (f" (register {operand.base} was {operand.base_value:#x}: NULL and what was added to it, as "
+                        "container_of() takes a member's offset off)")
         source = crash.reader.source if crash.reader else None
         member = f" In the source that is {source.named.text}." if source and source.named else ""
         if source and source.place:

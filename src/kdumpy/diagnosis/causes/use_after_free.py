@@ -6,7 +6,8 @@ from kdumpy.diagnosis import culprit
 from kdumpy.diagnosis.advice import tracking_advice
 from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Words
 from kdumpy.diagnosis.crash import Crash
-from kdumpy.diagnosis.crashed.freed import FreedObject, lost_work, who_freed
+from kdumpy.diagnosis.crashed.derived import Read, freed_read, never_set
+from kdumpy.diagnosis.crashed.freed import FreedObject, given_out_anew, lost_work, who_freed
 from kdumpy.diagnosis.crashed.pointee import pointee
 from kdumpy.diagnosis.facts.reading import Pointee
 from kdumpy.diagnosis.memory import Meaning, Meant, index_meaning, meaning
@@ -22,8 +23,8 @@ class UseAfterFree(Cause):
     """A pointer taken from a freed object was followed, or called."""
 
     kind = "use-after-free"
-    outranks = ("general-protection", "bad-address", "jump-to-null", "nx-execute", "null-dereference", "soft-lockup",
-                "hard-lockup", "rcu-stall")
+    outranks = ("general-protection", "bad-address", "jump-to-null", "nx-execute", "null-dereference", "user-access",
+                "write-to-readonly", "soft-lockup", "hard-lockup", "rcu-stall")
 
     def match(self, crash: Crash) -> Finding | None:
         """Match the poison with which the kernel fills freed objects, or the report of a sanitizer."""
@@ -32,22 +33,26 @@ class UseAfterFree(Cause):
         if crash.told(Kind.RCU, Kind.SOFT_LOCKUP, Kind.HARD_LOCKUP):
             return self._of_freed_lock(crash)
         lost = self._of_lost_work(crash)
-        if lost is not None or not crash.told(Kind.PROTECTION, Kind.PAGE_FAULT):
+        if lost is not None or not crash.told(Kind.PROTECTION, Kind.PAGE_FAULT, Kind.NULL):
             return lost
         nowhere = crash.event.nowhere if crash.event else None
         per_cpu = crash.instruction.per_cpu if crash.instruction else ()
-        values = [nowhere, crash.pointer, crash.address, *per_cpu]
+        root = crash.reader.root if crash.reader else None
+        values = [nowhere, crash.pointer, root, crash.address, *per_cpu]
         found = next((meant for value in values if value is not None
                       and (meant := meaning(value)).meaning in _FREED), None)
         index = None if found else _freed_index(crash)
         found = found or index
         holder = crash.reader.holder if crash.reader else None
         freed = holder is not None and holder.state == "freed"
+        if found is not None and found.meaning == Meaning.FREED and never_set(crash):
+            return None
         # Without slub_debug nothing is poisoned, but the allocator still knows that the object is free.
         if found is None and freed and crash.pointer is not None:
             found = Meant(Meaning.KERNEL, f"it held {crash.pointer:#x}")
         if found is None:
-            return None
+            read = freed_read(crash)
+            return self._of_number(crash, read) if read is not None else self._of_reused(crash)
         called = nowhere is not None
         own, left = self._user(crash)
         words = Words(crash, own.frame)
@@ -85,6 +90,45 @@ class UseAfterFree(Cause):
         if own.frame is None or (freed.frame is not None and freed.frame.module):
             return freed, left
         return own, None
+
+    @staticmethod
+    def _of_reused(crash: Crash) -> Finding | None:
+        """Match a pointer out of an object that was freed by the one who used it, and given out to somebody else."""
+        place = crash.reader.holder if crash.reader else None
+        if crash.kernel is None or place is None or not given_out_anew(crash.kernel, place, crash.own_frame):
+            return None
+        own = crash.own
+        if own.frame is None or own.frame.module is None:
+            own = who_freed(crash.kernel, FreedObject((crash.reader.register if crash.reader else None) or "", place))
+        words = Words(crash, own.frame)
+        meant = crash.pointer_meaning
+        return Finding(
+            title=words.titled("Use after free"), confidence=LIKELY,
+            explanation=words.paragraph(
+                f"{words.name} used what it had freed, and what is somebody else's now"
+                + (f": it read {meant.words}" if meant else "") + ".", f"That came from {place.words}.",
+                _freed_by(crash, place), words.where, words.blame),
+            evidence=[*crash.evidence.log(), *crash.evidence.instruction(),
+                      *crash.evidence.object("where the pointer was read", place), *crash.evidence.stack()],
+            culprit=own.frame, decisions=own.decisions, subtype="follow")
+
+    @staticmethod
+    def _of_number(crash: Crash, read: Read) -> Finding:
+        """Return the finding of a number that was read out of a freed object, and led to the fault."""
+        words = Words(crash, crash.own_frame)
+        where = f"where {read.function}() read it" if read.function else "where it was read"
+        return Finding(
+            title=words.titled("Use after free"), confidence=LIKELY,
+            explanation=words.paragraph(
+                f"{words.name} used a value that was read out of an object that had already been freed: "
+                f"{read.place.words}.", "It was an index, a length, or a part of an address, and what came of it is "
+                "what the processor refused.", _freed_by(crash, read.place), words.where, words.blame),
+            evidence=[*crash.evidence.log(), *crash.evidence.instruction(),
+                      Evidence("what was read", f"`{read.instruction}` in {read.function}()",
+                               crash.evidence.command(f"rd {read.place.address:x}")),
+                      *crash.evidence.object(where, read.place), *crash.evidence.stack()],
+            next=tracking_advice(crash, read.place), culprit=crash.own_frame, decisions=crash.own.decisions,
+            subtype="value")
 
     @staticmethod
     def _of_freed_lock(crash: Crash) -> Finding | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Words
 from kdumpy.diagnosis.crash import Crash
+from kdumpy.diagnosis.crashed.processes import a_process_has
 from kdumpy.diagnosis.memory import LOWEST_USER, USER_END
 from kdumpy.diagnosis.oops import Kind
 
@@ -22,6 +23,8 @@ class UserAccess(Cause):
             return None
         # Bit 0: the page was there and its use was refused. Else the value may be an address by chance.
         refused = bool(crash.event and crash.event.error_code is not None and crash.event.error_code & 1)
+        if not told and not refused and crash.address and a_process_has(crash, crash.address) is False:
+            return None                     # a number that happens to lie where processes have their memory
         words = Words(crash, crash.own_frame)
         how = {"read": "read", "write": "wrote", "execute": "executed"}.get(crash.access, "used")
         return Finding(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from kdumpy.diagnosis.causes.base import CERTAIN, Cause, Finding, Words
+from kdumpy.diagnosis.checkwords import named_by_warning
 from kdumpy.diagnosis.crash import Crash
+from kdumpy.diagnosis.culprit import Choice
 from kdumpy.diagnosis.oops import Kind
 
 
@@ -17,16 +19,21 @@ class Warn(Cause):
         event = crash.event
         if event is None or event.fatal or not crash.told(Kind.WARN):
             return None
-        words = Words(crash, crash.own_frame)
+        own = crash.own
+        named = named_by_warning(crash) if own.frame is None or own.frame.module is None else None
+        if named is not None:
+            own = Choice(named, (*own.decisions, f"chosen: {named.function or named.module}, which the warning names: "
+                                                 "no function of a module is on the stack"))
+        words = Words(crash, own.frame)
         said = event.before if event.before and "cut here" not in event.before else ""
         return Finding(
             title=words.titled("Warning made fatal by panic_on_warn"),
             confidence=CERTAIN,
             explanation=words.paragraph(
-                f"{words.name} warned" + (f' ("{said}")' if said else "")
-                + (f", at {event.bug_at}." if event.bug_at else "."),
+                (f"The kernel warned of {words.name}" if named else f"{words.name} warned")
+                + (f' ("{said}")' if said else "") + (f", at {event.bug_at}." if event.bug_at else "."),
                 "The kernel would have gone on, but it is set to panic on warnings (kernel.panic_on_warn).",
                 words.where),
             evidence=[*crash.evidence.log(), *crash.evidence.stack()],
             next=["If the machine must stay up rather than stop on warnings: sysctl kernel.panic_on_warn=0."],
-            culprit=crash.own_frame, decisions=crash.own.decisions)
+            culprit=own.frame, decisions=own.decisions)

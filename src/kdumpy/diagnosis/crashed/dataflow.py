@@ -25,7 +25,9 @@ from kdumpy.diagnosis.crashed.values import (
     Returned,
     Value,
     apart,
+    made,
     plus,
+    rooted,
 )
 
 PRESERVED = frozenset({"rbx", "rbp", "rsp", "r12", "r13", "r14", "r15"})
@@ -78,8 +80,12 @@ def _meet(mine: dict[str, Value], theirs: dict[str, Value], pc: int) -> bool:
     """
     changed = False
     for register, value in list(mine.items()):
-        other, met = theirs.get(register), Met(register, pc)
-        if other == value or (value == met and other is not None):
+        other = theirs.get(register)
+        if other == value:
+            continue
+        added = rooted(value)[1]
+        met = Met(register, pc, added if other is not None and rooted(other)[1] == added else 0)
+        if value == met and other is not None:
             continue
         changed = True
         # The stack pointer is only of use where its distance from the function's begin is known.
@@ -200,9 +206,10 @@ def _load(state: State, item: Line, place: Memory, size: int) -> Value | None:
     start, offset = apart(base)
     if start == Argument("rsp"):
         return state.stack.get(offset) if not scale and size == 8 else None
+    index = made([state.registers.get(place.index)], item.address) if scale else None
     if isinstance(start, Constant):
-        return Loaded(start, 0, size, scale, item.address)
-    return Loaded(start, offset, size, scale, item.address)
+        return Loaded(start, 0, size, scale, item.address, index)
+    return Loaded(start, offset, size, scale, item.address, index)
 
 
 def _store(state: State, item: Line, place: Memory, value: Value | None, size: int) -> None:
@@ -376,11 +383,13 @@ def _result(state: State, item: Line, target: Operand) -> Value | None:
         size = _source_size(name, target if isinstance(target, Register) else source)
         value = _value(state, item, source, size)
         if isinstance(source, Register) and not (isinstance(target, Memory) or wide):
-            return None
+            return made([state.registers.get(source.name)], item.address)
         return value
-    if name.startswith("lea") and isinstance(source, Memory) and wide:
+    if name.startswith("lea") and isinstance(source, Memory):
         base, scale = address_of(state, item, source)
-        return base if not scale else None
+        if wide and not scale:
+            return base
+        return made([base, state.registers.get(source.index)], item.address)
     if name.startswith(("add", "sub")) and wide and isinstance(source, Immediate) and isinstance(target, Register):
         number = source.number - (1 << 64) if source.number >> 63 else source.number
         return plus(state.registers.get(target.name), number if name.startswith("add") else -number)
@@ -388,4 +397,12 @@ def _result(state: State, item: Line, target: Operand) -> Value | None:
         return plus(state.registers.get(target.name), 1 if name.startswith("inc") else -1)
     if name.startswith("xor") and source == target:
         return Constant(0)
-    return None
+    return made((_part(state, item, place) for place in item.operands), item.address) \
+        if not name.startswith("set") else None
+
+
+def _part(state: State, item: Line, place: Operand) -> Value | None:
+    """Return what an operand adds to a computed value."""
+    if isinstance(place, Register):
+        return state.registers.get(place.name)
+    return _load(state, item, place, _SUFFIXES.get(item.name[-1], 8)) if isinstance(place, Memory) else None

@@ -12,7 +12,7 @@ import drgn
 from kdumpy.diagnosis import operands
 from kdumpy.diagnosis.crashed import dataflow
 from kdumpy.diagnosis.crashed.naming import Named, Names
-from kdumpy.diagnosis.crashed.values import Argument, Constant, Loaded, Value, apart
+from kdumpy.diagnosis.crashed.values import Argument, Constant, Loaded, Made, Value, apart
 from kdumpy.kernel import Kernel
 from kdumpy.kernel.values import Frame
 
@@ -179,6 +179,8 @@ class Follower:
         base, offset = apart(value)
         if isinstance(base, Constant):
             return (base.number + offset) % _WORD
+        if isinstance(base, Made):
+            return None
         for register, held in self.values.items():
             held_base, held_offset = apart(held)
             if held_base == base and register in self.registers:

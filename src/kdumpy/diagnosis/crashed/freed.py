@@ -17,12 +17,14 @@ from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.diagnosis import culprit
 from kdumpy.diagnosis.crashed.pointee import pointee
 from kdumpy.diagnosis.culprit import Choice
-from kdumpy.diagnosis.facts.reading import Pointee
+from kdumpy.diagnosis.facts.reading import Pointee, Track
 from kdumpy.diagnosis.waiting import PF_WQ_WORKER
 from kdumpy.kernel import Kernel
 from kdumpy.kernel.values import Frame
 
 _PASSING = frozenset({"rip", "pc", "rsp", "sp", "lr", "cs", "ss", "rflags"})
+_TEXTS = ("kstrdup", "kstrndup", "kvasprintf", "kasprintf", "kmemdup_nul", "strndup_user", "memdup_user")
+"""Beginnings of the names of what allocates a text, or what a process wrote: no structure with pointers."""
 
 
 class FreedObject(NamedTuple):
@@ -33,15 +35,20 @@ class FreedObject(NamedTuple):
 
 
 def freed_object(kernel: Kernel, registers: Mapping[str, int]) -> FreedObject | None:
-    """Return the one freed slab object that the registers lead to; None where there are several, or none."""
-    found: dict[int, FreedObject] = {}
+    """Return the freed slab object that the registers lead to; None where there is none, or none stands out.
+
+    Of several it is the one that most registers lead to: others still hold what earlier code left in them.
+    """
+    found: dict[int, list[FreedObject]] = {}
     for register, value in registers.items():
         if register in _PASSING or value >> 56 != 0xFF:
             continue
         place = pointee(kernel, value)
         if place.kind == "slab" and place.state == "freed" and place.object is not None:
-            found.setdefault(place.object, FreedObject(register, place))
-    return next(iter(found.values())) if len(found) == 1 else None
+            found.setdefault(place.object, []).append(FreedObject(register, place))
+    most = max(map(len, found.values()), default=0)
+    often = [items for items in found.values() if len(items) == most]
+    return often[0][0] if len(often) == 1 else None
 
 
 def lost_work(kernel: Kernel, task: int) -> Pointee | None:
@@ -69,17 +76,43 @@ def lost_work(kernel: Kernel, task: int) -> Pointee | None:
     return None
 
 
+def given_out_anew(kernel: Kernel, place: Pointee, user: Frame | None) -> bool:
+    """Tell whether an object is somebody else's now, who got its memory after it had been freed (slub_debug=U).
+
+    What the allocator remembers of the last time that it was freed stays when it is given out anew.
+
+    Args:
+        kernel: the opened dump.
+        place: the object.
+        user: the function that takes it for its own; None, or one of the kernel's, where no driver's is known.
+    """
+    taken, freed = ({track.event: track for track in place.tracks}.get(event) for event in ("allocated", "freed"))
+    if place.state != "allocated" or taken is None or freed is None:
+        return False
+    before = _chosen(kernel, freed).frame
+    if before is None or not before.module or (user is not None and user.module not in (None, before.module)):
+        return False
+    if user is None or user.module is None:
+        return True                         # the kernel still knew it, as it was before
+    after = _chosen(kernel, taken).frame
+    return after is None or after.module != user.module or any(name.startswith(_TEXTS) for name in taken.trace[:4])
+
+
 def who_freed(kernel: Kernel, freed: FreedObject) -> Choice:
     """Choose the code that freed an object, by the stack that the allocator kept; none where it kept none."""
     track = next((item for item in freed.object.tracks if item.event == "freed"), None)
     if track is None:
         return Choice(None, ())
-    frames = [frame for name in track.trace if (frame := _frame(kernel, name)) is not None]
-    chosen = culprit.choose(frames)
+    chosen = _chosen(kernel, track)
     if chosen.frame is None:
         return chosen
     return Choice(chosen.frame, (f"chosen: {chosen.frame.function}, which freed the object that the register "
                                  f"{freed.register} leads to: no function of its user is on the stack",))
+
+
+def _chosen(kernel: Kernel, track: Track) -> Choice:
+    """Choose the code to name of a stack that the allocator kept."""
+    return culprit.choose([frame for name in track.trace if (frame := _frame(kernel, name)) is not None])
 
 
 def _frame(kernel: Kernel, name: str) -> Frame | None:

@@ -15,7 +15,7 @@ import drgn
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.diagnosis import memory
 from kdumpy.diagnosis.crashed.members import bare, called, is_structure, member_at, pointed
-from kdumpy.diagnosis.crashed.values import Argument, Constant, Loaded, Met, PerCpu, Plus, Returned, Value
+from kdumpy.diagnosis.crashed.values import Argument, Constant, Loaded, Made, Met, PerCpu, Plus, Returned, Value
 from kdumpy.kernel import Kernel
 
 _IN_REGISTERS = ("rdi", "rsi", "rdx", "rcx", "r8", "r9")
@@ -68,7 +68,7 @@ class Names:
 
     def named(self, value: Value | None, depth: int = 0) -> Named | None:
         """Return a value's name and type; None where it has none."""
-        if value is None or isinstance(value, Met) or depth > _DEEPEST:
+        if value is None or isinstance(value, Met | Made) or depth > _DEEPEST:
             return None
         if isinstance(value, Argument):
             return self.arguments.get(value.register) if self.typed else self._passed(value.register)

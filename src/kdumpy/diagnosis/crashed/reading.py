@@ -14,7 +14,7 @@ from kdumpy.diagnosis.crashed import traps
 from kdumpy.diagnosis.crashed.following import Follower
 from kdumpy.diagnosis.crashed.naming import Named, Place
 from kdumpy.diagnosis.crashed.pointee import pointee
-from kdumpy.diagnosis.crashed.values import Loaded, Value
+from kdumpy.diagnosis.crashed.values import Argument, Constant, Loaded, Value, rooted
 from kdumpy.diagnosis.facts.reading import BadPointer, Check, Pointee, Reading
 from kdumpy.diagnosis.oops import Kind
 from kdumpy.kernel.registers import saved_registers
@@ -96,6 +96,27 @@ class Reader:
         if self.nowhere or operand is None or self.value is None or operand.index:
             return None
         return operand.address - self.value
+
+    @cached_property
+    def root(self) -> int | None:
+        """What the pointer was before bytes were added to it: NULL, where container_of() has taken some off it.
+
+        None where none were added, and where its code does not tell.
+        """
+        if self.follower is None or self.register is None or self.value is None or self.nowhere:
+            return None
+        flow: Follower | None = self.follower
+        value, added = self.follower.values.get(self.register), 0
+        while flow is not None and value is not None:
+            base, offset = rooted(value)
+            if isinstance(base, Constant) or base == Argument("rsp"):
+                return None
+            added += offset
+            if not isinstance(base, Argument):
+                break
+            flow = flow.caller
+            value = flow.values.get(base.register) if flow is not None else None
+        return (self.value - added) % (1 << 64) if added else None
 
     @cached_property
     def source(self) -> Source:
