@@ -143,8 +143,7 @@ class KernelMemory:
         mapped, or whose page table is not held, is passed over.
         """
         virtual = physical = size = 0
-        for at, target, length in self._leaves(self.tables.root, self.tables.top_entries, 0,
-                                               max(start, self.tables.lowest), min(stop, _WORD)):
+        for at, target, length in self._leaves(max(start, self.tables.lowest), min(stop, _WORD)):
             if size and at == virtual + size and target == physical + size:
                 size += length
                 continue
@@ -154,30 +153,43 @@ class KernelMemory:
         if size:
             yield virtual, physical, size
 
-    def _leaves(self, table: int, entries: int, level: int, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
-        if start >= stop:
-            return
-        shift = self.tables.shifts[level]
+    def _leaves(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+        """Yield the same for each entry that maps something.
+
+        Without recursion: a generator for each level would hand every page through all of them.
+        """
+        levels = [self._entries(self.tables.root, 0, start, stop)] if start < stop else []
+        last = len(self.tables.shifts) - 1
+        while levels:
+            for physical, leaf, low, high in levels[-1]:
+                if leaf:
+                    yield low, physical, high - low
+                elif len(levels) <= last:
+                    levels.append(self._entries(physical, len(levels), low, high))
+                    break
+            else:
+                levels.pop()
+
+    def _entries(self, table: int, level: int, start: int, stop: int) -> Iterator[tuple[int, bool, int, int]]:
+        """Yield (physical address, whether it is a page and no table, first virtual address, end) of a table's."""
+        shift, step = self.tables.shifts[level], self.tables.step
+        entries = self.page_size // 8 if level else self.tables.top_entries
         first, last = start >> shift & entries - 1, stop - 1 >> shift & entries - 1
         try:
             raw = self.dump.read_physical(table + first * 8, (last - first + 1) * 8)
         except KdumpyError:
             return
-        covered = start >> shift << shift
+        covered, inside = start >> shift << shift, (1 << shift) - 1
         for index, entry in enumerate(memoryview(raw).cast("Q")):
             if not entry:           # most of them: an exception each takes longer than all the rest
                 continue
             low = max(start, covered + (index << shift))
-            high = min(stop, covered + (index + 1 << shift))
             try:
-                physical, leaf = self.tables.step(entry, shift)
+                physical, leaf = step(entry, shift)
             except LookupError:
                 continue
-            if leaf:
-                inside = (1 << shift) - 1
-                yield low, (physical & ~inside) + (low & inside), high - low
-            elif level + 1 < len(self.tables.shifts):
-                yield from self._leaves(physical, self.page_size // 8, level + 1, low, high)
+            yield ((physical & ~inside) + (low & inside) if leaf else physical, leaf, low,
+                   min(stop, covered + (index + 1 << shift)))
 
     def read(self, address: int, size: int) -> bytes:
         """Return `size` bytes of virtual memory; MissingPage or DamagedDump when one page cannot be had."""

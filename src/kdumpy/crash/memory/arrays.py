@@ -179,6 +179,15 @@ class Arrays:
             lost.append((done, size))
         return out, lost
 
+    def lots(self, pages: int) -> list[int]:
+        """Return page frame numbers that part what the dump holds into lots of so many pages."""
+        counts = self._runs[:, 1] - self._runs[:, 0]
+        ends = np.cumsum(counts)
+        marks = np.arange(pages, counts.sum(), pages)
+        which = np.searchsorted(ends, marks, "right")
+        borders: list[int] = (self._runs[which, 1] - (ends[which] - marks)).tolist()
+        return borders
+
     def walk_physical(self, start: int, stop: int) -> Iterator[Piece]:
         """Yield what the dump holds of physical memory in [start, stop), rising, at most BATCH pages at a time."""
         unit = self.dump.page_size
@@ -209,11 +218,14 @@ class Arrays:
         """
         unit = self.dump.page_size
         end = self.dump.max_pfn * unit
+        wanted = None if only is None else frozenset(only.tolist())
         waiting: list[tuple[int, int, int]] = []        # the address that is told, physical begin and end
         pages = 0
         for told, physical, length in extents:
             stop = min(physical + length, end)
             last = -(-stop // unit)
+            if wanted is not None and wanted.isdisjoint(range(physical // unit, last)):
+                continue
             for low in range(physical // unit, last, BATCH):
                 begin = max(low * unit, physical)
                 high = min(low + BATCH, last)

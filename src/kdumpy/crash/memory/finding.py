@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import drgn
 import numpy as np
@@ -145,17 +146,8 @@ def values_in(session: Session, area: Range, values: list[Value], mask: int, uni
 def _parts(session: Session, area: Range) -> Iterator[Range]:
     """Yield parts of the direct map with some thousand pages that the dump holds."""
     unit = session.arrays.dump.page_size
-    low, pages = area.start, 0
-    for run in session.arrays.dump.present():
-        for stop in range(run.start + _LOT, run.stop, _LOT):        # of a long one
-            yield Range(low, area.start + stop * unit)
-            low, pages = area.start + stop * unit, 0
-        pages += min(len(run), run.stop - (low - area.start) // unit)
-        if pages >= _LOT:
-            yield Range(low, area.start + run.stop * unit)
-            low, pages = area.start + run.stop * unit, 0
-    if low < area.stop:
-        yield Range(low, area.stop)
+    borders = [area.start, *(area.start + pfn * unit for pfn in session.arrays.lots(_LOT)), area.stop]
+    return (Range(low, high) for low, high in pairwise(borders))
 
 
 class _Hits:
@@ -179,7 +171,7 @@ class _Hits:
             hits = masked == self._wanted[0]
             for other in self._wanted[1:]:
                 hits |= masked == other
-            for place in np.flatnonzero(hits).tolist():
+            for place in hits.nonzero()[0].tolist():
                 number = int(words[place])
                 yield FoundRow(piece.address + place * unit, number, "", self._names.get(number & ~mask, ""),
                                tuple(words[max(place - context, 0):place].tolist()) if context else (),
