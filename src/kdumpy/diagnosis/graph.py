@@ -73,8 +73,9 @@ def _circle(circle: tuple[BlockedTask, ...]) -> WaitCircle:
     orders = []
     for number, item in enumerate(circle):
         held = circle[number - 1].waits_for         # what the one before waits for is what this one holds
-        orders.append(LockOrder(item.task.pid, item.task.comm, _function(item.stack), held.name if held else "",
-                                item.waits_for.name if item.waits_for else ""))
+        orders.append(LockOrder(item.task.pid, item.task.comm, _function(item.stack),
+                                (held.name or held.kind) if held else "",
+                                (item.waits_for.name or item.waits_for.kind) if item.waits_for else ""))
     return WaitCircle(tuple(orders))
 
 

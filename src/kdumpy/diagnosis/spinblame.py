@@ -8,9 +8,13 @@ from kdumpy.diagnosis import culprit
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.crashed.origin import origin_of
 from kdumpy.diagnosis.crashed.tickless import loops_with_interrupts
+from kdumpy.diagnosis.left import leaver
 from kdumpy.diagnosis.model import Evidence
 from kdumpy.diagnosis.spinning import Holder, Spin
+from kdumpy.diagnosis.syncs import CALL, HRTIMER, INTERRUPT, SYNCS, TASKLET, TIMER
 from kdumpy.kernel.values import Cpu, Frame, Task
+
+_STRUCTURES = {"spinlock": "struct spinlock", TIMER: "struct timer_list", HRTIMER: "struct hrtimer"}
 
 
 @dataclass(frozen=True)
@@ -57,18 +61,49 @@ def blame(crash: Crash, cpu: int | None) -> Blame | None:
                      "has it.",
                      (*evidence, shown), False, other)
     if spin.holder is None:
+        left = _left(crash, spin) if spin.alone else None
+        if left is not None:
+            chosen = f"chosen: {left.function} [{left.module}], which can return without giving the lock back"
+            return Blame(culprit.Choice(left, (*waiting.decisions, chosen)), spin.frames,
+                         spin.cpu.task, f"It spins for {lock}. No other CPU runs anything that could hold that, so it "
+                         f"was not given back: {left.function}() takes it, and has a way out on which it does not give "
+                         "it back.", evidence, False)
         why = (f"It spins for {lock}. No other CPU runs anything that could hold that, so it was not given back, or "
                "is no lock any more." if spin.alone else f"It spins for {lock}; who holds that cannot be told.")
         return Blame(waiting, spin.frames, spin.cpu.task, why, evidence, False)
     holder = spin.holder
     frames = tuple(culprit.watched(holder.frames))
     choice = culprit.choose(frames)
-    if choice.frame is None:
-        choice = culprit.Choice(holder.frame, (f"chosen: {holder.frame.function}, which took the lock",))
+    if choice.frame is None or (choice.frame.module is None and holder.frame.module):
+        did = "has not come to its end" if spin.kind in SYNCS else "took the lock"
+        choice = culprit.Choice(holder.frame, (f"chosen: {holder.frame.function}, which {did}",))
+    if spin.kind in SYNCS:
+        return Blame(choice, frames, holder.task, f"It waits for the end of {awaited(spin)}"
+                     + ("." if choice.frame == holder.frame or not choice.frame else
+                        f"; that is in {choice.frame.function}() now."), evidence, True, holder.cpu)
     now = choice.frame.function if choice.frame and choice.frame.function != holder.frame.function else ""
     return Blame(choice, frames, holder.task, f"It spins for {lock}, which {_who(holder)} took in "
                  f"{holder.frame.function}() and has not given back" + (f"; it is in {now}() now." if now else "."),
                  evidence, True, holder.cpu)
+
+
+def _left(crash: Crash, spin: Spin) -> Frame | None:
+    """Return the one function of the spinning module that can return with its lock."""
+    module = next((frame.module for frame in spin.frames if frame.module), None)
+    if crash.waits is None or module is None or not spin.address:
+        return None
+    return leaver(crash.waits, module, "spinlock", spin.address, spin.frames).frame
+
+
+def awaited(spin: Spin) -> str:
+    """Return what a CPU waits for the end of: `the timer's function vent_tick(), on CPU 1`."""
+    holder = spin.holder
+    name, where = (f"{holder.frame.function}()", f", on CPU {holder.cpu.number}" if holder.cpu else "") \
+        if holder else ("", "")
+    if spin.kind == CALL:
+        return f"a call to another CPU, which cannot answer: its interrupts are off{where}, in {name}"
+    return {INTERRUPT: "an interrupt's handler", TASKLET: "a tasklet's function"}.get(
+        spin.kind, f"a {spin.kind}'s function") + f", {name}{where}"
 
 
 def _silent_other(crash: Crash, spin: Spin) -> tuple[Cpu, Frame] | None:
@@ -109,9 +144,11 @@ def spin_evidence(crash: Crash, spin: Spin) -> tuple[Evidence, ...]:
         said = "its holder is not known"
         if spin.holder:
             said = f"taken by {_who(spin.holder)} in {spin.holder.frame}"
-        made = "struct spinlock" if spin.kind == "spinlock" else "struct qrwlock"
-        found.append(Evidence("the lock", f"{spin.kind} {spin.name}, {said}",
-                              crash.evidence.command(f"{made} {spin.address:x}")))
+        if spin.kind in SYNCS and spin.holder:
+            said = f"its function is run by {_who(spin.holder)}"
+        made = _STRUCTURES.get(spin.kind, "struct qrwlock")
+        found.append(Evidence("what it waits for" if spin.kind in SYNCS else "the lock",
+                              f"{spin.kind} {spin.name}, {said}", crash.evidence.command(f"{made} {spin.address:x}")))
     holder = spin.holder
     if holder and (holder.cpu is None or holder.cpu.number != spin.cpu.number):
         frames = culprit.watched(holder.frames)

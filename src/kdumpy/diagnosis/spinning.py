@@ -18,6 +18,7 @@ from kdumpy.diagnosis.crashed.held import SPIN
 from kdumpy.diagnosis.crashed.values import Argument
 from kdumpy.diagnosis.holders import Holders
 from kdumpy.diagnosis.memory import Meaning, meaning
+from kdumpy.diagnosis.syncs import Sync, runner_of, syncing_at
 from kdumpy.kernel import Kernel, Task
 from kdumpy.kernel.values import Cpu, Frame
 
@@ -46,11 +47,11 @@ class Holder:
 
 @dataclass(frozen=True)
 class Spin:
-    """A CPU that spins for a lock."""
+    """A CPU that spins for a lock, or until something has ended that another one runs."""
 
     cpu: Cpu
     kind: str
-    """spinlock or rwlock."""
+    """spinlock, rwlock, or one of `syncs`."""
     address: int
     """Of the lock; 0 where it cannot be told."""
     name: str
@@ -84,7 +85,32 @@ class Spins:
         """Every CPU that spins."""
         at = [(cpu, spinning_at(cpu.stack.frames)) for cpu in self.kernel.cpus]
         busy = [cpu for cpu, number in at if number is not None]
-        return tuple(self._spin(cpu, number, busy) for cpu, number in at if number is not None)
+        found = []
+        for cpu, number in at:
+            sync = syncing_at(cpu.stack.frames)
+            if sync is not None and (number is None or sync.number < number):
+                spin = self._sync(cpu, sync)
+                found += [spin] if spin is not None else []
+            elif number is not None:
+                found.append(self._spin(cpu, number, busy))
+        return tuple(found)
+
+    def _sync(self, cpu: Cpu, sync: Sync) -> Spin | None:
+        """Return what a CPU turns for that is no lock; None where nobody is found who has not come to its end."""
+        words: set[int] = set()
+        if cpu.task is not None:
+            registers = self.holders.registers(cpu.task, cpu.stack.frames)
+            words.update(value for known in registers[: sync.number + 2] for value in known.values())
+        try:
+            address, runner = runner_of(self.kernel, sync.kind, tuple(words), cpu, sync.number)
+        except READ_ERRORS as error:
+            self.kernel.problems[f"what CPU {cpu.number} waits for"] = str(error)
+            return None
+        if runner is None:
+            return None
+        holder = Holder(runner.cpu, runner.cpu.task, runner.frame, runner.frames)
+        return Spin(cpu, sync.kind, address, self._name(address) if address else "", cpu.stack.frames[sync.number:],
+                    holder, False)
 
     def of_cpu(self, number: int | None) -> Spin | None:
         """Return what a CPU spins for."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _KINDS = {"rwsem": "read-write semaphore", "rwlock": "read-write spinlock", "RCU": "end of an RCU grace period",
           "SRCU": "end of a grace period of the SRCU domain", "work": "end of a work", "I/O": "end of I/O",
           THREAD: "end of the thread", IRQ_THREAD: "end of the thread", FILE_IN_USE: "end of all uses of the file"}
-_HAS = {"work": "runs", FILE_IN_USE: "reads or writes", THREAD: "is", IRQ_THREAD: "handles", "page lock": "has",
+_HAS = {"work": "runs", FILE_IN_USE: "reads or writes", "page lock": "has",
         "bit lock": "has", "buffer lock": "has", "percpu rwsem": "holds", "SRCU": "reads"}
 """What the owner does with what is waited for, where it is no lock."""
 _STRUCTURES = {"mutex": "mutex", "rwsem": "rw_semaphore", "semaphore": "semaphore", "rt_mutex": "rt_mutex",

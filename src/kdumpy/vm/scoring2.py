@@ -72,7 +72,9 @@ _ALL = (
     _ferry("three-crews", "deadlock", "Three threads take three mutexes in a circle.",
            "ferry_load_cars", "ferry_load_trucks", "ferry_load_bikes", **WAITS),
     _ferry("lost-lock", "soft-lockup", "A spinlock is waited for that was left locked on a way out.",
-           "ferry_count_waiting", seconds=90, sysctls={"kernel.softlockup_panic": "1", "kernel.watchdog_thresh": "3"},
+           # At first only the one who waits was expected: who left it is on no stack, but its code tells.
+           "ferry_moor", "ferry_count_waiting", seconds=90,
+           sysctls={"kernel.softlockup_panic": "1", "kernel.watchdog_thresh": "3"},
            symptoms=("softlockup: hung tasks",)),
     _ferry("no-berth", "rcu-stall", "A reader's section (RCU) of delayed work does not end.",
            "ferry_find_berth", seconds=90, boot="rcupdate.rcu_cpu_stall_timeout=5",

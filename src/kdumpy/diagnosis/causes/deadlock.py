@@ -12,10 +12,14 @@ from kdumpy.diagnosis.graph import lock_orders
 from kdumpy.diagnosis.locks import BlockedTask
 from kdumpy.diagnosis.model import Evidence
 from kdumpy.diagnosis.oops import Kind
-from kdumpy.diagnosis.spinblame import spin_evidence
+from kdumpy.diagnosis.spinblame import awaited, spin_evidence
+from kdumpy.diagnosis.spinning import Spin
+from kdumpy.diagnosis.syncs import SYNCS
 from kdumpy.diagnosis.waiting import FILE_IN_USE
 from kdumpy.diagnosis.waitwords import holds, wait_evidence, waited_for
 
+_ENDLESS = ("Do not wait for the end of a timer, a handler or a tasklet (del_timer_sync() and the like) in it, or "
+            "while holding a lock that it takes")
 _SPINLOCKS = ("spinlock", "rwlock")
 _OWN = {FILE_IN_USE: "A task removes a file, and waits until nobody is in it; it is in it itself",
         "RCU": "A task waits until all readers of RCU are gone; it is one of them itself",
@@ -41,7 +45,8 @@ class Deadlock(Cause):
 
     def match(self, crash: Crash) -> Finding | Unjudged | None:
         """Match a circle among the locks that blocked tasks wait for, or among the spinlocks of CPUs."""
-        spinning = _of_spinlocks(crash) if crash.told(Kind.SOFT_LOCKUP, Kind.HARD_LOCKUP, Kind.RCU) else None
+        spinning = _of_spinlocks(crash) if crash.told(Kind.SOFT_LOCKUP, Kind.HARD_LOCKUP, Kind.RCU,
+                                                           Kind.NMI) else None
         if spinning is not None or not crash.told(Kind.HUNG):
             return spinning or self._of_rcu(crash)
         if crash.waits is None:
@@ -98,31 +103,44 @@ def _of_spinlocks(crash: Crash) -> Finding | None:
     circle = next(iter(crash.waits.spins.circles), None) if crash.waits else None
     if circle is None:
         return None
-    choices = [culprit.choose(spin.frames) for spin in circle]
+    choices = [_chosen(spin) for spin in circle]
     names = [str(choice.frame and choice.frame.function) for choice in choices]
     start = names.index(min(names))
     circle, choices = circle[start:] + circle[:start], choices[start:] + choices[:start]
     words = [Words(crash, choice.frame) for choice in choices]
     taken = [spin.holder.frame for spin in circle if spin.holder]
     told = "; ".join(
-        f"CPU {spin.cpu.number}, in {word.name}, spins for the {spin.kind} {spin.name} that "
-        + (f"it took itself in {frame.function}()" if len(circle) == 1 else
-           f"CPU {spin.holder.cpu.number} took in {frame.function}()")
+        f"CPU {spin.cpu.number}, in {word.name}, "
+        + (f"waits for the end of {awaited(spin)}" if spin.kind in SYNCS else
+           f"spins for the {spin.kind} {spin.name} that it took itself in {frame.function}()" if len(circle) == 1 else
+           f"spins for the {spin.kind} {spin.name} that CPU {spin.holder.cpu.number} took in {frame.function}()")
         for spin, word, frame in zip(circle, words, taken, strict=True) if spin.holder and spin.holder.cpu)
     title = " and ".join(dict.fromkeys(word.short for word in words if word.short))
-    alone = len(circle) == 1
+    alone, ends = len(circle) == 1, any(spin.kind in SYNCS for spin in circle)
     return Finding(
         title=f"Deadlock of {title} with itself" if alone else f"Deadlock between {title}",
         confidence=CERTAIN,
         explanation=words[0].paragraph(
-            f"{'A CPU waits' if alone else f'{_COUNTS.get(len(circle), str(len(circle)))} CPUs wait'} for a spinlock "
-            f"that can never become free: {told}.", words[0].where if alone else "", words[0].blame),
+            f"{'A CPU waits' if alone else f'{_COUNTS.get(len(circle), str(len(circle)))} CPUs wait'} for "
+            + ("what can never come to its end" if ends else "a spinlock that can never become free") + f": {told}.",
+            words[0].where if alone else "", words[0].blame),
         evidence=[*(item for spin in circle for item in spin_evidence(crash, spin)), *crash.evidence.log()],
-        next=[("Do not take a spinlock again in a function that is called with it held; where an interrupt takes it, "
+        next=[(_ENDLESS if ends else
+               "Do not take a spinlock again in a function that is called with it held; where an interrupt takes it, "
                "take it with interrupts off (spin_lock_irqsave)" if alone else "Let all code take these locks in one "
                "order") + "; lockdep (CONFIG_PROVE_LOCKING) finds this before it happens."],
         culprit=choices[0].frame, decisions=choices[0].decisions, trace=circle[0].frames,
         trace_task=circle[0].cpu.task, key=choices[0].frame, subtype=f"spin-{len(circle)}")
+
+
+def _chosen(spin: Spin) -> culprit.Choice:
+    """Choose who is to blame of a CPU: where what it waits for has left no frame of its own, that."""
+    choice = culprit.choose(spin.frames)
+    own = spin.holder if spin.holder and spin.holder.cpu and spin.holder.cpu.number == spin.cpu.number else None
+    if own is not None and own.frame.module and (choice.frame is None or not choice.frame.module):
+        return culprit.Choice(own.frame, (*choice.decisions, f"chosen: {own.frame.function}, which waits for its own "
+                                                             "end"))
+    return choice
 
 
 def _holds_rcu(crash: Crash, circle: tuple[BlockedTask, ...]) -> bool:

@@ -63,7 +63,7 @@ def tickless_cpus(kernel: Kernel, now: float | None) -> tuple[Tickless, ...]:
             continue
         since = _since_tick(kernel.prog, cpu.number, clock)
         if since is not None and since > max(threshold, 1):
-            found.append(Tickless(cpu, since, threshold, _interrupts_off(kernel, cpu)))
+            found.append(Tickless(cpu, since, threshold, interrupts_off(kernel, cpu)))
     return tuple(sorted(found, key=lambda item: -item.seconds))
 
 
@@ -83,7 +83,7 @@ def why_unknown(kernel: Kernel, now: float | None) -> str:
             due = _due(kernel.prog, cpu.number)
         except READ_ERRORS as error:
             return f"the clock of CPU {cpu.number} cannot be read: {error}"
-        if due and clock - due / 1e9 > _NO_TICKS and _interrupts_off(kernel, cpu) is None:
+        if due and clock - due / 1e9 > _NO_TICKS and interrupts_off(kernel, cpu) is None:
             return f"the registers of CPU {cpu.number} cannot be read"
     return ""
 
@@ -113,7 +113,7 @@ def loops_with_interrupts(kernel: Kernel, cpu: Cpu, now: float | None) -> bool |
 
     Its registers are of one moment, and a loop may turn interrupts off and on; its last tick tells of the time before.
     """
-    if _interrupts_off(kernel, cpu) is False:
+    if interrupts_off(kernel, cpu) is False:
         return True
     clock = _monotonic(kernel.prog, now)
     since = None if clock is None else _since_tick(kernel.prog, cpu.number, clock)
@@ -152,8 +152,11 @@ def _due(prog: drgn.Program, cpu: int) -> int:
     return int(per_cpu(prog["tick_cpu_sched"], cpu).sched_timer.node.expires)
 
 
-def _interrupts_off(kernel: Kernel, cpu: Cpu) -> bool | None:
-    """Ask the registers of what an NMI interrupted there: those that tell of the CPU's own work."""
+def interrupts_off(kernel: Kernel, cpu: Cpu) -> bool | None:
+    """Tell whether a CPU's interrupts were off when it was stopped; None where its registers are not known.
+
+    Asked are those of what an NMI interrupted there: they tell of the CPU's own work.
+    """
     try:
         trace = kernel.prog.stack_trace(kernel.task_object(cpu.task.address)) if cpu.task else None
     except READ_ERRORS:
