@@ -24,7 +24,7 @@ from kdumpy.diagnosis.evidence import CrashEvidence
 from kdumpy.diagnosis.locks import Waits
 from kdumpy.diagnosis.memory import Meaning, Meant
 from kdumpy.diagnosis.oops import Event, Kind, Place, read_events
-from kdumpy.diagnosis.owned import variable_of_a_module
+from kdumpy.diagnosis.owned import owner_of, variable_of_a_module
 from kdumpy.dumpfile.logrecord import LogRecord
 from kdumpy.kernel.kernel import Kernel
 from kdumpy.kernel.values import Frame, Module, Panic, Task
@@ -197,6 +197,8 @@ class Crash:
         found = unloaded_module(self.kernel, self.address)
         if chosen.frame is None and found.frame is None:
             found = variable_of_a_module(self.kernel, self.fault_registers)
+        elif found.frame is None and self.reader is not None:
+            found = owner_of(self.kernel, self.reader.holder)
         return culprit.Choice(found.frame or chosen.frame, (*chosen.decisions, *found.decisions))
 
     @property

@@ -1,44 +1,113 @@
 """Whose data a crash worked on: for code that serves everybody, with no function of its user on the stack.
 
 A timer, a tasklet or a work item whose function is missing is run by the kernel alone. Which driver it
-belongs to is told by the registers: they lead to the driver's own variables.
+belongs to is told by the registers: they lead to the driver's own variables, or to an object that points at them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import struct
+from collections.abc import Iterator, Mapping
 
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.diagnosis import memory
+from kdumpy.diagnosis.crashed.pointee import pointee
 from kdumpy.diagnosis.culprit import Choice
+from kdumpy.diagnosis.facts.reading import Pointee
 from kdumpy.kernel import Kernel
 from kdumpy.kernel.values import Frame
 
 _PASSING = frozenset({"rip", "pc", "rsp", "sp", "lr"})
 """Registers that say where the code is, and not what it works on."""
+_LARGEST = 2048
+"""Bytes of an object that is looked through: a larger one (a task, a socket) is rather everybody's."""
 
 
 def variable_of_a_module(kernel: Kernel, registers: Mapping[str, int]) -> Choice:
     """Return the variable of a module that the registers lead to; none where they lead to several modules' or to none.
 
+    Where none leads to a variable, the objects of the allocator that they lead to are asked what they point at.
+
     Args:
         kernel: the opened dump.
         registers: those at the fault, by name.
     """
-    symbols, text = kernel.debuginfo.module_symbols, kernel.debuginfo.text
-    found: list[Frame] = []
-    for register, value in registers.items():
-        module = symbols.module_at(value) if symbols and register not in _PASSING else None
-        if module is None or (text is not None and value in text):
-            continue
-        try:
-            name, _, offset = memory.symbol_at(kernel.prog, value).partition("+")
-        except READ_ERRORS:
-            continue
-        if name:
-            found.append(Frame(value, name, int(offset or "0", 0), module, data=True))
-    if len({frame.module for frame in found}) != 1:
+    held = {register: value for register, value in registers.items() if register not in _PASSING}
+    frame = _chosen(found for value in held.values() if (found := _data_of_a_module(kernel, value)) is not None)
+    if frame is not None:
+        return Choice(frame, (f"chosen: the variable {frame.symbol} [{frame.module}], which the registers lead to: no "
+                              "function of its module is on the stack",))
+    frame = _chosen(_pointed_at(kernel, held))
+    if frame is not None:
+        return Choice(frame, (f"chosen: {frame.symbol or 'data'} [{frame.module}], which the object points at that the "
+                              "registers lead to: no function of its module is on the stack",))
+    return Choice(None, ())
+
+
+def owner_of(kernel: Kernel, place: Pointee | None) -> Choice:
+    """Return what a living object of the allocator points at in a module; none where that is in several, or in none."""
+    if place is None or place.kind != "slab" or place.state != "allocated" or place.object is None:
         return Choice(None, ())
-    frame = min(found, key=lambda item: item.offset or 0)
-    return Choice(frame, (f"chosen: the variable {frame.symbol} [{frame.module}], which the registers lead to: no "
-                          "function of its module is on the stack",))
+    frame = _chosen(_in_modules(kernel, place)) if 0 < (place.object_size or 0) <= _LARGEST else None
+    if frame is None:
+        return Choice(None, ())
+    return Choice(frame, (f"chosen: {frame.symbol or 'data'} [{frame.module}], which the object points at that the bad "
+                          "pointer was read from: no function of its module is on the stack",))
+
+
+def _chosen(found: Iterator[Frame]) -> Frame | None:
+    frames = list(found)
+    if len({frame.module for frame in frames}) != 1:
+        return None
+    return min(frames, key=lambda item: (not item.symbol, item.offset or 0))
+
+
+def _data_of_a_module(kernel: Kernel, value: int, *, code_too: bool = False) -> Frame | None:
+    """Return the variable of a module that lies at an address.
+
+    Args:
+        kernel: the opened dump.
+        value: the address.
+        code_too: take its functions, and constants without a name, as well.
+    """
+    symbols, text = kernel.debuginfo.module_symbols, kernel.debuginfo.text
+    module = symbols.module_at(value) if symbols else None
+    if module is None or (text is not None and value in text and not code_too):
+        return None
+    try:
+        name, _, offset = memory.symbol_at(kernel.prog, value).partition("+")
+    except READ_ERRORS:
+        return None
+    if not name and not code_too:
+        return None
+    return Frame(value, name or None, int(offset or "0", 0) if name else None, module, data=True)
+
+
+def _pointed_at(kernel: Kernel, registers: Mapping[str, int]) -> Iterator[Frame]:
+    """Yield what a living object that registers lead to points at in modules.
+
+    Of several objects that one counts to which most registers lead: other registers hold what came before.
+    """
+    found: dict[int, list[Pointee]] = {}
+    for value in registers.values():
+        place = pointee(kernel, value) if memory.is_kernels(value) else None
+        if place is not None and place.kind == "slab" and place.state == "allocated" and place.object is not None \
+                and 0 < (place.object_size or 0) <= _LARGEST:
+            found.setdefault(place.object, []).append(place)
+    for places in sorted(found.values(), key=len, reverse=True):
+        frames = list(_in_modules(kernel, places[0]))
+        if frames:
+            yield from frames
+            return
+
+
+def _in_modules(kernel: Kernel, place: Pointee) -> Iterator[Frame]:
+    size = (place.object_size or 0) & ~7
+    try:
+        words = struct.unpack(f"<{size // 8}Q", kernel.prog.read(place.object or 0, size))
+    except READ_ERRORS:
+        return
+    for word in words:
+        frame = _data_of_a_module(kernel, word, code_too=True) if memory.is_kernels(word) else None
+        if frame is not None:
+            yield frame

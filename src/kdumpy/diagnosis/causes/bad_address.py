@@ -49,7 +49,8 @@ class BadAddress(Cause):
                 meant.meaning in (Meaning.KERNEL, Meaning.ERROR) or (crash.per_cpu and not doubtful)) else LIKELY,
             explanation=words.paragraph(
                 f"{'The kernel' if words.gone else words.name} {how} the address {crash.address or 0:#x}{explained}, "
-                + ("where no memory is mapped." if held else "which it may not use like that." if absent is False else
+                + ("and nobody gave it to the kernel." if told and meant and meant.meaning == Meaning.USER else
+                   "where no memory is mapped." if held else "which it may not use like that." if absent is False else
                    "which cannot be used."),
                 f"It lies {'at' if area else 'in'} {place}." if place else "",
                 "An error code was returned by a function, and was used as a pointer without a check."

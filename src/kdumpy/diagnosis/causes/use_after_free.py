@@ -7,7 +7,7 @@ from kdumpy.diagnosis.advice import tracking_advice
 from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Words
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.crashed.derived import Read, freed_read, never_set
-from kdumpy.diagnosis.crashed.freed import FreedObject, given_out_anew, lost_work, who_freed
+from kdumpy.diagnosis.crashed.freed import FreedObject, given_out_anew, lost_work, owner_by_cache, who_freed
 from kdumpy.diagnosis.crashed.pointee import pointee
 from kdumpy.diagnosis.facts.reading import Pointee
 from kdumpy.diagnosis.memory import Meaning, Meant, index_meaning, meaning
@@ -60,18 +60,24 @@ class UseAfterFree(Cause):
             if crash.left_object else (None, "")
         what = "called a function pointer" if called else "used an index" if index else "followed a pointer"
         off_list = found.meaning == Meaning.LIST_POISON
-        user = words.name if left is None else f"The kernel's own {crash.fault.function}()" if crash.fault else "Code"
+        freer = left is not None and crash.kernel is not None and own.frame is not None \
+            and who_freed(crash.kernel, left).frame == own.frame
+        runs = next((frame.function for frame in crash.below_fault if frame.function), None)
+        user = words.name if left is None else f"The kernel's own {runs}()" if runs else "Code"
         return Finding(
             title=words.titled("Use of a list entry after its removal" if off_list else "Use after free"),
-            confidence=CERTAIN if found.meaning == Meaning.FREED and own.frame and not index else LIKELY,
+            # That it was freed is as sure where only the kernel's own code is known; whose bug it is, is not.
+            confidence=CERTAIN if found.meaning == Meaning.FREED and not index and (
+                freer or (own.frame and own.frame.module and left is None)) else LIKELY,
             explanation=words.paragraph(
                 f"{user} {what} out of an object that had already been "
                 + ("taken off its list" if off_list else "freed") + f" ({found.words}).",
                 f"The pointer came from {holder.words}." if holder and freed else
                 f"The register {register} leads to such an object: {place.words}." if place and left is None else "",
                 f"It is {left.object.words}; {words.name} freed it while the kernel still knew it: a timer, work or a "
-                "callback in it was not cancelled before." if left and own.frame else
-                f"It is {left.object.words}." if left else _freed_by(crash, place), words.where, words.blame),
+                "callback in it was not cancelled before." if left and freer else
+                f"It is {left.object.words}; a timer, work or a callback in it was not cancelled before it was freed."
+                if left else _freed_by(crash, place), words.where, words.blame),
             evidence=[*crash.evidence.log(), *(crash.evidence.call() if called else crash.evidence.instruction()),
                       *(crash.evidence.object(f"what the register {register} leads to", place)
                         if place and register else ()),
@@ -87,6 +93,9 @@ class UseAfterFree(Cause):
         if crash.kernel is None or left is None or (own.frame is not None and own.frame.module):
             return own, None
         freed = who_freed(crash.kernel, left)
+        if freed.frame is None:             # the allocator was not told to remember
+            named = owner_by_cache(crash.kernel, left.object)
+            return (named if named.frame else own), left
         if own.frame is None or (freed.frame is not None and freed.frame.module):
             return freed, left
         return own, None

@@ -8,6 +8,9 @@ from kdumpy.diagnosis.crashed.processes import a_process_has
 from kdumpy.diagnosis.memory import LOWEST_USER, USER_END
 from kdumpy.diagnosis.oops import Kind
 
+_PROGRAMS = 0x555555554000
+"""From here on programs, libraries and stacks lie (arch/x86/include/asm/elf.h, ELF_ET_DYN_BASE)."""
+
 
 class UserAccess(Cause):
     """Code used an address of a process without the functions made for it (SMAP, SMEP, PAN)."""
@@ -23,8 +26,10 @@ class UserAccess(Cause):
             return None
         # Bit 0: the page was there and its use was refused. Else the value may be an address by chance.
         refused = bool(crash.event and crash.event.error_code is not None and crash.event.error_code & 1)
-        if not told and not refused and crash.address and a_process_has(crash, crash.address) is False:
-            return None                     # a number that happens to lie where processes have their memory
+        # A number can happen to lie where processes might have memory. The one whose address it was may have ended.
+        if not told and not refused and crash.address is not None and crash.address < _PROGRAMS \
+                and a_process_has(crash, crash.address) is False:
+            return None
         words = Words(crash, crash.own_frame)
         how = {"read": "read", "write": "wrote", "execute": "executed"}.get(crash.access, "used")
         return Finding(

@@ -20,7 +20,8 @@ class Warn(Cause):
         if event is None or event.fatal or not crash.told(Kind.WARN):
             return None
         own = crash.own
-        named = named_by_warning(crash) if own.frame is None or own.frame.module is None else None
+        nobody = own.frame is None or own.frame.module is None or own.frame.data
+        named = named_by_warning(crash) if nobody else None
         if named is not None:
             own = Choice(named, (*own.decisions, f"chosen: {named.function or named.module}, which the warning names: "
                                                  "no function of a module is on the stack"))

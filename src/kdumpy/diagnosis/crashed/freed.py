@@ -7,6 +7,7 @@ to remember (slub_debug=U), the object tells who freed it.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -108,6 +109,20 @@ def who_freed(kernel: Kernel, freed: FreedObject) -> Choice:
         return chosen
     return Choice(chosen.frame, (f"chosen: {chosen.frame.function}, which freed the object that the register "
                                  f"{freed.register} leads to: no function of its user is on the stack",))
+
+
+def owner_by_cache(kernel: Kernel, place: Pointee) -> Choice:
+    """Choose the module that an object's cache is named after; none for the caches of kmalloc().
+
+    Caches that are alike are made one, and have the first one's name (mm/slab_common.c, find_mergeable()).
+    """
+    cache = place.cache or ""
+    named = [module.name for module in kernel.modules if re.match(rf"{re.escape(module.name)}(?:[_-]|$)", cache)]
+    if not named:
+        return Choice(None, ())
+    module = max(named, key=len)
+    return Choice(Frame(0, None, None, module), (f"chosen: the module {module}, after which the object's cache {cache} "
+                                                 "is named: no function of its user is on the stack",))
 
 
 def _chosen(kernel: Kernel, track: Track) -> Choice:
