@@ -7,7 +7,7 @@ found does not mean that nobody holds it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 
 import drgn
@@ -17,10 +17,11 @@ from kdumpy.diagnosis import operands
 from kdumpy.diagnosis.crashed.following import Follower
 from kdumpy.diagnosis.crashed.held import Family, Held
 from kdumpy.diagnosis.crashed.values import Value
-from kdumpy.diagnosis.crashed.waysout import WaysOut
+from kdumpy.diagnosis.crashed.waysout import WayOut, WaysOut
 from kdumpy.kernel import Kernel, Task
 from kdumpy.kernel.values import Frame
 
+_MOST_MODULES = 32
 _MOST_STACKS = 512
 """Tasks whose stacks are looked at for a module's code."""
 
@@ -80,6 +81,33 @@ class Holders:
                     found.setdefault(given, frame)
             self._given[key] = found
         return self._given[key].get(address)
+
+    def within(self, frames: Sequence[Frame], family: Family) -> Frame | None:
+        """Return the innermost frame that is in a section of a kind, as that of a reader of RCU; x86-64 only."""
+        if self.kernel.system.machine != "x86_64":
+            return None
+        with contextlib.suppress(*READ_ERRORS):
+            return self._held.within(frames, family)
+        return None
+
+    def leavers(self, modules: Sequence[str], family: Family,
+                is_locked: Callable[[int], bool] | None = None) -> list[Frame]:
+        """Return the functions of modules that can return with something of a kind, and give it back on other ways.
+
+        Args:
+            modules: their names.
+            family: the kind.
+            is_locked: tells of an address whether a lock there is taken; where that of some functions is, only these
+                are returned.
+        """
+        if self.kernel.system.machine != "x86_64":
+            return []
+        found: list[WayOut] = []
+        with contextlib.suppress(*READ_ERRORS):
+            for module in modules[:_MOST_MODULES]:
+                found += [item for item in self.ways_out.of(module, family) if item.gives]
+        known = [item for item in found if any(map(is_locked, item.locks))] if is_locked else []
+        return [item.frame for item in known or found]
 
     def registers(self, task: Task, frames: Sequence[Frame]) -> list[dict[str, int]]:
         """Return what is known of the registers of each frame of a task's stack; empty where it cannot be unwound."""

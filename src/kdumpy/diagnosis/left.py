@@ -61,7 +61,8 @@ def leaver(waits: Waits, module: str, kind: str, address: int, waiting: Sequence
         found = ways.of(module, family, address, place) if waits.kernel.system.machine == "x86_64" else []
     except READ_ERRORS:
         found = []
-    sure = [item for item in found if item.gives] or found
+    known = [item for item in found if address in item.locks] or [item for item in found if not item.locks]
+    sure = [item for item in known if item.gives] or known
     return Left(module, sure[0].frame if len(sure) == 1 else None, max(0, len(sure) - 1))
 
 

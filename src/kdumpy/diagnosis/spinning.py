@@ -157,13 +157,14 @@ class Spins:
         if self._x86:
             flow = Follower(self.kernel, self.holders.read, cpu.stack.frames[number:], frame.pc, registers)
             candidates.insert(0, flow.number(Argument("rdi")) or 0)
-        return next((value for value in candidates if self._is_taken(value, kind)), 0)
+        return next((value for value in candidates if self.is_taken(value, kind)), 0)
 
     @property
     def _x86(self) -> bool:
         return self.kernel.system.machine == "x86_64"
 
-    def _is_taken(self, address: int, kind: str) -> bool:
+    def is_taken(self, address: int, kind: str = "spinlock") -> bool:
+        """Tell whether a lock lies at an address, and is taken."""
         if meaning(address).meaning != Meaning.KERNEL or address % 4:
             return False
         try:

@@ -7,6 +7,7 @@ import re
 from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Words
 from kdumpy.diagnosis.checkwords import told_by_check
 from kdumpy.diagnosis.crash import Crash
+from kdumpy.diagnosis.imbalance import suspect
 from kdumpy.diagnosis.model import Evidence
 from kdumpy.diagnosis.oops import Kind
 
@@ -62,18 +63,29 @@ class Bug(Cause):
 
 def _atomic(crash: Crash) -> Finding:
     """Return the sleep of code that must not sleep (__schedule_bug(), kernel/sched/core.c)."""
-    words = Words(crash, crash.own_frame)
     match = _COUNT.search(crash.event.text) if crash.event else None
     count = int(match[1], 16) if match else 0
+    left = None if count & _EVIDENT else suspect(crash)
+    frame = left.frame if left else crash.own_frame
+    words, slept = Words(crash, frame), Words(crash, crash.own_frame)
     held = next((name for bits, name in _CONTEXTS if count & bits), "an interrupt, or code that holds a spinlock")
+    who = slept.name if crash.own_frame and not left else "The task"
+    # schedule() itself has counted one up: what is left of it is one too few.
+    below = match is not None and not count
     return Finding(
-        title=words.titled("Sleep in atomic context"),
-        confidence=CERTAIN if count & _EVIDENT and crash.own_frame else LIKELY,
+        title=words.titled("Sleep in atomic context" if not (left or below) else
+                           "A spinlock was not given back" if not below else
+                           "Something was unlocked that was not locked"),
+        confidence=CERTAIN if count & _EVIDENT and frame else LIKELY,
         explanation=words.paragraph(
-            f"{words.name} went to sleep (it waited for a mutex, for memory, or for time to pass) in {held}, where "
+            f"{who} went to sleep, and the scheduler found the count of what keeps preemption off below 0 "
+            "(\"scheduling while atomic\"): something was given back once more often than it was taken." if below else
+            f"{who} went to sleep (it waited for a mutex, for memory, or for time to pass) in {held}, where "
             "nothing may sleep: the scheduler found that (\"scheduling while atomic\").",
+            f"No code on the stack has taken a spinlock: who did has returned with it. {left.why}"
+            if left and not below else left.why if left else "",
             "The kernel would have gone on, but it is set to panic on warnings (kernel.panic_on_warn)."
             if "panic_on_warn" in crash.closing_words else "", words.where, words.blame),
         evidence=[*crash.evidence.log(), *crash.evidence.stack()],
         next=["CONFIG_DEBUG_ATOMIC_SLEEP finds such code where it could sleep, not only when it does."],
-        culprit=crash.own_frame, decisions=crash.own.decisions, subtype="atomic")
+        culprit=frame, decisions=(*crash.own.decisions, *((left.why,) if left else ())), subtype="atomic")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from itertools import islice
 
 from drgn.helpers.linux.percpu import per_cpu
 
@@ -11,13 +12,21 @@ from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.diagnosis import culprit
 from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Words
 from kdumpy.diagnosis.crash import Crash
+from kdumpy.diagnosis.crashed.held import RCU
 from kdumpy.diagnosis.crashed.origin import origin_of
 from kdumpy.diagnosis.crashed.tickless import loops_with_interrupts
+from kdumpy.diagnosis.model import Evidence
 from kdumpy.diagnosis.oops import Event, Kind
 from kdumpy.diagnosis.spinblame import blame, kind_of_loop
-from kdumpy.kernel.values import Cpu, Frame
+from kdumpy.diagnosis.waiting import Waiters
+from kdumpy.kernel.tasks import task_value
+from kdumpy.kernel.values import Cpu, Frame, Task
 
 _STALLED_CPU = re.compile(r"^rcu:?\s+(\d+)-[.!O]|^\s*(\d+)-[.!O]")
+_HASTENED_CPU = re.compile(r"[{ ](\d+)-[.!OoNDr]")
+"""`stalls on CPUs/tasks: { 1-...D P164 }` (kernel/rcu/tree_exp.h)."""
+_STALLED_TASK = re.compile(r"\bP(\d+)\b")
+_MOST_READERS = 1024
 _ASKS = ("smp_call_function", "csd_lock_wait")
 """Where a CPU waits until others have run a function (kernel/smp.c)."""
 _JIFFIES = re.compile(r"\(t=(\d+) jiffies|, t=(\d+) jiffies")
@@ -34,6 +43,9 @@ class RcuStall(Cause):
         if not crash.told(Kind.RCU) or event is None:
             return None
         stalled = self._cpus(event)
+        reader = self._reader(crash, event) if not stalled else None
+        if reader is not None:
+            return self._of_reader(crash, *reader)
         noticed = self._stalled(crash, stalled)
         silent = self._unanswering(crash, noticed)
         cpu = silent or noticed
@@ -66,6 +78,62 @@ class RcuStall(Cause):
             key=culprit.above_anchor(spin.frames if spin else frames).frame)
 
     @staticmethod
+    def _of_reader(crash: Crash, task: Task, others: int) -> Finding:
+        """Return the stall that a task makes which is off its CPU within rcu_read_lock()."""
+        assert crash.kernel is not None
+        frames = crash.with_tail_calls(crash.kernel.stack(task).frames)
+        starved = task.state == "R"
+        hog = next((cpu for cpu in crash.kernel.cpus if cpu.number == task.cpu and cpu.task
+                    and not cpu.idle and cpu.task.pid != task.pid), None) if starved else None
+        told = tuple(culprit.watched(hog.stack.frames)) if hog else frames
+        choice = culprit.choose(told)
+        holders = crash.waits.holders if crash.waits else None
+        inside = holders.within(frames, RCU) if holders else None
+        left = holders.leavers([name for name in crash.modules if crash.is_foreign(name)], RCU) \
+            if holders and inside is None and not hog else []
+        if len(left) == 1:
+            why = f"chosen: {left[0].function} [{left[0].module}], which can return without rcu_read_unlock()"
+            choice = culprit.Choice(left[0], (why,))
+        words, own = Words(crash, choice.frame), Words(crash, culprit.choose(frames).frame)
+        more = f"; {others} more task{'s do' if others > 1 else ' does'} so, too" if others else ""
+        who = hog.task if hog and hog.task else task
+        return Finding(
+            title=words.titled("RCU stall: a task held everything up"),
+            confidence=CERTAIN if choice.frame and inside and not others else LIKELY,
+            explanation=words.paragraph(
+                f"{task.comm} (pid {task.pid}), in {own.name}, is off its CPU within rcu_read_lock(){more}: until it "
+                "leaves that section the kernel cannot release memory that nobody uses any more (RCU).",
+                f"It could run, but {who.comm} (pid {who.pid}), in {words.name}, does not let it." if hog else
+                "It sleeps there, which a reader must not do." if inside else
+                "No code on its stack is in such a section: it was left without rcu_read_unlock()"
+                + (f", which {words.name} has a way out for." if left else "."),
+                "The kernel is set to panic then (kernel.panic_on_rcu_stall)." if "RCU" in crash.closing_words else "",
+                words.blame),
+            evidence=[*crash.evidence.log(), Evidence(
+                f"where {task.comm} is", " ← ".join(str(frame.function) for frame in frames if frame.symbol),
+                crash.evidence.command(f"bt {task.pid}")), *(crash.evidence.stack("who runs on its CPU", told, hog)
+                                                             if hog else ())],
+            culprit=choice.frame, decisions=choice.decisions, trace=told, trace_task=who, subtype="reader",
+            key=choice.frame)
+
+    @staticmethod
+    def _reader(crash: Crash, event: Event) -> tuple[Task, int] | None:
+        """Return (a task that is off its CPU within rcu_read_lock(), how many more are), where no CPU is complained of.
+
+        They are told by the lists of RCU itself; what the log names (`P164`) comes first.
+        """
+        if crash.kernel is None:
+            return None
+        named = [int(match[1]) for line in event.lines[:40] if "locked on" in line or "CPUs/tasks" in line
+                 for match in _STALLED_TASK.finditer(line)]
+        with contextlib.suppress(*READ_ERRORS):
+            found = [task_value(task) for task in islice(Waiters(crash.kernel).blocked_readers(), _MOST_READERS)]
+            found = [task for task in found if not task.on_cpu]
+            first = next((task for task in found if task.pid in named), next(iter(found), None))
+            return (first, len(found) - 1) if first is not None else None
+        return None
+
+    @staticmethod
     def _ran_by(cpu: Cpu) -> str:
         """Say what ran there: the task, or the interrupt that had interrupted it."""
         task = cpu.task
@@ -96,7 +164,8 @@ class RcuStall(Cause):
     @staticmethod
     def _cpus(event: Event) -> list[int]:
         matches = (match for line in event.lines[:40] if (match := _STALLED_CPU.match(line)))
-        return [int(match[1] or match[2]) for match in matches]
+        expedited = (match for line in event.lines[:4] if "expedited" in line for match in _HASTENED_CPU.finditer(line))
+        return [*(int(match[1] or match[2]) for match in matches), *(int(match[1]) for match in expedited)]
 
     @staticmethod
     def _unseen(crash: Crash, numbers: list[int]) -> tuple[Frame, ...]:

@@ -45,6 +45,7 @@ SPIN = Family(("_raw_spin_lock", "_raw_read_lock", "_raw_write_lock"),
 RWSEM = Family(("down_read", "down_write"), ("up_read", "up_write"))
 SEMAPHORE = Family(("down", "down_interruptible", "down_killable", "down_timeout"), ("up",), whole=True)
 MUTEX = Family(("mutex_lock", "__mutex_lock", "ww_mutex_lock"), ("mutex_unlock", "__mutex_unlock", "ww_mutex_unlock"))
+RCU = Family(("__rcu_read_lock",), ("__rcu_read_unlock",))
 SRCU = Family(("__srcu_read_lock",), ("__srcu_read_unlock",))
 PERCPU_RWSEM = Family(("percpu_down_write",), ("percpu_up_write",))
 COMPLETION = Family((), ("complete", "complete_all", "complete_on_current_cpu", "kthread_complete_and_exit",
@@ -93,6 +94,20 @@ class Held:
         for number, frame, registers in self._framed(frames, unwound):
             for address in self._ahead(frames[number:], registers, family):
                 yield address, frame
+
+    def within(self, frames: Sequence[Frame], family: Family) -> Frame | None:
+        """Return the innermost frame whose function took something of a kind, whatever it is, and has it still."""
+        for frame in frames:
+            here = None if frame.inline or frame.offset is None or frame.user else self._instruction(frame)
+            function = function_at(self.kernel.prog, here) if here is not None else None
+            if here is None or function is None:
+                continue
+            code = self.code_of(function)
+            back = {at for at, name in code.calls.items() if family.gives(name)}
+            if any(_leads(code.lines, at, here, back) for at, name in code.calls.items()
+                   if at != here and family.takes(name)):
+                return frame
+        return None
 
     def _framed(self, frames: Sequence[Frame],
                 unwound: Sequence[Mapping[str, int]]) -> Iterator[tuple[int, Frame, Mapping[str, int]]]:

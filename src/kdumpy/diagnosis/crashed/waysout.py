@@ -6,6 +6,7 @@ call that takes the lock to a return, past no call that gives it back.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -16,10 +17,13 @@ from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.diagnosis import operands
 from kdumpy.diagnosis.crashed.following import Follower, Function
 from kdumpy.diagnosis.crashed.held import Family, Held, ways_out
-from kdumpy.diagnosis.crashed.values import Constant, Loaded, Value, apart
+from kdumpy.diagnosis.crashed.values import Argument, Constant, Loaded, Value, apart
 from kdumpy.kernel import Kernel
 from kdumpy.kernel.values import Frame
 
+_MOST_CALLERS = 3
+"""Functions upwards in which it is looked for what an argument is."""
+_WORD = 1 << 64
 LARGEST_TEXT = 1 << 18
 """Bytes of a module's code that are gone through; a larger module's is not."""
 
@@ -30,6 +34,8 @@ class WayOut(NamedTuple):
     frame: Frame
     gives: bool
     """On other ways it gives it back: it is no function that takes a lock for its caller."""
+    locks: frozenset[int]
+    """The locks that it takes there, as far as its code and that of its callers name them by a variable."""
 
 
 class WaysOut:
@@ -62,9 +68,29 @@ class WaysOut:
                 if _differs(value, lock, place) or not ways_out(code.lines, call, back):
                     continue
                 frame = Frame(function.begin, function.symbol, None, module)
-                found.append(WayOut(frame, any(ways_out(code.lines, call, set(), upto=at) for at in back)))
+                found.append(WayOut(frame, any(ways_out(code.lines, call, set(), upto=at) for at in back),
+                                    frozenset(self._numbers(module, function, value))))
                 break
         return sorted(found, key=lambda item: not item.gives)
+
+    def _numbers(self, module: str, function: Function, value: Value | None,
+                 depth: int = _MOST_CALLERS) -> Iterator[int]:
+        """Yield what a value can be: of an argument, what the functions of the module that call this one pass."""
+        base, offset = apart(value) if value is not None else (None, 0)
+        if isinstance(base, Constant):
+            yield (base.number + offset) % _WORD
+        elif isinstance(base, Loaded) and base.size == 8 and not base.scale:
+            for place in self._numbers(module, function, base.base, depth):
+                with contextlib.suppress(LookupError, ValueError):
+                    held = int.from_bytes(self._read((place + base.offset) % _WORD, 8), "little")
+                    yield (held + offset) % _WORD
+        elif isinstance(base, Argument) and depth:
+            for caller in self.functions(module):
+                for at, item in self._held.code_of(caller).lines.items():
+                    if item.target == function.begin and caller.begin != function.begin:
+                        passed = self._held.values_at(Follower(self.kernel, self._read, (), at, {})).get(base.register)
+                        for number in self._numbers(module, caller, passed, depth - 1):
+                            yield (number + offset) % _WORD
 
     def functions(self, module: str) -> tuple[Function, ...]:
         """Return the functions of a module; none where they cannot be read, or are too many."""
