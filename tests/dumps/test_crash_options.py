@@ -102,6 +102,19 @@ def test_vm_p_says_where_each_page_is(null: Console) -> None:
     assert null("vm -f 75") == "75: (READ|EXEC|MAYREAD|MAYWRITE|MAYEXEC)\n"
 
 
+@pytest.mark.parametrize("reference", ["busybox", "/bin/busybox", "bin/b"])
+def test_vm_r_takes_a_part_of_a_path(null: Console, reference: str) -> None:
+    (all_areas,), (row,) = null.json("vm 1 --json"), null.json(f"vm -R {reference} 1 --json")
+    assert row["areas"] == [area for area in all_areas["areas"] if area["file"] == "/bin/busybox"]
+    assert 1 < len(row["areas"]) < len(all_areas["areas"])
+    assert null.json("vm -R b 1 --json") == []          # a number, of no area
+
+
+def test_kmem_s_of_cpus_refuses_what_is_no_cpu(null: Console) -> None:
+    assert "no CPU 9" in null.fails("kmem -S=9 task_struct")
+    assert "no list of CPUs" in null.fails("kmem -S=x task_struct")
+
+
 def test_dis_is_written_as_the_gnu_disassembler_does_and_tells_the_registers(null: Console) -> None:
     panic = null.kernel.panic
     assert panic is not None

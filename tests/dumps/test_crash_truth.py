@@ -21,15 +21,18 @@ SAME = ("bt -e", "mach -m", "pte d8e067", "whatis -o list_head", "irq -b", "swap
         "kmem -v", "kmem -z", "kmem -n", "kmem -g", "kmem -g 100004", "eval -bl 0x8000", "eval 0xffffffff8005ca9e",
         "eval 10k", "eval (0x10 * 3)", "eval ~3", "eval -1", "rd -R init_task 6", "rd -8 -R init_task 17", "runq -g",
         "whatis list_head.next", "whatis pid_t", "whatis spinlock_t", "whatis pid_type", "whatis u64",
-        "struct -o task_struct.comm", "irq -d", "rd -p 1000 4", "rd -d init_task 4", "list -H (modules)")
+        "struct -o task_struct.comm", "irq -d", "rd -p 1000 4", "rd -d init_task 4", "list -H (modules)",
+        "kmem -s list", "kmem -s -I dentry,inode_cache", "kmem -m lru,flags", "kmem -m flags,_refcount")
 ONE_LINE = ("ptob 1000", "btop 1000fff", "ascii 62696c2f7273752f", "ascii 80ff7f000a1b")
 """Answers that are the same line by line."""
 VALUES = ("p runqueues", "p current_task:a", "p -x runqueues:1", "p linux_banner", "p -x (int)-1", "p -x (char)-1",
           "p (struct list_head *)&modules", "p *(struct list_head *)&modules@2", "p *(unsigned char *)linux_banner@16",
           "p init_task.tasks.next->next", "p &init_task", "p init_mm.cpu_bitmap", "p saved_command_line",
           "p mem_section", "p/x init_task.flags", "p/c 65", "p/t 10", "p/o 8", "p/u -1", "p/z 5", "p/x init_task.comm",
-          "p/a init_task.tasks.next", "p -x init_task.thread_info", "p vermagic", "p jiffies")
+          "p/a init_task.tasks.next", "p -x init_task.thread_info", "p vermagic", "p jiffies", "p kmem_cache",
+          "whatis kmem_cache")
 CODE = ("dis schedule", "dis bpf_check", "dis tcp_sendmsg_locked", "dis vsnprintf", "dis copy_page_to_iter")
+OF_CPUS = ("kmem -S=0 task_struct", "kmem -S=a task_struct", "kmem -sS task_struct")
 OTHERS = (*CODE, "sys -c", "mod", "net", "whatis -m task_struct", "log", "files",
           "ps", "ps -t", "ps -l", "ps -m", "bt", "bt -a", "bt -F", "kmem -i",
           "kmem -f", "kmem -V", "kmem -S task_struct", "search -k -c flaky_sample", "ascii", "ptov b0c0:a",
@@ -38,7 +41,7 @@ OTHERS = (*CODE, "sys -c", "mod", "net", "whatis -m task_struct", "log", "files"
 
 @pytest.fixture(scope="module")
 def crash() -> Truth:
-    return truth("6.1", "null-workqueue", (*SAME, *ONE_LINE, *VALUES, *OTHERS))
+    return truth("6.1", "null-workqueue", (*SAME, *ONE_LINE, *VALUES, *OF_CPUS, *OTHERS))
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +110,8 @@ def test_files_and_vtop_of_a_process_are_those_of_crash(older: Console) -> None:
              f"vtop {older.prog.symbol('init_task').address:x}", "kmem -v", "kmem -z", "kmem -n", "kmem -g",
              f"kmem {init['task'] + 24:x}", f"kmem {inode:x}", f"kmem {files[0]['file']:x}", "kmem 1000000",
              "foreach files -c", "bt -f 1", "bt -F 1", "bt -t 1", "bt -T 1", "bt -o 1", "bt -r 1", "foreach active ps",
-             "foreach 0 ps", "foreach RU ps -l", "foreach 1 2 net -s", "bt 0x1"]
+             "foreach 0 ps", "foreach RU ps -l", "foreach 1 2 net -s", "bt 0x1", "foreach files -R nsole",
+             "foreach 1 files -R /dev"]
     crash = truth("5.10", "null-workqueue", lines)
     for line in lines:
         expected, found = words(crash(line)), words(older(line).splitlines())
@@ -161,6 +165,19 @@ def test_kmem_s_names_the_objects_of_crash(crash: Truth, ours: Console) -> None:
     assert listed
     assert listed <= used       # crash lists no full slabs
     assert len(used) == row["allocated"]
+
+
+@pytest.mark.parametrize("line", OF_CPUS)
+def test_kmem_s_has_the_slabs_of_cpus_and_nodes_of_crash(crash: Truth, ours: Console, line: str) -> None:
+    """Each with its counts; crash calls all free objects of a CPU's slab its cache, and lists no full slabs."""
+    def told(lines: list[str]) -> set[str]:
+        whole = "\n".join(text.split("  (cpu")[0] for text in words(lines) if text != "(not tracked)")
+        return {part.strip() for part in re.split(r"\n(?=[A-Z]|SLAB)", whole.partition("NODE 0 FULL")[0])}
+
+    expected, found = told(crash(line)), told(ours(line).splitlines())
+    assert len(expected) > 4
+    assert {re.sub(r" \(cpu . cache\)", "", part) for part in expected} == {
+        re.sub(r" \(cpu . cache\)", "", part) for part in found}
 
 
 def test_search_finds_the_text_that_crash_finds(crash: Truth, ours: Console) -> None:

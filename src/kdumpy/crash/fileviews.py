@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -232,3 +233,8 @@ def dentry_lines(rows: Iterable[DentryRow]) -> Iterator[str]:
     for row in rows:
         yield f"{'DENTRY':^16} {'INODE':^16} {'SUPERBLK':^16} TYPE PATH"
         yield f"{row.dentry:016x} {row.inode:016x} {row.superblock:016x} {row.type:<4} {row.path}"
+
+
+def in_path(reference: str, path: str) -> bool:
+    """Whether what -R names is a part of a path; a number is none."""
+    return not re.fullmatch(r"(0x)?[0-9a-f]+", reference) and reference in path

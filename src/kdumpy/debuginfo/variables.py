@@ -39,6 +39,7 @@ DECLARATIONS: dict[str, tuple[str, ...]] = {
     "uidhash_table": ("struct hlist_head []",),
     "avenrun": ("unsigned long [3]",),
     "task_struct_cachep": ("struct kmem_cache *",),
+    "kmem_cache": ("struct kmem_cache *",),
     "thread_stack_cache": ("struct kmem_cache *",),
     "ipc_mni_shift": ("int",),
     # CPUs and time

@@ -15,7 +15,7 @@ from drgn.helpers.linux.mmzone import for_each_online_pgdat
 from kdumpy.crash import fileviews
 from kdumpy.crash.command import Arg, Command, Options, columns
 from kdumpy.crash.commands.bt import header
-from kdumpy.crash.fileviews import CachedFile, OpenFile, open_file, text
+from kdumpy.crash.fileviews import CachedFile, OpenFile, in_path, open_file, text
 from kdumpy.crash.recent import Last
 from kdumpy.crash.session import Session
 from kdumpy.debuginfo.reading import READ_ERRORS
@@ -68,7 +68,7 @@ class Files(Command[Any]):
     row = FilesRow
     args = (
         Arg("tasks", nargs="*", metavar="PID|TASK", help="process ids, or addresses of task_structs"),
-        Arg("-R", dest="reference", metavar="TEXT", help="only files with this path, or of this address or number"),
+        Arg("-R", dest="reference", metavar="TEXT", help="only files with this in their path, this address or number"),
         Arg("-n", dest="nodes", metavar="INODE", help="on which NUMA nodes the cached pages of an inode lie"),
         Arg("-c", dest="cached", action="store_true", help="how many pages of each are in the cache"),
         Arg("-d", dest="dentry", metavar="DENTRY", help="which inode and file lie behind a dentry"),
@@ -179,7 +179,7 @@ def _row(session: Session, task: drgn.Object, reference: str | None, *, cached: 
     if cached:
         files = tuple(fileviews.cached_file(session, file) for file in files if isinstance(file, OpenFile))
     if reference is not None:
-        files = tuple(file for file in files if reference in _referred(file))
+        files = tuple(file for file in files if reference in _referred(file) or in_path(reference, file.path))
     return FilesRow(of.pid, of.address, of.cpu, of.comm, root, cwd, files, problem)
 
 

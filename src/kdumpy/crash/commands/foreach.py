@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
@@ -72,7 +73,7 @@ class Foreach(Command[Any]):
             failure = error
         if not tasks and failure is None:
             raise UsageError("no task is like this", where=" ".join(chosen))
-        if command == "net" and not any(word.startswith("-") for word in rest):
+        if command == "net" and not any(re.match("-[^-R]*[sS]", word) for word in rest):
             rest = ["-s", *rest]        # devices are not a task's
         one = _OneTask(session, command, rest)
         context = session.context

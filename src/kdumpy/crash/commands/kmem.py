@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -55,7 +55,8 @@ class Kmem(Command[UsageRow]):
         Arg("-p", dest="pages", action="store_true", help="every page: mapping, index, count, flags"),
         Arg("-m", dest="members", metavar="MEMBER,…", help="every page, with these members of its struct page"),
         Arg("-s", dest="slabs", action="store_true", help="slab caches; the slab and object of an address"),
-        Arg("-S", dest="slabs_all", action="store_true", help="slab caches with all slabs and objects"),
+        Arg("-S", dest="slabs_all", action="store_true", help="slab caches with all slabs and objects; -S=CPU,…: "
+            "of these CPUs' slabs, and of those with free objects that no CPU has"),
         Arg("-r", dest="slabs_root", action="store_true",
             help="caches with their children; kernels since 5.9 have none, so the same as -s"),
         Arg("-I", dest="ignored", metavar="SLAB,…", help="leave out these caches"),
@@ -72,6 +73,15 @@ class Kmem(Command[UsageRow]):
         Arg("-h", dest="huge", action="store_true", help="the pools of huge pages"),
         Arg("-g", dest="flags", nargs="?", const="", metavar="FLAGS", help="the flags of pages, or those of a value"),
     )
+
+    def parse(self, name: str, words: Sequence[str]) -> Options:
+        """Take -S=CPU,… apart: argparse knows no option whose value is there or not, and never the next word."""
+        given = [word.partition("=")[2] for word in words if word.startswith("-S=")]
+        options = super().parse(name, ["-S" if word.startswith("-S=") else word for word in words])
+        options.cpus = given[-1] if given else None
+        if options.slabs_all:           # -S shows all that -s does
+            options.slabs = False
+        return options
 
     def rows(self, session: Session, options: Options) -> Iterator[Any]:
         """Yield rows of what is asked for; each option has its own."""

@@ -11,6 +11,7 @@ import drgn
 from kdumpy.crash.areas import Area, Space
 from kdumpy.crash.command import Arg, Command, Options, columns
 from kdumpy.crash.commands.bt import header
+from kdumpy.crash.fileviews import in_path
 from kdumpy.crash.layout import Layout
 from kdumpy.crash.recent import Last
 from kdumpy.crash.session import Session
@@ -64,7 +65,8 @@ class Vm(Command[VmRow]):
         Arg("-f", dest="flags", metavar="FLAGS", help="say what the bits of vm_flags mean"),
         Arg("-x", dest="radix", action="store_const", const=16, help="integers in hexadecimal"),
         Arg("-d", dest="radix", action="store_const", const=10, help="integers in decimal"),
-        Arg("-R", dest="reference", metavar="TEXT", help="only areas of this file, or that hold this address"),
+        Arg("-R", dest="reference", metavar="TEXT",
+            help="only areas of files with this in their path, or that hold this address"),
     )
 
     def __init__(self) -> None:
@@ -139,7 +141,8 @@ def _row(session: Session, task: drgn.Object, reference: str | None, given: int 
     except READ_ERRORS as error:
         space = space._replace(problem=f"not all can be read: {error}")
     areas = space.areas if reference is None else tuple(
-        area for area in space.areas if area.file == reference or _holds(area, reference))
+        area for area in space.areas
+        if area.file == reference or in_path(reference, area.file) or _holds(area, reference))
     return VmRow(of.pid, of.address, of.cpu, of.comm, mm, space.pgd, space.rss * page_kb, space.total * page_kb, areas,
                  space.problem)
 

@@ -111,8 +111,7 @@ class _Looking:
             return None
 
     def _cache(self, virtual: int) -> slabs.CacheRow | None:
-        return next(slabs.rows(self.session, argparse.Namespace(ignored=None, addresses=[f"{virtual:x}"],
-                                                                slabs_all=False)), None)
+        return slabs.holder(self.session, virtual)
 
     def _area(self, virtual: int) -> VmallocRow | None:
         try:

@@ -12,6 +12,7 @@ from drgn.helpers.linux.mm import for_each_valid_page_range
 from numpy.typing import NDArray
 
 from kdumpy.crash.command import Options
+from kdumpy.crash.layout import unaliased
 from kdumpy.crash.memory.pages import PageArray, Stretch, StructPages
 from kdumpy.crash.memory.text import Cells, Hexadecimal, joined, same
 from kdumpy.crash.session import Session
@@ -224,37 +225,52 @@ def member_rows(session: Session, options: Options) -> Iterator[MemberRow]:
     members = [(name, *pages.member(name)) for name in options.members.split(",") if name]
     if not members:
         raise UsageError("which members?", where="kmem -m")
-    readers = [(name, offset, *_reader(name, made, session.radix)) for name, offset, made in members]
+    readers = [_Reader(name, offset, *_style(name, made, session.radix)) for name, offset, made in members]
     for stretch in selected(session, pages, options.addresses):
         found = pages.read(stretch)
-        columns = [(name, pages.column(found, offset, size, signed=signed).tolist(), style)
-                   for name, offset, size, signed, style in readers]
+        columns = [(reader, [pages.column(found, reader.offset + at, min(reader.size, 8), signed=reader.signed).tolist()
+                             for at in range(0, reader.size, 8)]) for reader in readers]
         for row in np.flatnonzero(found.held).tolist():
-            yield MemberRow(found.address + row * pages.size,
-                            {name: format(values[row], style) for name, values, style in columns})
+            yield MemberRow(found.address + row * pages.size, {
+                reader.name: ",".join(format(values[row], reader.style) for values in parts)
+                for reader, parts in columns})
 
 
-def _reader(name: str, made: drgn.Type, radix: int) -> tuple[int, bool, str]:
-    """Return (bytes, signed, format) of a member; counters are decimal, everything else hexadecimal, as in crash."""
-    while made.kind == drgn.TypeKind.TYPEDEF:
-        made = made.type
+class _Reader(NamedTuple):
+    """How a member is read and shown."""
+
+    name: str
+    offset: int
+    size: int
+    """Bytes; more than 8: words, parted by commas."""
+    signed: bool
+    style: str
+
+
+def _style(name: str, made: drgn.Type, radix: int) -> tuple[int, bool, str]:
+    """Return (bytes, signed, format) of a member; integers by the radix, everything else hexadecimal, as in crash."""
+    made = unaliased(made)
     size = drgn.sizeof(made)
     if name.split(".")[0] in ("_count", "_refcount", "_mapcount", "counter"):
-        return min(size, 4), True, "d"
+        return min(size, 4), False, "08x"
+    if made.kind == drgn.TypeKind.STRUCT and made.tag == "list_head":
+        return size, False, "016x"
     if size not in (1, 2, 4, 8):
         raise UsageError(f"a member of {size} bytes cannot be shown in a column", where=name,
                          mend="name one of its own members, such as lru.next")
     signed = made.kind == drgn.TypeKind.INT and bool(made.is_signed)
     decimal = made.kind == drgn.TypeKind.INT and radix == 10 and name != "flags"
-    return size, signed and decimal, "d" if decimal else "x"
+    return size, signed and decimal, "d" if decimal else f"0{2 * size}x"
 
 
 def render_members(found: Iterable[MemberRow], session: Session, options: Options) -> Iterator[str]:
     """Lay the members out in columns."""
-    for number, row in enumerate(found):
-        if not number:
-            yield "      PAGE        " + "  ".join(f"{name:>16}" for name in row.members)
-        yield f"{row.page:016x}  " + "  ".join(f"{value:>16}" for value in row.members.values())
+    widths: list[int] = []
+    for row in found:
+        if not widths:
+            widths = [max(len(name), len(value)) for name, value in row.members.items()]
+            yield "      PAGE        " + "  ".join(map(str.ljust, row.members, widths)).rstrip()
+        yield f"{row.page:016x}  " + "  ".join(map(str.rjust, row.members.values(), widths))
 
 
 def shared_pages(session: Session) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import drgn
 import numpy as np
@@ -46,6 +46,19 @@ class SlabRow:
 
 
 @dataclass(frozen=True)
+class NodeRow:
+    """What a NUMA node keeps of a cache."""
+
+    address: int
+    """Of its kmem_cache_node."""
+    node: int
+    slabs: int | None
+    """None where the kernel does not count them (no CONFIG_SLUB_DEBUG)."""
+    partial: int
+    """Slabs on its list of those with free objects."""
+
+
+@dataclass(frozen=True)
 class CacheRow:
     """A slab cache."""
 
@@ -69,19 +82,39 @@ class CacheRow:
     """Its slabs, with -S or an address."""
     cpus: tuple[CpuSlab, ...]
     """With -S."""
+    nodes: tuple[NodeRow, ...]
+    """With -S."""
 
 
-def rows(session: Session, options: Options) -> Iterator[CacheRow]:
+@dataclass(frozen=True)
+class NamedRow:
+    """A slab cache of which no more than its name is asked for, or that was left out."""
+
+    cache: int
+    """Address of its kmem_cache."""
+    name: str
+    ignored: bool
+
+
+def rows(session: Session, options: Options) -> Iterator[CacheRow | NamedRow]:
     """Yield a row a cache, checked for corruption."""
     slabs = session.slabs
+    if options.addresses == ["list"]:
+        yield from (NamedRow(cache.address, cache.name, False) for cache in slabs.caches)
+        return
     ignored = set(options.ignored.split(",")) if options.ignored else set()
     wanted, address = _wanted(session, slabs, options)
     deep = options.slabs_all or address is not None
-    chosen = [cache for cache in slabs.caches
-              if cache.name not in ignored and (wanted is None or cache in wanted)]
+    chosen = [cache for cache in slabs.caches if wanted is None or cache in wanted]
+    cpus = None if options.cpus is None else frozenset(session.cpus(options.cpus))
 
-    def row_of(cache: Cache) -> Iterator[CacheRow]:
-        yield _cache(session, slabs, cache, deep=deep, only=address)
+    def row_of(cache: Cache) -> Iterator[CacheRow | NamedRow]:
+        if cache.name in ignored:
+            if options.as_text:
+                yield NamedRow(cache.address, cache.name, True)
+        else:
+            row = _cache(session, slabs, cache, deep=deep, only=address)
+            yield row if cpus is None else _of_cpus(row, cpus)
 
     if chosen and slabs.heads is not None:      # read before the work is shared out, once
         yield from session.share(chosen, row_of)
@@ -95,6 +128,18 @@ def rows(session: Session, options: Options) -> Iterator[CacheRow]:
         if strays:
             raise NotInDump(f"slabs belong to {len(strays)} caches that no list names",
                             where=", ".join(f"{stray:016x}" for stray in strays[:4]))
+
+
+def holder(session: Session, address: int) -> CacheRow:
+    """Return the cache of the slab that an address lies in, with that slab and object.
+
+    Raises:
+        NotInDump: it lies in no slab.
+    """
+    owner = session.slabs.holding(address)
+    if owner is None:
+        raise NotInDump(f"{address:016x} lies in no slab")
+    return _cache(session, session.slabs, owner, deep=True, only=address)
 
 
 def _wanted(session: Session, slabs: Slabs, options: Options) -> tuple[list[Cache] | None, int | None]:
@@ -135,30 +180,46 @@ def _cache(session: Session, slabs: Slabs, cache: Cache, *, deep: bool, only: in
     objects = slabs.objects(cache, which)
     problems += objects.problems
     total, inuse = int(slabs.heads.objects[which].sum()), int(slabs.heads.inuse[which].sum())
-    problems += _counted(session, cache, len(which), total)
+    nodes, problem = _nodes(session, cache, len(which), total)
+    problems += [problem] if problem else []
     details = tuple(_details(slabs, cache, which, objects.free, cpus, kept, set(barns), only)) if deep else ()
     if len(problems) > _MOST_PROBLEMS:
         problems = [*problems[:_MOST_PROBLEMS], f"and {len(problems) - _MOST_PROBLEMS} more"]
     return CacheRow(cache.address, cache.object_size, inuse - len(kept) - len(barns), total, len(which),
                     cache.slab_bytes, cache.name, len(kept), tuple(problems), details,
-                    tuple(cpus) if deep and only is None else ())
+                    tuple(cpus) if deep and only is None else (), nodes if deep and only is None else ())
 
 
-def _counted(session: Session, cache: Cache, slabs: int, objects: int) -> Iterator[str]:
-    """Compare with what the nodes count themselves (CONFIG_SLUB_DEBUG)."""
-    value = drgn.Object(session.prog, "struct kmem_cache *", value=cache.address)
+def _of_cpus(row: CacheRow, cpus: frozenset[int]) -> CacheRow:
+    """Return the row with no other slabs than those of some CPUs, and those with free objects that no CPU has."""
+    return replace(row, cpus=tuple(cpu for cpu in row.cpus if cpu.cpu in cpus), details=tuple(
+        slab for slab in row.details if slab.held == "partial" or (
+            slab.held.startswith("cpu ") and int(slab.held.split()[1]) in cpus)))
+
+
+def _nodes(session: Session, cache: Cache, slabs: int, objects: int) -> tuple[tuple[NodeRow, ...], str]:
+    """Return what each node keeps, and how far their own counts (CONFIG_SLUB_DEBUG) are from what was found."""
     from drgn.helpers.linux.nodemask import for_each_online_node
 
+    value = drgn.Object(session.prog, "struct kmem_cache *", value=cache.address)
+    nodes, counted = [], [0, 0]
     try:
-        entries = value.per_node if value.type_.type.has_member("per_node") else value.node
-        nodes = [entries[node].node if value.type_.type.has_member("per_node") else entries[node]
-                 for node in for_each_online_node(session.prog)]
-        counts = [(node.nr_slabs.counter.value_(), node.total_objects.counter.value_()) for node in nodes if node]
+        nested = value.type_.type.has_member("per_node")
+        for number in for_each_online_node(session.prog):
+            node = value.per_node[number].node if nested else value.node[number]
+            if not node:
+                continue
+            tracked = node.type_.type.has_member("nr_slabs")
+            nodes.append(NodeRow(node.value_(), number, node.nr_slabs.counter.value_() if tracked else None,
+                                 node.nr_partial.value_()))
+            if tracked:
+                counted[0] += node.nr_slabs.counter.value_()
+                counted[1] += node.total_objects.counter.value_()
     except READ_ERRORS:
-        return
-    if sum(count for count, _ in counts) != slabs or sum(count for _, count in counts) != objects:
-        yield (f"{cache.name}: its nodes count {sum(count for count, _ in counts)} slabs of "
-               f"{sum(count for _, count in counts)} objects")
+        return tuple(nodes), ""
+    if counted == [slabs, objects] or any(node.slabs is None for node in nodes):
+        return tuple(nodes), ""
+    return tuple(nodes), f"{cache.name}: its nodes count {counted[0]} slabs of {counted[1]} objects"
 
 
 def _details(slabs: Slabs, cache: Cache, which: NDArray[np.int64], free: NDArray[np.bool_], cpus: list[CpuSlab],
@@ -188,41 +249,56 @@ HEADER = "CACHE             OBJSIZE  ALLOCATED     TOTAL  SLABS  SSIZE  NAME"
 _SLAB_HEADER = "  SLAB              MEMORY            NODE  TOTAL  ALLOCATED  FREE"
 
 
-def render(found: Iterable[CacheRow], session: Session, options: Options) -> Iterator[str]:
+def render(found: Iterable[CacheRow | NamedRow], session: Session, options: Options) -> Iterator[str]:
     """Lay the caches out as crash does; what is corrupt stands below its cache."""
     for number, row in enumerate(found):
-        if not number or row.details:
+        if isinstance(row, NamedRow) and not row.ignored:
+            yield f"{row.cache:016x} {row.name}"
+            continue
+        if not number or options.slabs_all or (isinstance(row, CacheRow) and row.details):
             yield HEADER
+        if isinstance(row, NamedRow):
+            yield f"{row.cache:016x} {'[IGNORED]':44} {row.name}"
+            continue
         yield (f"{row.cache:016x} {row.object_size:8} {row.allocated:10} {row.total:9} {row.slabs:6} "
                f"{row.slab_size >> 10:5}k  {row.name}")
         for problem in row.problems:
             yield f"  [CORRUPT] {problem}"
         if options.slabs_all:
-            yield from _render_all(row)
+            yield from _render_all(row, full=options.cpus is None)
         elif row.details:
             for slab in row.details:
                 yield from _render_slab(slab)
 
 
-def _render_all(row: CacheRow) -> Iterator[str]:
+def _render_all(row: CacheRow, *, full: bool) -> Iterator[str]:
     by_holder: dict[str, list[SlabRow]] = {}
     for slab in row.details:
-        by_holder.setdefault(slab.held, []).append(slab)
-    for cpu in row.cpus:
-        yield f"CPU {cpu.cpu} KMEM_CACHE_CPU:"
-        yield f"  {cpu.address:016x}"
-        for title, holder in (("SLAB", f"cpu {cpu.cpu}"), ("PARTIAL", f"cpu {cpu.cpu} partial")):
-            yield f"CPU {cpu.cpu} {title}:"
-            if holder not in by_holder:
-                yield "  (empty)"
-            for slab in by_holder.get(holder, ()):
-                yield from _render_slab(slab)
-    for title, holder in (("PARTIAL", "partial"), ("FULL", "full")):
-        yield f"NODE {title}:"
+        by_holder.setdefault(slab.held if slab.held.startswith("cpu") else f"{slab.held} {slab.node}", []).append(slab)
+
+    def slabs_of(title: str, holder: str) -> Iterator[str]:
+        yield f"{title}:"
         if holder not in by_holder:
             yield "  (empty)"
         for slab in by_holder.get(holder, ()):
             yield from _render_slab(slab)
+
+    for cpu in row.cpus:
+        yield f"CPU {cpu.cpu} KMEM_CACHE_CPU:"
+        yield f"  {cpu.address:016x}"
+        yield from slabs_of(f"CPU {cpu.cpu} SLAB", f"cpu {cpu.cpu}")
+        yield from slabs_of(f"CPU {cpu.cpu} PARTIAL", f"cpu {cpu.cpu} partial")
+    on_cpus = [slab.node for slab in row.details if slab.held in {f"cpu {cpu.cpu}" for cpu in row.cpus}]
+    known = {node.node: node for node in row.nodes}
+    for number in sorted(known.keys() | {slab.node for slab in row.details}):
+        node = known.get(number)        # not where its structure is lost
+        if node is not None:
+            yield "KMEM_CACHE_NODE   NODE  SLABS  PARTIAL  PER-CPU"
+            yield (f"{node.address:016x} {number:5} {'-' if node.slabs is None else node.slabs:>6} {node.partial:8} "
+                   f"{on_cpus.count(number):8}")
+        yield from slabs_of(f"NODE {number} PARTIAL", f"partial {number}")
+        if full:
+            yield from slabs_of(f"NODE {number} FULL", f"full {number}")
 
 
 def _render_slab(slab: SlabRow) -> Iterator[str]:
