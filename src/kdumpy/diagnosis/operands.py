@@ -14,6 +14,8 @@ from kdumpy.diagnosis.crashed.assembly import COMMA, PARTS, REGISTERS, disassemb
 LONGEST = 15
 """Bytes of the longest x86 instruction."""
 _WORD = (1 << 64) - 1
+_DIRECT_CALL = b"\xe8"
+"""call rel32 (Intel SDM volume 2)."""
 
 Read = Callable[[int, int], bytes]
 """Reads (address, size) of the kernel's memory; raises LookupError or ValueError where it is not there."""
@@ -87,7 +89,11 @@ def decode_call(read: Read, return_address: int, registers: Mapping[str, int],
     if machine == "aarch64":
         found = decode(read, return_address - 4, registers, machine)
         return found if found is not None and found.text.startswith("bl") else None
-    for length in (2, 3, 4, 5, 6, 7, 8):
+    # Nearly all calls are direct ones, of five bytes. The last bytes of how far they go may look like another
+    # instruction (eb: a short jump), and where modules lie is chance: so these come first.
+    for length in (5, 2, 3, 4, 6, 7, 8):
+        if length == 5 and _code(read, return_address - 5, 5)[:1] != _DIRECT_CALL:
+            continue
         found = decode(read, return_address - length, registers)
         if found is not None and found.size == length and found.text.startswith(("call", "jmp")):
             return found

@@ -55,7 +55,8 @@ _KINDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("work", ("__flush_work", "__flush_workqueue", "flush_workqueue", "__cancel_work", "drain_workqueue", "flush_work",
               "flush_delayed_work", "flush_rcu_work", "cancel_work", "cancel_delayed_work", "destroy_workqueue")),
     ("bit lock", ("__wait_on_bit", "out_of_line_wait_on_bit", "wait_on_bit", "bit_wait")),
-    (FILE_IN_USE, ("kernfs_drain", "__kernfs_remove", "proc_entry_rundown", "__debugfs_file_removed")),
+    (FILE_IN_USE, ("kernfs_drain", "__kernfs_remove", "proc_entry_rundown", "__debugfs_file_removed",
+                   "debugfs_remove")),
     (THREAD, ("kthread_stop", "kthread_park")),
     ("I/O", ("io_schedule", "blk_mq_get_tag", "submit_bio_wait")),
 )

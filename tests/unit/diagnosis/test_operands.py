@@ -53,6 +53,14 @@ def test_the_call_before_a_return_address() -> None:
     assert operands.decode_call(reader(bytes.fromhex("909090909090909090")), BASE + 9, {}) is None
 
 
+def test_how_far_a_call_goes_is_not_taken_for_an_instruction() -> None:
+    # eb de, its last two bytes, would be a short jump, and ff d0 a call through a register.
+    for far in ("c12eebde", "c12effd0"):
+        found = operands.decode_call(reader(bytes.fromhex("4c89e7" "e8" + far)), BASE + 8, {})
+        assert found is not None
+        assert (found.address, found.size, found.text.split()[0]) == (BASE + 3, 5, "callq")
+
+
 def test_a_string_store_writes() -> None:
     found = operands.decode(reader(bytes.fromhex("f348ab")), BASE, {"rdi": 0x5000, "rax": 0, "rcx": 1})
     assert found is not None

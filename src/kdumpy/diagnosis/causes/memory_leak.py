@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from kdumpy.diagnosis import culprit
 from kdumpy.diagnosis.account import memory_account
+from kdumpy.diagnosis.allocators import Threads, leaked_threads, takers_of
 from kdumpy.diagnosis.allocsites import allocation_sites
 from kdumpy.diagnosis.causes.base import LIKELY, POSSIBLE, Cause, Finding, Unjudged, Words
 from kdumpy.diagnosis.causes.out_of_memory import memory_evidence
@@ -20,10 +21,13 @@ from kdumpy.units import human_bytes
 
 _SHARE = 0.4
 """Of all memory: as much in kernel memory that cannot be given back is a leak, or close to it."""
+_SHARE_OF_ALL = 0.6
+"""Of all memory, by all such uses together."""
 _MOST_OF_THEM = 0.5
 """Of the objects that were looked at: who allocated as many is to blame."""
 _USES = {"slab unreclaimable": "objects", "vmalloc": "vmalloc areas", "other": "pages that it counts nowhere",
-         "per-cpu": "per-CPU memory"}
+         "per-cpu": "per-CPU memory", "slab reclaimable": "objects that could be given back if nobody used them",
+         "kernel stacks": "stacks of threads"}
 """Uses of memory by the kernel that only grow, and how they are named."""
 # mm/slab_common.c dump_unreclaimable_slab(): NAME  USEDKB  TOTALKB
 _SLAB_LINE = re.compile(r"^(\S+)\s+(\d+)KB\s+(\d+)KB$")
@@ -41,6 +45,8 @@ class Taker:
     frames: tuple[Frame, ...] = ()
     """The stack that allocated most of the objects, where the kernel remembers that."""
     evidence: tuple[Evidence, ...] = ()
+    one_of: bool = False
+    """Others may have taken it as well."""
 
 
 class MemoryLeak(Cause):
@@ -58,26 +64,34 @@ class MemoryLeak(Cause):
         account = memory_account(crash.kernel)
         if account is None or not account.managed:
             return Unjudged("the kernel's memory counters are not in the dump")
-        use, size = max(((share.name, share.size) for share in account.shares if share.name in _USES),
-                        key=lambda pair: pair[1])
-        if size < _SHARE * account.managed:
+        held_by = [(share.name, share.size) for share in account.shares if share.name in _USES]
+        use, size = max(held_by, key=lambda pair: pair[1])
+        threads = leaked_threads(crash) if use in ("kernel stacks", "slab unreclaimable") else None
+        # What only grows is taken together: each of many things may be small, as what a thread is made of.
+        if size < _SHARE * account.managed and (sum(pair[1] for pair in held_by) < _SHARE_OF_ALL * account.managed
+                                                or (use == "kernel stacks" and threads is None)):
             return None
+        if threads is not None:
+            return self._of_threads(crash, threads, round(100 * sum(pair[1] for pair in held_by) / account.managed))
         # The dump's own counts, which `kmem -s` shows; the log's are of a moment before, and leave out slabs' rests.
         held = largest_slabs(crash.kernel)
-        caches = (held if held and held[0][1] else self._told_slabs(crash)) if use == "slab unreclaimable" else []
+        caches = (held if held and held[0][1] else self._told_slabs(crash)) if use.startswith("slab") else []
         name = caches[0][0] if caches else ""
         taker = self._allocator(crash, name) or self._taker(crash, use)
+        if taker.frame is None:
+            taker = self._by_code(crash, name or use)
         words = Words(crash, taker.frame)
         what = f"objects of {name}" if name else _USES[use]
         return Finding(
             title=f"Memory leak in the kernel: {what}" + (f", taken by {words.short}" if taker.frame else ""),
-            confidence=LIKELY if taker.frame and (taker.frame.module or taker.frames) else POSSIBLE,
+            confidence=LIKELY if taker.frame and (taker.frame.module or taker.frames) and not taker.one_of
+            else POSSIBLE,
             explanation=words.paragraph(
                 f"Memory ran out because the kernel's own {_USES[use]} took "
                 f"{round(100 * size / account.managed)} % of it"
                 + (f"; {human_bytes(caches[0][1])} are of the kind {name}." if caches else "."),
-                taker.why, words.where if taker.frame and not taker.task and not taker.frames and use != "vmalloc"
-                else ""),
+                taker.why, words.where if taker.frame and taker.frame == crash.own_frame and not taker.task
+                and not taker.frames and use != "vmalloc" else ""),
             evidence=[*crash.evidence.log(crash.closing), *self._largest(crash, use, caches), *taker.evidence,
                       *memory_evidence(crash), *self._asking(crash, taker), *crash.evidence.stack()],
             next=["Watch it on a running machine (slabtop, /proc/vmallocinfo, /proc/meminfo): does it only ever grow?",
@@ -87,6 +101,40 @@ class MemoryLeak(Cause):
             tokens=name or use, subtype="" if name else use,
             trace=taker.frames or (crash.kernel.stack(taker.task).frames if taker.task else ()),
             trace_task=taker.task, trace_of="the allocation of most of the objects" if taker.frames else "")
+
+    @staticmethod
+    def _of_threads(crash: Crash, threads: Threads, percent: int) -> Finding:
+        """Return the leak of threads, which hold stacks, and objects of many kinds."""
+        frame = threads.makers[0] if len(threads.makers) == 1 else threads.function
+        words, run = Words(crash, frame), Words(crash, threads.function)
+        return Finding(
+            title=f"Memory leak in the kernel: {threads.number:,} threads, made by {words.short}"
+            if threads.makers else f"Memory leak in the kernel: {threads.number:,} threads of {words.short}",
+            confidence=LIKELY,
+            explanation=words.paragraph(
+                f"Memory ran out because there are {threads.number:,} kernel threads that run {run.name}; what the "
+                f"kernel itself holds takes {percent} % of it: their stacks, and what else a thread is made of.",
+                f"{words.name} makes them." if threads.makers else "", words.blame),
+            evidence=[*crash.evidence.log(crash.closing),
+                      Evidence("kernel threads of one function",
+                               f"{threads.number:,} run {threads.function.function}()", crash.evidence.command("ps -k")), *memory_evidence(crash)],
+            next=["Threads must come to their end, or be stopped by kthread_stop(): look for the way on which they are "
+                  "made and forgotten."],
+            culprit=frame, decisions=(f"chosen: {frame.function}, "
+                                      + ("which makes the threads" if threads.makers else "which the threads run"),),
+            tokens="kernel threads", subtype="threads")
+
+    @staticmethod
+    def _by_code(crash: Crash, what: str) -> Taker:
+        """Return who takes such memory by its code, where nobody is asking for more; of several the first."""
+        found = takers_of(crash, what)
+        if not found:
+            return Taker()
+        words = Words(crash, found[0])
+        others = f", as {len(found) - 1} more function{'s' if len(found) > 2 else ''} of modules do" \
+            if len(found) > 1 else ", the only function to do so in a module that is not the kernel's own"
+        return Taker(found[0], f"Nobody was asking for more. By its code, {words.name} takes such memory{others}.",
+                     one_of=len(found) > 1)
 
     @staticmethod
     def _allocator(crash: Crash, cache: str) -> Taker | None:

@@ -73,6 +73,16 @@ class WaysOut:
                 break
         return sorted(found, key=lambda item: not item.gives)
 
+    def calls(self, module: str) -> Iterator[tuple[Function, int, str]]:
+        """Yield (function, address of a call in it, the name of what is called) of a module's code."""
+        for function in self.functions(module):
+            for at, name in self._held.code_of(function).calls.items():
+                yield function, at, name
+
+    def passed(self, module: str, function: Function, call: int) -> frozenset[int]:
+        """Return what a function can pass as the first argument at a call, as far as variables tell."""
+        return frozenset(self._numbers(module, function, self.argument(function, call)))
+
     def _numbers(self, module: str, function: Function, value: Value | None,
                  depth: int = _MOST_CALLERS) -> Iterator[int]:
         """Yield what a value can be: of an argument, what the functions of the module that call this one pass."""
