@@ -117,7 +117,8 @@ class MemoryLeak(Cause):
                 f"{words.name} makes them." if threads.makers else "", words.blame),
             evidence=[*crash.evidence.log(crash.closing),
                       Evidence("kernel threads of one function",
-                               f"{threads.number:,} run {threads.function.function}()", crash.evidence.command("ps -k")), *memory_evidence(crash)],
+                               f"{threads.number:,} run {threads.function.function}()",
+                               crash.evidence.command("ps -k")), *memory_evidence(crash)],
             next=["Threads must come to their end, or be stopped by kthread_stop(): look for the way on which they are "
                   "made and forgotten."],
             culprit=frame, decisions=(f"chosen: {frame.function}, "
