@@ -11,6 +11,7 @@ import drgn
 import pytest
 from drgn.helpers.linux.pid import find_task, for_each_task
 
+import lab
 from console import Console, kernel_of
 from kdumpy.crash import registry
 
@@ -211,6 +212,14 @@ def test_sym_goes_both_ways(null: Console) -> None:
     assert set(DRIVER) <= set(names)
     assert "neither a symbol" in null.fails("sym no_such_symbol")
     assert "no symbol holds" in null.fails("sym 12345")
+
+
+@pytest.mark.parametrize("kernel", lab.KERNELS)
+def test_dis_of_a_variable_takes_no_more_than_one_instruction(kernel: str) -> None:
+    console = Console(kernel_of(kernel, "null-workqueue"))
+    assert len(console.json("dis init_task --json")) == 1
+    assert len(console.json("dis schedule --json")) > 20
+    assert len(console.json("dis flaky_poll_work --json")) > 20
 
 
 def test_dis_marks_where_the_kernel_died(null: Console) -> None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from drgn import SymbolKind
+from drgn import Symbol, SymbolKind
 
 from kdumpy.crash.command import Arg, Command, Options
 from kdumpy.crash.disassembler import Disassembler, Instruction
@@ -79,7 +79,7 @@ class Dis(Command[InstructionRow]):
         if options.reverse:
             found = list(disassembler.range(begin, end, last=address))
             found = found[-count:] if count else found
-        elif options.forward or (symbol and address == begin and count is None and symbol.kind != SymbolKind.OBJECT):
+        elif options.forward or (symbol and address == begin and count is None and _is_code(session, symbol)):
             found = disassembler.without_padding(disassembler.range(address, end))
             found = found[:count] if count else found
         else:
@@ -117,6 +117,12 @@ class Dis(Command[InstructionRow]):
             held = ", ".join(f"{name}={value:#x}" if value else f"{name}=0" for name, value in row.registers.items())
             mark = f"  <== the kernel died here{': ' if held else ''}{held}" if row.fault else ""
             yield f"{row.address:#x}{place}:\t{code}{row.text}{target}{mark}"
+
+
+def _is_code(session: Session, symbol: Symbol) -> bool:
+    """Whether a symbol is a function's: by where it lies, for 7.2's kallsyms calls every global variable one."""
+    text = session.kernel.debuginfo.text
+    return symbol.address in text if text is not None else symbol.kind != SymbolKind.OBJECT
 
 
 _NARROW = {**{f"e{name}": f"r{name}" for name in ("ax", "bx", "cx", "dx", "si", "di", "bp", "sp")},
