@@ -43,7 +43,7 @@ class Question:
     least: int
     """Matches that kdumpy's answer must have; fewer end the benchmark."""
     scan: bool = False
-    """It goes over every page or object: the target against drgn-crash is 10, else 1."""
+    """drgn-crash, too, goes over every page or object, and reads no counters: the target against it is 10, else 1."""
     per_program: dict[str, str] = field(default_factory=dict)
     """The command where a program calls it otherwise; "" where it has none."""
 
@@ -53,8 +53,8 @@ QUESTIONS = (
     Question("ps", rf"(?m)^[> ]\s*\d+\s+\d+\s+\d+\s+{ADDRESS}\s", 3000),
     Question("foreach bt", r"(?m)^\s*#\d+ \[", 20000),
     Question("bt -a", r"(?m)^\s*#\d+ \[", 5),
-    Question("kmem -i", r"(?m)^\s*(?:TOTAL MEM|FREE|USED|CACHED|SLAB|COMMITTED)\s+\d+", 6, scan=True),
-    Question("kmem -s", rf"(?m)^{ADDRESS}\s+\d+\s+\d+\s+\d+\s+\d+\s", 80, scan=True),
+    Question("kmem -i", r"(?m)^\s*(?:TOTAL MEM|FREE|USED|CACHED|SLAB|COMMITTED)\s+\d+", 6),
+    Question("kmem -s", rf"(?m)^{ADDRESS}\s+\d+\s+\d+\s+\d+\s+\d+\s", 80),
     Question("kmem -S task_struct", rf"(?m)^\s*\[{ADDRESS}\]", 3000, scan=True),
     Question("kmem -p", rf"(?m)^{ADDRESS}\s+[0-9a-f]+\s", 900_000, scan=True),
     Question("kmem -f", rf"(?m)^\s*\d+\s+\d+k\s+(?:[A-Z]+\s+)?{ADDRESS}\s", 30),
@@ -171,7 +171,7 @@ def main() -> int:
         print(line, flush=True)
         kept += [{"question": question.name, **vars(one)} for one in asked.values()]
     print("*: its answer holds less than nine tenths of kdumpy's. Targets: 10 against crash; against drgn-crash "
-          "10 where every page or object is read (#), else 1")
+          "10 where it reads every page or object (#), else 1")
     if arguments.json:
         arguments.json.write_text(json.dumps(kept, indent=1) + "\n")
     return int(missed)
