@@ -15,7 +15,7 @@ import drgn
 
 from kdumpy.diagnosis import culprit, memory, operands, silent, tailcalls
 from kdumpy.diagnosis.beginning import closing_of, first_event
-from kdumpy.diagnosis.crashed.freed import FreedObject, freed_object
+from kdumpy.diagnosis.crashed.freed import FreedObject, freed_object, who_freed_before
 from kdumpy.diagnosis.crashed.percpu import per_cpu_addresses
 from kdumpy.diagnosis.crashed.reading import Reader
 from kdumpy.diagnosis.crashed.tickless import Tickless, tickless_cpus
@@ -24,7 +24,7 @@ from kdumpy.diagnosis.evidence import CrashEvidence
 from kdumpy.diagnosis.locks import Waits
 from kdumpy.diagnosis.memory import Meaning, Meant
 from kdumpy.diagnosis.oops import Event, Kind, Place, read_events
-from kdumpy.diagnosis.owned import owner_of, variable_of_a_module
+from kdumpy.diagnosis.owned import living_objects, owner_of, variable_of_a_module
 from kdumpy.dumpfile.logrecord import LogRecord
 from kdumpy.kernel.kernel import Kernel
 from kdumpy.kernel.values import Frame, Module, Panic, Task
@@ -197,8 +197,14 @@ class Crash:
         found = unloaded_module(self.kernel, self.address)
         if chosen.frame is None and found.frame is None:
             found = variable_of_a_module(self.kernel, self.fault_registers)
+            if found.frame is None:
+                found = who_freed_before(self.kernel, living_objects(self.kernel, self.fault_registers))
         elif found.frame is None and self.reader is not None:
             found = owner_of(self.kernel, self.reader.holder)
+            if found.frame is None and self.told(Kind.BUG, Kind.WARN, Kind.LIST, Kind.REFCOUNT):
+                # A check of the kernel's, of what somebody gave it: rather a module from elsewhere than the kernel.
+                data = variable_of_a_module(self.kernel, self.fault_registers)
+                found = data if data.frame and data.frame.module and self.is_foreign(data.frame.module) else found
         return culprit.Choice(found.frame or chosen.frame, (*chosen.decisions, *found.decisions))
 
     @property

@@ -83,19 +83,24 @@ def _data_of_a_module(kernel: Kernel, value: int, *, code_too: bool = False) -> 
     return Frame(value, name or None, int(offset or "0", 0) if name else None, module, data=True)
 
 
-def _pointed_at(kernel: Kernel, registers: Mapping[str, int]) -> Iterator[Frame]:
-    """Yield what a living object that registers lead to points at in modules.
+def living_objects(kernel: Kernel, registers: Mapping[str, int]) -> list[Pointee]:
+    """Return the living objects of the allocator that registers lead to, those first to which most registers lead.
 
-    Of several objects that one counts to which most registers lead: other registers hold what came before.
+    Other registers hold what came before.
     """
     found: dict[int, list[Pointee]] = {}
-    for value in registers.values():
-        place = pointee(kernel, value) if memory.is_kernels(value) else None
+    for register, value in registers.items():
+        place = pointee(kernel, value) if memory.is_kernels(value) and register not in _PASSING else None
         if place is not None and place.kind == "slab" and place.state == "allocated" and place.object is not None \
                 and 0 < (place.object_size or 0) <= _LARGEST:
             found.setdefault(place.object, []).append(place)
-    for places in sorted(found.values(), key=len, reverse=True):
-        frames = list(_in_modules(kernel, places[0]))
+    return [places[0] for places in sorted(found.values(), key=len, reverse=True)]
+
+
+def _pointed_at(kernel: Kernel, registers: Mapping[str, int]) -> Iterator[Frame]:
+    """Yield what the first living object that points at modules points at there."""
+    for place in living_objects(kernel, registers):
+        frames = list(_in_modules(kernel, place))
         if frames:
             yield from frames
             return

@@ -36,6 +36,8 @@ class BadAddress(Cause):
             explained = ", which is none of the kernel's, and where no process has memory"
         absent = crash.event.no_page_there if crash.event else None
         held = absent is True
+        # An object that was passed on and is gone with its memory: a stack, an area; that is as good a use after free.
+        gone = target is not None and target.kind == "not mapped" and crash.fault is not frame
         doubtful = bool(crash.per_cpu) and is_small(crash.pointer or 0)
         per_cpu = ""
         if crash.per_cpu:
@@ -45,7 +47,7 @@ class BadAddress(Cause):
                        + (" Or it is a number that is no pointer at all." if doubtful else ""))
         return Finding(
             title=words.titled("Use of a bad address"),
-            confidence=CERTAIN if held and meant and not words.gone and (
+            confidence=CERTAIN if held and meant and not words.gone and not gone and (
                 meant.meaning in (Meaning.KERNEL, Meaning.ERROR) or (crash.per_cpu and not doubtful)) else LIKELY,
             explanation=words.paragraph(
                 f"{'The kernel' if words.gone else words.name} {how} the address {crash.address or 0:#x}{explained}, "

@@ -6,6 +6,7 @@ from kdumpy.diagnosis.advice import tracking_advice
 from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Words
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.crashed.checked import freed_again
+from kdumpy.diagnosis.crashed.freed import FreedObject, who_freed
 from kdumpy.diagnosis.oops import Kind
 
 
@@ -27,15 +28,19 @@ class DoubleFree(Cause):
         asserted = crash.told(Kind.BUG) and "mm/sl" in (event.bug_at or "mm/sl") and freeing
         if not (reported or asserted):
             return None
-        words = Words(crash, crash.own_frame)
         place = freed_again(crash)
+        own = crash.own
+        if (own.frame is None or own.frame.module is None) and place is not None and crash.kernel is not None:
+            first = who_freed(crash.kernel, FreedObject("", place))     # the second time by the kernel, for somebody
+            own = first if first.frame is not None and first.frame.module else own
+        words = Words(crash, own.frame)
         return Finding(
             title=words.titled("Double free"),
-            confidence=CERTAIN if reported else LIKELY,
+            confidence=CERTAIN if reported and own is crash.own else LIKELY,
             explanation=words.paragraph(
                 f"{words.name} freed an object that was already free. The memory allocator noticed and stopped the "
                 "kernel, because two users would soon have been given the same memory.",
                 f"It is {place.words}." if place else "", words.where, words.blame),
             evidence=[*crash.evidence.log(), *crash.evidence.checked(place), *crash.evidence.stack()],
             next=tracking_advice(crash, place),
-            culprit=crash.own_frame, decisions=crash.own.decisions)
+            culprit=own.frame, decisions=own.decisions)

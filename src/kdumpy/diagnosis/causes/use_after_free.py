@@ -8,6 +8,7 @@ from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Words
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.crashed.derived import Read, freed_read, never_set
 from kdumpy.diagnosis.crashed.freed import FreedObject, given_out_anew, lost_work, owner_by_cache, who_freed
+from kdumpy.diagnosis.crashed.loops import freed_in_loop
 from kdumpy.diagnosis.crashed.pointee import pointee
 from kdumpy.diagnosis.facts.reading import Pointee
 from kdumpy.diagnosis.memory import Meaning, Meant, index_meaning, meaning
@@ -31,7 +32,7 @@ class UseAfterFree(Cause):
         if crash.told(Kind.SANITIZER) and crash.event and "use-after-free" in crash.event.text:
             return self._reported(crash)
         if crash.told(Kind.RCU, Kind.SOFT_LOCKUP, Kind.HARD_LOCKUP):
-            return self._of_freed_lock(crash)
+            return self._of_freed_lock(crash) or self._of_freed_loop(crash)
         lost = self._of_lost_work(crash)
         if lost is not None or not crash.told(Kind.PROTECTION, Kind.PAGE_FAULT, Kind.NULL):
             return lost
@@ -158,6 +159,30 @@ class UseAfterFree(Cause):
                           *crash.evidence.object("where the lock was", place)],
                 next=tracking_advice(crash, place), culprit=choice.frame, decisions=choice.decisions,
                 trace=spin.frames, trace_task=spin.cpu.task, subtype="lock")
+        return None
+
+    @staticmethod
+    def _of_freed_loop(crash: Crash) -> Finding | None:
+        """Match a CPU that loops over a freed object: what it waits for there, or the end of a list, never comes."""
+        if crash.kernel is None or crash.waits is None:
+            return None
+        for cpu in crash.kernel.cpus:
+            found = freed_in_loop(crash.kernel, crash.waits.holders, cpu)
+            if found is None:
+                continue
+            place, frames = found
+            choice = culprit.choose(frames)
+            words = Words(crash, choice.frame)
+            return Finding(
+                title=words.titled("Use after free"), confidence=LIKELY,
+                explanation=words.paragraph(
+                    f"CPU {cpu.number} loops in {words.name} over an object that had already been freed: "
+                    f"{place.words}.", "What it waits for there never comes, or the list never ends.",
+                    _freed_by(crash, place), words.blame),
+                evidence=[*crash.evidence.log(), *crash.evidence.object("what the loop reads", place),
+                          *crash.evidence.stack("where the CPU was", frames, cpu)],
+                next=tracking_advice(crash, place), culprit=choice.frame, decisions=choice.decisions, trace=frames,
+                trace_task=cpu.task, subtype="loop")
         return None
 
     @staticmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kdumpy.diagnosis.causes.base import CERTAIN, Cause, Finding, Words
+from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Words
 from kdumpy.diagnosis.checkwords import named_by_warning
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.culprit import Choice
@@ -27,11 +27,14 @@ class Warn(Cause):
                                                  "no function of a module is on the stack"))
         words = Words(crash, own.frame)
         said = event.before if event.before and "cut here" not in event.before else ""
+        if Kind.SLAB in event.kinds:        # the allocator frames its own words with lines
+            said = event.text
         return Finding(
             title=words.titled("Warning made fatal by panic_on_warn"),
-            confidence=CERTAIN,
+            # Where no code of a module is on the stack, whose fault it is may be told by what leads there only.
+            confidence=CERTAIN if own.frame and (named or own.frame in crash.stack) else LIKELY,
             explanation=words.paragraph(
-                (f"The kernel warned of {words.name}" if named else f"{words.name} warned")
+                (f"{words.name} warned" if own.frame in crash.stack else f"The kernel warned of {words.name}")
                 + (f' ("{said}")' if said else "") + (f", at {event.bug_at}." if event.bug_at else "."),
                 "The kernel would have gone on, but it is set to panic on warnings (kernel.panic_on_warn).",
                 words.where),

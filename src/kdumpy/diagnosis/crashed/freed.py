@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import drgn
@@ -109,6 +109,20 @@ def who_freed(kernel: Kernel, freed: FreedObject) -> Choice:
         return chosen
     return Choice(chosen.frame, (f"chosen: {chosen.frame.function}, which freed the object that the register "
                                  f"{freed.register} leads to: no function of its user is on the stack",))
+
+
+def who_freed_before(kernel: Kernel, places: Sequence[Pointee]) -> Choice:
+    """Choose the code of a module that freed a living object before it was given out anew (slub_debug=U).
+
+    Where the kernel's own code stumbles over such an object, it may have known it from before: a timer in it.
+    """
+    for place in places:
+        if given_out_anew(kernel, place, None):
+            frame = who_freed(kernel, FreedObject("", place)).frame
+            name = frame.function if frame else ""
+            return Choice(frame, (f"chosen: {name}, which had freed what the registers lead to, before it was given "
+                                  "out anew: no function of a module is on the stack",))
+    return Choice(None, ())
 
 
 def owner_by_cache(kernel: Kernel, place: Pointee) -> Choice:
