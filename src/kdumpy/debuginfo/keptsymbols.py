@@ -79,7 +79,7 @@ def keep(prog: drgn.Program, vmcoreinfo: str, tables: Mapping[str, int], index: 
 
 
 def _write(name: str, places: dict[str, int], digest: bytes, stext: int, symbols: list[drgn.Symbol]) -> None:
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, MemoryError):
         head = marshal.dumps((places, digest, stext))
         cache.write(name, b"".join((len(head).to_bytes(_SIZE, "little"), head, pack(symbols))))
 
@@ -87,8 +87,9 @@ def _write(name: str, places: dict[str, int], digest: bytes, stext: int, symbols
 @atexit.register
 def keep_all() -> None:
     """Write what is to be kept."""
-    while _pending:
-        _pending.popitem()[1]()
+    with contextlib.suppress(KeyboardInterrupt):        # the answer is out, and this can wait for the next dump
+        while _pending:
+            _pending.popitem()[1]()
 
 
 def _entry(vmcoreinfo: str) -> str:
