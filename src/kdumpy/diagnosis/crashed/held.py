@@ -16,7 +16,7 @@ from kdumpy.diagnosis import operands
 from kdumpy.diagnosis.crashed.assembly import Line, lines
 from kdumpy.diagnosis.crashed.dataflow import LARGEST, PRESERVED, State
 from kdumpy.diagnosis.crashed.following import Follower, Function, function_at
-from kdumpy.diagnosis.crashed.values import Value
+from kdumpy.diagnosis.crashed.values import Argument, Constant, Loaded, Value, apart, plus
 from kdumpy.kernel import Kernel
 from kdumpy.kernel.values import Frame
 
@@ -54,6 +54,8 @@ QUEUE = Family((), ("__wake_up", "__wake_up_sync", "__wake_up_sync_key", "__wake
 PAGE = Family((), ("unlock_page", "folio_unlock", "end_page_writeback", "folio_end_writeback", "folio_end_read"),
               whole=True)
 BIT = Family((), ("wake_up_bit", "wake_up_var", "unlock_buffer"), whole=True)
+_LARGEST_HELPER = 1024
+"""Bytes of a function that takes or gives a lock for its callers."""
 _ENDS = ("ret", "iret", "hlt")
 
 
@@ -74,6 +76,7 @@ class Held:
         self._code: dict[int, Code] = {}
         self._callers: dict[int, int | None] = {}
         self._states: dict[int, State] = {}
+        self._helpers: dict[tuple[int, Family, bool], tuple[Value, ...]] = {}
 
     def taken(self, frames: Sequence[Frame], unwound: Sequence[Mapping[str, int]],
               family: Family) -> Iterator[tuple[int, Frame]]:
@@ -103,11 +106,61 @@ class Held:
             if here is None or function is None:
                 continue
             code = self.code_of(function)
-            back = {at for at, name in code.calls.items() if family.gives(name)}
-            if any(_leads(code.lines, at, here, back) for at, name in code.calls.items()
-                   if at != here and family.takes(name)):
+            back = {at for at, _ in self.gives(function, family)}
+            if any(_leads(code.lines, at, here, back) for at, _ in self.takes(function, family) if at != here):
                 return frame
         return None
+
+    def takes(self, function: Function, family: Family, frames: Sequence[Frame] = ()) -> list[tuple[int, Value | None]]:
+        """Return (address of the call, what is taken) of a function's code, also where a helper of its module does it.
+
+        Args:
+            function: whose code it is.
+            family: the kind.
+            frames: the frame that is in it, and its callers, where there is one.
+        """
+        return self._sites(function, family, frames, given=False)
+
+    def gives(self, function: Function, family: Family, frames: Sequence[Frame] = ()) -> list[tuple[int, Value | None]]:
+        """Return (address of the call, what is given) of a function's code, as `takes` does."""
+        return self._sites(function, family, frames, given=True)
+
+    def _sites(self, function: Function, family: Family, frames: Sequence[Frame], *,
+               given: bool) -> list[tuple[int, Value | None]]:
+        code, found = self.code_of(function), list[tuple[int, Value | None]]()
+        for at, name in code.calls.items():
+            if family.gives(name) if given else family.takes(name):
+                found.append((at, self._flow(frames, at, {}).values.get("rdi")))
+            elif (target := code.lines[at].target) is not None:
+                inside = self._helper(target, family, given=given)
+                passed = self._flow(frames, at, {}).values if inside else {}
+                found += [(at, substituted(value, passed)) for value in inside]
+        return found
+
+    def _helper(self, target: int, family: Family, *, given: bool) -> tuple[Value, ...]:
+        """Return what a small function of a module takes and returns with, or gives that it had not taken."""
+        key = (target, family, given)
+        if key not in self._helpers:
+            self._helpers[key] = ()             # of helpers that call each other
+            self._helpers[key] = tuple(self._read_helper(target, family, given=given))
+        return self._helpers[key]
+
+    def _read_helper(self, target: int, family: Family, *, given: bool) -> Iterator[Value]:
+        symbols = self.kernel.debuginfo.module_symbols
+        function = function_at(self.kernel.prog, target) if symbols and symbols.module_at(target) else None
+        if function is None or function.begin != target or function.end - target > _LARGEST_HELPER:
+            return
+        code = self.code_of(function)
+        takes = {at for at, name in code.calls.items() if family.takes(name)}
+        gives = {at for at, name in code.calls.items() if family.gives(name)}
+        if not given and gives:
+            return                              # it is no helper that only takes: where it returns with it, it is wrong
+        for at in gives if given else takes:
+            through = at == target or _leads(code.lines, target, at, takes) if given else \
+                ways_out(code.lines, at, gives)
+            value = self._flow((), at, {}).values.get("rdi") if through and target in code.lines else None
+            if value is not None:
+                yield value
 
     def _framed(self, frames: Sequence[Frame],
                 unwound: Sequence[Mapping[str, int]]) -> Iterator[tuple[int, Frame, Mapping[str, int]]]:
@@ -124,12 +177,12 @@ class Held:
         if here is None or function is None:
             return
         code = self.code_of(function)
-        gives = [at for at, name in code.calls.items() if at != here and family.gives(name)]
+        gives = [(at, value) for at, value in self.gives(function, family, frames) if at != here]
         if here not in code.lines or not gives:
             return
         now = self._flow(frames, here, registers)
-        for at in gives:
-            number = now.number(self._flow(frames, at, {}).values.get("rdi"), ask_memory=True)
+        for at, value in gives:
+            number = now.number(value, ask_memory=True)
             if number is not None and _leads(code.lines, here, at, set()):
                 yield number
 
@@ -140,15 +193,13 @@ class Held:
         if here is None or function is None:
             return
         code = self.code_of(function)
-        takes = [at for at, name in code.calls.items() if at != here and family.takes(name)]
+        takes = [(at, lock) for at, lock in self.takes(function, family, frames) if at != here]
         if not takes:
             return
         now = self._flow(frames, here, registers)
-        gives = {at: self._flow(frames, at, {}).values.get("rdi") for at, name in code.calls.items()
-                 if family.gives(name)}
-        for call in takes:
-            lock = self._flow(frames, call, {}).values.get("rdi")
-            back = {at for at, value in gives.items() if value is None or value == lock}
+        gives = self.gives(function, family, frames)
+        for call, lock in takes:
+            back = {at for at, value in gives if value is None or value == lock}
             number = now.number(lock, ask_memory=True)
             if number is not None and _leads(code.lines, call, here, back):
                 yield number
@@ -216,6 +267,20 @@ class Held:
             if symbol.address == item.target:
                 found[item.address] = str(symbol.name)
         return found
+
+
+def substituted(value: Value, passed: Mapping[str, Value]) -> Value | None:
+    """Return a value of a called function as one of its caller's: its arguments are what is passed."""
+    base, offset = apart(value)
+    if isinstance(base, Argument):
+        return plus(passed.get(base.register), offset)
+    if isinstance(base, Loaded):
+        place = substituted(plus(base.base, base.offset) or base.base, passed)
+        if place is None:
+            return None
+        start, inside = apart(place)
+        return plus(Loaded(start, inside, base.size, base.scale, base.pc), offset)
+    return value if isinstance(base, Constant) else None
 
 
 def ways_out(code: Mapping[int, Line], begin: int, without: set[int], *, upto: int | None = None) -> bool:

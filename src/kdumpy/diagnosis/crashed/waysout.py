@@ -59,11 +59,9 @@ class WaysOut:
         found = []
         for function in self.functions(module):
             code = self._held.code_of(function)
-            takes = [at for at, name in code.calls.items() if family.takes(name)]
-            gives = {at for at, name in code.calls.items() if family.gives(name)}
-            for call in takes:
-                value = self.argument(function, call)
-                back = {at for at in gives if (given := self.argument(function, at)) is None or value is None
+            gives = self._held.gives(function, family)
+            for call, value in self._held.takes(function, family):
+                back = {at for at, given in gives if given is None or value is None
                         or given == value or place_of(given) == place_of(value)}
                 if _differs(value, lock, place) or not ways_out(code.lines, call, back):
                     continue
