@@ -62,7 +62,7 @@ def leaver(waits: Waits, module: str, kind: str, address: int, waiting: Sequence
     except READ_ERRORS:
         found = []
     known = [item for item in found if address in item.locks] or [item for item in found if not item.locks]
-    sure = [item for item in known if item.gives] or known
+    sure = [item for item in known if item.gives] or [item for item in known if item.direct] or known
     return Left(module, sure[0].frame if len(sure) == 1 else None, max(0, len(sure) - 1))
 
 

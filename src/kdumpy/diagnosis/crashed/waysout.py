@@ -34,6 +34,8 @@ class WayOut(NamedTuple):
     frame: Frame
     gives: bool
     """On other ways it gives it back: it is no function that takes a lock for its caller."""
+    direct: bool
+    """It takes it itself, and not by way of a helper that only takes it."""
     locks: frozenset[int]
     """The locks that it takes there, as far as its code and that of its callers name them by a variable."""
 
@@ -67,7 +69,7 @@ class WaysOut:
                     continue
                 frame = Frame(function.begin, function.symbol, None, module)
                 found.append(WayOut(frame, any(ways_out(code.lines, call, set(), upto=at) for at in back),
-                                    frozenset(self._numbers(module, function, value))))
+                                    family.takes(code.calls[call]), frozenset(self._numbers(module, function, value))))
                 break
         return sorted(found, key=lambda item: not item.gives)
 
