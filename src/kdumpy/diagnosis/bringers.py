@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from kdumpy.diagnosis.crashed.held import BIT, COMPLETION, PAGE, PERCPU_RWSEM, QUEUE, Family
+from kdumpy.diagnosis.crashed.held import BIT, COMPLETION, FREEZE, PAGE, PERCPU_RWSEM, QUEUE, Family
 from kdumpy.diagnosis.holders import Holders
 from kdumpy.kernel import Task
 from kdumpy.kernel.values import Frame
@@ -57,7 +57,8 @@ def bringer(holders: Holders, kind: str, address: int, waiter: Task, frames: Seq
         if task.address == waiter.address or task.address in found:
             continue
         if kind == "percpu rwsem":
-            frame = holders.taken_in(task, stack, address, PERCPU_RWSEM)
+            # Who froze a file system has its writers' semaphores by that, and not by taking them.
+            frame = holders.taken_in(task, stack, address, PERCPU_RWSEM) or holders.within(stack, FREEZE)
         elif kind in _SERVES and not (task.on_cpu or task.state == "D"):
             continue
         else:

@@ -143,7 +143,10 @@ class Waits:
                 wait = item.waits_for
                 item = self.sleeper(wait.owner) if wait and wait.owner and wait.certain else None
             if item is not None and item in path:
-                found.append(tuple(path[path.index(item):]))
+                circle = tuple(path[path.index(item):])
+                # Who would wake whom does not tell whether what each waits for has come: a lock, or the like, does.
+                found += [circle] if any(step.waits_for and step.waits_for.kind != "wait queue" for step in circle) \
+                    else []
             done.update(step.task.pid for step in path)
         return tuple(found)
 

@@ -48,6 +48,7 @@ MUTEX = Family(("mutex_lock", "__mutex_lock", "ww_mutex_lock"), ("mutex_unlock",
 RCU = Family(("__rcu_read_lock",), ("__rcu_read_unlock",))
 SRCU = Family(("__srcu_read_lock",), ("__srcu_read_unlock",))
 PERCPU_RWSEM = Family(("percpu_down_write",), ("percpu_up_write",))
+FREEZE = Family(("freeze_super", "freeze_bdev", "bdev_freeze"), ("thaw_super", "thaw_bdev", "bdev_thaw"), whole=True)
 COMPLETION = Family((), ("complete", "complete_all", "complete_on_current_cpu", "kthread_complete_and_exit",
                          "complete_and_exit"), whole=True)
 QUEUE = Family((), ("__wake_up", "__wake_up_sync", "__wake_up_sync_key", "__wake_up_locked"), whole=True)
