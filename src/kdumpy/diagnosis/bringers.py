@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+import drgn
+
 from kdumpy.diagnosis.crashed.held import BIT, COMPLETION, FREEZE, PAGE, PERCPU_RWSEM, QUEUE, Family
 from kdumpy.diagnosis.holders import Holders
 from kdumpy.kernel import Task
@@ -24,6 +26,9 @@ _GIVEN: dict[str, tuple[Family, ...]] = {
     "buffer lock": (BIT,)}
 _SERVES = ("completion", "wait queue")
 """What a thread that waits for work brings about, too, but not before it is asked to: only who is stuck counts."""
+
+
+PERCPU_WRITERS = ("percpu_down_write",)
 
 
 class Bringer(NamedTuple):
@@ -52,6 +57,10 @@ def bringer(holders: Holders, kind: str, address: int, waiter: Task, frames: Seq
     """
     if not address or (kind not in _GIVEN and kind != "percpu rwsem"):
         return None
+    if kind == "percpu rwsem":
+        made = holders.kernel.prog.type("struct percpu_rw_semaphore")
+        # A reader is in its wait queue; a writer, who waits for the readers to go, is in none.
+        address -= drgn.offsetof(made, "waiters") if not waits_for_readers(frames) else 0
     found: dict[int, Bringer] = {}
     for task, stack in _tasks(holders, frames, asked()):
         if task.address == waiter.address or task.address in found:
@@ -68,6 +77,11 @@ def bringer(holders: Holders, kind: str, address: int, waiter: Task, frames: Seq
             found[task.address] = Bringer(task, frame, kind == "percpu rwsem", True)
     first = next(iter(found.values()), None)
     return first._replace(alone=len(found) == 1) if first else None
+
+
+def waits_for_readers(frames: Sequence[Frame]) -> bool:
+    """Tell whether a task that waits for a per-CPU semaphore is a writer, which has it but for those who are in it."""
+    return any((frame.function or "").startswith(PERCPU_WRITERS) for frame in frames)
 
 
 def _tasks(holders: Holders, frames: Sequence[Frame], asked: Asked) -> Iterator[tuple[Task, Sequence[Frame]]]:

@@ -20,7 +20,7 @@ from drgn.helpers.linux.locking import mutex_owner, rwsem_owner
 
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.diagnosis import memory, rtlocks, srcu
-from kdumpy.diagnosis.bringers import bringer
+from kdumpy.diagnosis.bringers import PERCPU_WRITERS, bringer, waits_for_readers
 from kdumpy.diagnosis.crashed.held import RWSEM, SEMAPHORE, SRCU, Family
 from kdumpy.diagnosis.disks import Disks
 from kdumpy.diagnosis.holders import Holders
@@ -274,6 +274,10 @@ class Waits:
                 # It has one place of the semaphore; others may have more.
                 return LockWait(found.kind, found.address, name, taker[0], certain=False,
                                 note=f"{taker[0].comm} took it in {taker[1].function}()")
+        if found.kind == "percpu rwsem" and not found.address and waits_for_readers(frames):
+            address = srcu.structure_of(self.kernel, self.holders, task_value(task), frames, PERCPU_WRITERS)
+            found = found._replace(address=address, note="it waits for the readers to go")
+            name = self._name(address) if address else name
         wait = LockWait(found.kind, found.address, name, found.owner, certain=found.certain, note=found.note)
         return self._brought_about(wait, task_value(task), frames) if found.owner is None else wait
 

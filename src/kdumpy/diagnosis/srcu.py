@@ -23,16 +23,20 @@ WAITERS = ("synchronize_srcu", "__synchronize_srcu", "srcu_barrier")
 _MOST_CPUS = 8192
 
 
-def structure_of(kernel: Kernel, holders: Holders, task: Task, frames: Sequence[Frame]) -> int:
+def structure_of(kernel: Kernel, holders: Holders, task: Task, frames: Sequence[Frame],
+                 waiters: tuple[str, ...] = WAITERS) -> int:
     """Return the address of the srcu_struct whose readers a task waits for; 0 where its caller's code does not tell.
+
+    Or of another thing that is the first argument of the functions that wait for it.
 
     Args:
         kernel: whose task it is.
         holders: knows the registers along its stack.
         task: the one that sleeps.
         frames: its stack, innermost first, inlined calls included.
+        waiters: beginnings of the names of those functions.
     """
-    last = max((number for number, frame in enumerate(frames) if (frame.function or "").startswith(WAITERS)),
+    last = max((number for number, frame in enumerate(frames) if (frame.function or "").startswith(waiters)),
                default=-1)
     if kernel.system.machine != "x86_64" or not 0 <= last < len(frames) - 1:
         return 0

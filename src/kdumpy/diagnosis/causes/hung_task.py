@@ -168,7 +168,7 @@ def _on_the_way(item: BlockedTask) -> str:
 
 def _title(lock: LockWait, words: Words) -> str:
     """Return the title where the task is known that another one waits for."""
-    if lock.kind in OWNED:
+    if lock.kind in OWNED or holds(lock) in ("has", "holds"):
         return f"A task hung: {words.short} holds its lock and does not give it back"
     return "A task hung: " + _OTHERS.get(lock.kind, "it waits for what {} is to bring about").format(words.short)
 

@@ -47,7 +47,8 @@ SEMAPHORE = Family(("down", "down_interruptible", "down_killable", "down_timeout
 MUTEX = Family(("mutex_lock", "__mutex_lock", "ww_mutex_lock"), ("mutex_unlock", "__mutex_unlock", "ww_mutex_unlock"))
 RCU = Family(("__rcu_read_lock",), ("__rcu_read_unlock",))
 SRCU = Family(("__srcu_read_lock",), ("__srcu_read_unlock",))
-PERCPU_RWSEM = Family(("percpu_down_write",), ("percpu_up_write",))
+PERCPU_RWSEM = Family(("percpu_down_write", "__percpu_down_read"), ("percpu_up_write", "__percpu_up_read"))
+"""Its readers' ways are inlined but for the slow ones."""
 FREEZE = Family(("freeze_super", "freeze_bdev", "bdev_freeze"), ("thaw_super", "thaw_bdev", "bdev_thaw"), whole=True)
 COMPLETION = Family((), ("complete", "complete_all", "complete_on_current_cpu", "kthread_complete_and_exit",
                          "complete_and_exit"), whole=True)
