@@ -87,4 +87,4 @@ def waits_for_readers(frames: Sequence[Frame]) -> bool:
 def _tasks(holders: Holders, frames: Sequence[Frame], asked: Asked) -> Iterator[tuple[Task, Sequence[Frame]]]:
     module = next((frame.module for frame in frames if frame.module), None)
     yield from asked
-    yield from holders.of_module(module) if module else ()
+    yield from holders.of_module(module)

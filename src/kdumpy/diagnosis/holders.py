@@ -133,16 +133,16 @@ class Holders:
             others: further tasks to ask, and their stacks.
         """
         module = next((frame.module for frame in waiting if frame.module), None)
-        for task, frames in (*others, *(self.of_module(module) if module else ())):
+        for task, frames in (*others, *self.of_module(module)):
             frame = self.taken_in(task, frames, lock, family)
             if frame is not None:
                 return task, frame, frames
         return None
 
-    def of_module(self, module: str) -> Iterator[tuple[Task, tuple[Frame, ...]]]:
-        """Yield the tasks off their CPUs that have code of a module on their stacks, and these."""
+    def of_module(self, module: str | None) -> Iterator[tuple[Task, tuple[Frame, ...]]]:
+        """Yield the tasks off their CPUs that have code of a module on their stacks, and these; None: of any module."""
         for task, frames in self._stacks:
-            if any(frame.module == module for frame in frames):
+            if module is None or any(frame.module == module for frame in frames):
                 yield task, frames
 
     @cached_property

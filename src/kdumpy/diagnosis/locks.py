@@ -264,7 +264,9 @@ class Waits:
         of_disk = self.io_waits.of(task, found, self._stack_words(task), frames)
         if of_disk is not None:
             found, name = of_disk
-            return LockWait(found.kind, found.address, name, found.owner, certain=found.certain, note=found.note)
+            wait = LockWait(found.kind, found.address, name, found.owner, certain=found.certain, note=found.note)
+            # Where no request is known for a page, it may be that no disk has it.
+            return self._brought_about(wait, task_value(task), frames) if found.kind == "page lock" else wait
         name = found.name or self._name(found.address, found.kind) \
             if found.address and found.kind not in _NAMELESS else \
             _NAMELESS.get(found.kind, "that the dump does not show")
