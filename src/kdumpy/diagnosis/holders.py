@@ -16,7 +16,7 @@ from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.diagnosis import operands
 from kdumpy.diagnosis.crashed.following import Follower
 from kdumpy.diagnosis.crashed.held import Family, Held
-from kdumpy.diagnosis.crashed.values import Value
+from kdumpy.diagnosis.crashed.values import Argument, Value, apart
 from kdumpy.diagnosis.crashed.waysout import WayOut, WaysOut
 from kdumpy.kernel import Kernel, Task
 from kdumpy.kernel.values import Frame
@@ -114,6 +114,18 @@ class Holders:
         with contextlib.suppress(*READ_ERRORS):
             return list(self._held.registers_along(frames, [frame.registers() for frame in self.walk(task)]))
         return []
+
+    def frame_bytes(self, frame: Frame) -> int:
+        """Return how much of the stack a frame's function uses for itself, in bytes; 0 where its code does not tell."""
+        if self.kernel.system.machine != "x86_64" or frame.inline or frame.user or frame.offset is None:
+            return 0
+        with contextlib.suppress(*READ_ERRORS):
+            here = self._held.instruction(frame)
+            value = self._held.values_at(Follower(self.kernel, self.read, (frame,), here, {})).get("rsp") \
+                if here is not None else None
+            base, offset = apart(value) if value is not None else (None, 0)
+            return -offset if base == Argument("rsp") else 0
+        return 0
 
     def passed(self, frame: Frame) -> Value | None:
         """Return the first argument of the call that a frame is in, as a value of its function; x86-64 only."""

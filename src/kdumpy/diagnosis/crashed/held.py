@@ -103,7 +103,7 @@ class Held:
     def within(self, frames: Sequence[Frame], family: Family) -> Frame | None:
         """Return the innermost frame whose function took something of a kind, whatever it is, and has it still."""
         for frame in frames:
-            here = None if frame.inline or frame.offset is None or frame.user else self._instruction(frame)
+            here = None if frame.inline or frame.offset is None or frame.user else self.instruction(frame)
             function = function_at(self.kernel.prog, here) if here is not None else None
             if here is None or function is None:
                 continue
@@ -174,7 +174,7 @@ class Held:
 
     def _ahead(self, frames: Sequence[Frame], registers: Mapping[str, int], family: Family) -> Iterator[int]:
         """Yield the addresses that the innermost of `frames` gives when it goes on."""
-        here = self._instruction(frames[0])
+        here = self.instruction(frames[0])
         function = function_at(self.kernel.prog, here) if here is not None else None
         if here is None or function is None:
             return
@@ -190,7 +190,7 @@ class Held:
 
     def _of(self, frames: Sequence[Frame], registers: Mapping[str, int], family: Family) -> Iterator[int]:
         """Yield the addresses of the locks that the innermost of `frames` holds."""
-        here = self._instruction(frames[0])
+        here = self.instruction(frames[0])
         function = function_at(self.kernel.prog, here) if here is not None else None
         if here is None or function is None:
             return
@@ -218,7 +218,7 @@ class Held:
             registers = dict(known) if frame.interrupted else {**saved, **known}
             yield registers
             saved = {}
-            here = self._instruction(frame) if frame.offset is not None and not frame.inline else None
+            here = self.instruction(frame) if frame.offset is not None and not frame.inline else None
             if here is not None and "rsp" in registers:
                 entry = self._flow(frames[number:], here, registers).at_entry
                 saved = {name: value for name, value in entry.items() if name in PRESERVED and name != "rsp"}
@@ -237,7 +237,7 @@ class Held:
             self._states[flow.pc] = flow.state
         return flow.values
 
-    def _instruction(self, frame: Frame) -> int | None:
+    def instruction(self, frame: Frame) -> int | None:
         """Return the instruction in which a frame is: where it was interrupted, or the call that it made."""
         if frame.interrupted:
             return frame.pc
