@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from kdumpy.debuginfo.reading import READ_ERRORS
-from kdumpy.diagnosis import operands
+from kdumpy.diagnosis import culprit, operands
 from kdumpy.diagnosis.crashed.assembly import Memory, lines
 from kdumpy.diagnosis.crashed.blocks import Block, blocks_of, reaching
 from kdumpy.diagnosis.crashed.dataflow import LARGEST
@@ -30,8 +30,8 @@ def freed_in_loop(kernel: Kernel, holders: Holders, cpu: Cpu) -> tuple[Pointee, 
     if cpu.task is None or cpu.idle or kernel.system.machine != "x86_64":
         return None
     frames = cpu.stack.frames
-    begin = next((number for number, frame in enumerate(frames) if frame.interrupted), None)
-    if begin is None or frames[begin].user:
+    begin = len(frames) - len(culprit.watched(frames))      # what looked at the CPU is cut off
+    if begin >= len(frames) or not frames[begin].interrupted or frames[begin].user:
         return None
     try:
         known = holders.registers(cpu.task, frames)
