@@ -191,9 +191,19 @@ class Crash:
     @cached_property
     def own(self) -> culprit.Choice:
         """The frame to blame: of the faulting code, or of the code that called panic()."""
-        chosen = culprit.choose(self.below_fault if self.faulted else self.below_panic)
-        if not self.faulted or self.kernel is None or (chosen.frame is not None and chosen.frame.module):
+        frames = self.below_fault if self.faulted else self.below_panic
+        chosen = culprit.choose(frames)
+        if chosen.frame is not None and chosen.frame.module:
             return chosen
+        found = self._by_data(chosen) if self.faulted and self.kernel is not None else culprit.Choice(None, ())
+        if found.frame is None:
+            found = culprit.beside_soft(frames)
+        return culprit.Choice(found.frame or chosen.frame, (*chosen.decisions, *found.decisions), found.doubtful)
+
+    def _by_data(self, chosen: culprit.Choice) -> culprit.Choice:
+        """Choose who is to blame by what the fault worked on, where no function of a module is on the stack."""
+        if self.kernel is None:
+            return culprit.Choice(None, ())
         found = unloaded_module(self.kernel, self.address)
         if chosen.frame is None and found.frame is None:
             found = variable_of_a_module(self.kernel, self.fault_registers)
@@ -205,7 +215,7 @@ class Crash:
                 # A check of the kernel's, of what somebody gave it: rather a module from elsewhere than the kernel.
                 data = variable_of_a_module(self.kernel, self.fault_registers)
                 found = data if data.frame and data.frame.module and self.is_foreign(data.frame.module) else found
-        return culprit.Choice(found.frame or chosen.frame, (*chosen.decisions, *found.decisions))
+        return found
 
     @property
     def own_frame(self) -> Frame | None:

@@ -20,6 +20,9 @@ _SYSCALL_PREFIXES = ("__x64_sys_", "__ia32_sys_", "__ia32_compat_sys_", "__x64_c
 
 _INTERRUPTS = ("asm_sysvec_", "asm_common_interrupt", "el1h_64_irq", "el1_irq")
 """Beginnings of the entries of interrupts (arch/x86/include/asm/idtentry.h, arch/arm64/kernel/entry.S)."""
+_SOFT = frozenset({"handle_softirqs", "__do_softirq"})
+"""What runs soft interrupts: also where somebody turns them on again (local_bh_enable()), who need not have raised
+one."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,8 @@ class Choice:
 
     frame: Frame | None
     decisions: tuple[str, ...]
+    doubtful: bool = False
+    """It is of another context than the fault, which may have nothing to do with it."""
 
 
 @cache
@@ -78,10 +83,15 @@ def own_frames(frames: Iterable[Frame]) -> list[Frame]:
             if frame.symbol and not frame.user and (frame.module or plain_name(frame) not in plumbing)]
 
 
-def choose(frames: Sequence[Frame]) -> Choice:
-    """Choose the frame to blame out of a stack, innermost first."""
+def choose(frames: Sequence[Frame], *, past_soft: bool = False) -> Choice:
+    """Choose the frame to blame out of a stack, innermost first.
+
+    Args:
+        frames: the stack.
+        past_soft: go on to what a soft interrupt ran on top of.
+    """
     decisions: list[str] = []
-    context = _one_context(frames)
+    context = _one_context(frames, past_soft=past_soft)
     own = own_frames(context)
     _tell_skipped(context, own, decisions)
     module = next((frame for frame in own if frame.module), None)
@@ -153,7 +163,16 @@ def context_of(frames: Sequence[Frame]) -> str | None:
     return None
 
 
-def _one_context(frames: Sequence[Frame]) -> Sequence[Frame]:
+def beside_soft(frames: Sequence[Frame]) -> Choice:
+    """Choose the module on top of which a soft interrupt ran that shows none itself: it may have raised it."""
+    chosen = choose(frames, past_soft=True)
+    if chosen.frame is None or chosen.frame.module is None:
+        return Choice(None, ())
+    return Choice(chosen.frame, (*chosen.decisions, "by the stack it only turned soft interrupts on again"),
+                  doubtful=True)
+
+
+def _one_context(frames: Sequence[Frame], *, past_soft: bool = False) -> Sequence[Frame]:
     """Cut a stack where the next context begins: at the entry that interrupted other code."""
     seen_own = False
     plumbing = name_list("plumbing")
@@ -161,6 +180,8 @@ def _one_context(frames: Sequence[Frame]) -> Sequence[Frame]:
         name = frame.symbol or ""
         if seen_own and not frame.inline and name.startswith("asm_"):
             return frames[:number]
+        if not past_soft and not frame.module and plain_name(frame) in _SOFT:
+            return frames[:number + 1]
         seen_own = seen_own or bool(frame.symbol and (frame.module or plain_name(frame) not in plumbing))
     return frames
 

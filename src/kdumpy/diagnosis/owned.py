@@ -45,7 +45,15 @@ def variable_of_a_module(kernel: Kernel, registers: Mapping[str, int]) -> Choice
 
 
 def owner_of(kernel: Kernel, place: Pointee | None) -> Choice:
-    """Return what a living object of the allocator points at in a module; none where that is in several, or in none."""
+    """Return the module's variable that a bad pointer was read from, or what the object points at where it was read.
+
+    None where the object points at several modules, or at none.
+    """
+    if place is not None and place.kind == "module data" and place.module:
+        name, _, offset = (place.symbol or "").partition("+")
+        found = Frame(place.address, name or None, int(offset or "0", 0) if name else None, place.module, data=True)
+        return Choice(found, (f"chosen: {name or 'data'} [{place.module}], which the bad pointer was read from: no "
+                              "function of its module is on the stack",))
     if place is None or place.kind != "slab" or place.state != "allocated" or place.object is None:
         return Choice(None, ())
     frame = _chosen(_in_modules(kernel, place)) if 0 < (place.object_size or 0) <= _LARGEST else None

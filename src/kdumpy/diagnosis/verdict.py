@@ -55,6 +55,9 @@ def judge(crash: Crash, steps: Steps | None = None) -> Judgement | None:
     event = steps.get("what began it", lambda: crash.event, None)
     if event and event.inferred == "fault" and finding.confidence == Confidence.CERTAIN:
         finding = replace(finding, confidence=Confidence.LIKELY)        # the log does not confirm it
+    own = steps.get("whom to blame", lambda: crash.own, None)
+    if own and own.doubtful and finding.culprit == own.frame and finding.confidence == Confidence.CERTAIN:
+        finding = replace(finding, confidence=Confidence.LIKELY)
     if finding.culprit and finding.culprit.data and finding.confidence == Confidence.CERTAIN:
         finding = replace(finding, confidence=Confidence.LIKELY)        # whose data it is, is not yet whose bug
     if cause.kind == "unknown" and unjudged:

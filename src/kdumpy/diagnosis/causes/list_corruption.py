@@ -7,6 +7,7 @@ import re
 from kdumpy.diagnosis.causes.base import CERTAIN, Cause, Finding, Words
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.crashed.checked import checked_object, lies
+from kdumpy.diagnosis.memory import Meaning, meaning
 from kdumpy.diagnosis.oops import Kind
 
 _CHECKS = "lib/list_debug.c"
@@ -14,6 +15,9 @@ _CHECKS = "lib/list_debug.c"
 
 # lib/list_debug.c, __list_del_entry_valid(): "list_del corruption, %px->next is NULL"
 _NO_LIST = re.compile(r"->(?:next|prev) is NULL")
+# __list_add_valid(): "list_add corruption. prev is NULL."
+_NO_HEAD = re.compile(r"list_add corruption\. (?:next|prev) is NULL")
+_VALUES = re.compile(r"\b[0-9a-f]{16}\b")
 
 
 class ListCorruption(Cause):
@@ -36,8 +40,12 @@ class ListCorruption(Cause):
             + ("" if not twice else " in which it stands already" if adding else
                " from which it had already been removed")
         never = not adding and _NO_LIST.search(line) is not None
+        no_head = adding and _NO_HEAD.search(line) is not None
+        freed = next((meant.words for word in _VALUES.findall(line)
+                      if (meant := meaning(int(word, 16))).meaning == Meaning.FREED), None)
         title = ("List entry added twice" if adding else "List entry removed twice") if twice else \
-            "Removal of what is on no list" if never else "Corrupted list"
+            "Removal of what is on no list" if never else "Use of a list that was never set up" if no_head else \
+            "Corrupted list"
         place = checked_object(crash)
         return Finding(
             title=words.titled(title),
@@ -47,10 +55,13 @@ class ListCorruption(Cause):
                     "." if twice else
                     ", and the entry's own pointers are NULL: it was never put on a list (nor made an empty one), or "
                     "its memory was cleared since." if never else
+                    ", and the list's own pointers are NULL: it was never made an empty one (INIT_LIST_HEAD), or its "
+                    "memory was cleared since." if no_head else
+                    f", and one of its neighbours had been freed while it was on the list ({freed})." if freed else
                     ", and its neighbours did not point to each other: somebody had changed the list or freed an "
                     "entry."),
                 f"The entry {lies(place)}." if lies(place) else "",
-                "" if never else "Often a lock is missing around one of the users of the list.",
+                "" if never or no_head else "Often a lock is missing around one of the users of the list.",
                 words.where, words.blame),
             evidence=[*crash.evidence.log(), *crash.evidence.checked(place), *crash.evidence.stack()],
             culprit=crash.own_frame, decisions=crash.own.decisions,

@@ -91,7 +91,7 @@ class UseAfterFree(Cause):
     def _user(crash: Crash) -> tuple[culprit.Choice, FreedObject | None]:
         """Choose who used the object; where only the kernel's own code is on the stack, who freed it."""
         own, left = crash.own, crash.left_object
-        if crash.kernel is None or left is None or (own.frame is not None and own.frame.module):
+        if crash.kernel is None or left is None or (own.frame is not None and own.frame.module and not own.doubtful):
             return own, None
         freed = who_freed(crash.kernel, left)
         if freed.frame is None:             # the allocator was not told to remember
