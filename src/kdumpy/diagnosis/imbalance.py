@@ -59,6 +59,20 @@ def suspect(crash: Crash) -> Suspect | None:
     return ran
 
 
+def over_giver(crash: Crash) -> Suspect | None:
+    """Return who gave a spinlock back twice, where the count of what keeps preemption off is below zero."""
+    if crash.kernel is None or crash.task is None or crash.waits is None or crash.machine != "x86_64":
+        return None
+    own = crash.own_frame
+    ran = _ran_last(crash.kernel, crash.task, crash.below_panic) if own is None or not own.module else None
+    module = own.module if own is not None and own.module else ran.frame.module if ran is not None else None
+    found = crash.waits.holders.ways_out.twice(module, SPIN) if module else []
+    if len(found) == 1:
+        return Suspect(found[0], f"{found[0].function}() of the module {module} has a way on which it gives a spinlock "
+                                 "back twice.")
+    return ran
+
+
 def _ran_last(kernel: Kernel, task: Task, frames: tuple[Frame, ...]) -> Suspect | None:
     """Return what a task ran last that belongs to a module."""
     try:

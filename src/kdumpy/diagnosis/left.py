@@ -66,6 +66,19 @@ def leaver(waits: Waits, module: str, kind: str, address: int, waiting: Sequence
     return Left(module, sure[0].frame if len(sure) == 1 else None, max(0, len(sure) - 1))
 
 
+def giver_twice(waits: Waits, lock: LockWait, waiting: Sequence[Frame]) -> Frame | None:
+    """Return the one function that can give a lock back twice, which has been given back too often; None if none is."""
+    family = _FAMILIES.get(lock.kind)
+    module = module_of(waits, lock, waiting) if family is not None else None
+    if module is None or family is None or waits.kernel.system.machine != "x86_64":
+        return None
+    try:
+        found = waits.holders.ways_out.twice(module, family, lock.address)
+    except READ_ERRORS:
+        return None
+    return found[0] if len(found) == 1 else None
+
+
 def module_of(waits: Waits, lock: LockWait, waiting: Sequence[Frame]) -> str | None:
     """Return the module whose lock it is: it lies in its data, or its code takes it without going by the kernel's."""
     symbols = waits.kernel.debuginfo.module_symbols

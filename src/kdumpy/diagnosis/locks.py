@@ -86,6 +86,8 @@ class LockWait:
     note: str = ""
     left: bool = False
     """The task that took it has ended with it."""
+    over: bool = False
+    """It was given back more often than it was taken: it counts readers below zero."""
 
 
 @dataclass(frozen=True)
@@ -346,6 +348,8 @@ class Waits:
                 lock = drgn.Object(self.prog, "struct rw_semaphore *", address)
                 holder = rwsem_owner(lock)
                 count, note = self._readers(lock)
+                if count < 0:
+                    return LockWait(kind, address, self._name(address, kind), None, mode, False, note, over=True)
                 if count:
                     return self._reader(LockWait(kind, address, self._name(address, kind), task_value(holder)
                                                  if holder.value_() else None, mode, False, note), count, frames)
@@ -370,7 +374,10 @@ class Waits:
         """Return (how many readers hold a rwsem, who holds it in words)."""
         if not int(lock.owner.counter.value_()) & _READER_OWNED:
             return 0, "held for writing"
+        # The highest bit is a flag of its own, which is set, too, where more readers went than came.
         count = int(lock.count.counter.value_()) >> _READER_SHIFT
+        if count < 0:
+            return count, f"its count of readers is {count}: it was given back more often than it was taken"
         return count, f"held by {count} reader{'s' if count != 1 else ''}; the one named came last"
 
     def _name(self, address: int, kind: str = "") -> str:

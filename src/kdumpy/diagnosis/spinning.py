@@ -100,7 +100,8 @@ class Spins:
         words: set[int] = set()
         if cpu.task is not None:
             registers = self.holders.registers(cpu.task, cpu.stack.frames)
-            words.update(value for known in registers[: sync.number + 2] for value in known.values())
+            # Those of the function that turns and of its caller: what interrupted it has timers of its own.
+            words.update(value for known in registers[sync.number : sync.number + 2] for value in known.values())
         try:
             address, runner = runner_of(self.kernel, sync.kind, tuple(words), cpu, sync.number)
         except READ_ERRORS as error:

@@ -7,7 +7,7 @@ import re
 from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Words
 from kdumpy.diagnosis.checkwords import told_by_check
 from kdumpy.diagnosis.crash import Crash
-from kdumpy.diagnosis.imbalance import suspect
+from kdumpy.diagnosis.imbalance import over_giver, suspect
 from kdumpy.diagnosis.model import Evidence
 from kdumpy.diagnosis.oops import Kind
 
@@ -65,13 +65,13 @@ def _atomic(crash: Crash) -> Finding:
     """Return the sleep of code that must not sleep (__schedule_bug(), kernel/sched/core.c)."""
     match = _COUNT.search(crash.event.text) if crash.event else None
     count = int(match[1], 16) if match else 0
-    left = None if count & _EVIDENT else suspect(crash)
+    # schedule() itself has counted one up: what is left of it is one too few.
+    below = match is not None and not count
+    left = None if count & _EVIDENT else over_giver(crash) if below else suspect(crash)
     frame = left.frame if left else crash.own_frame
     words, slept = Words(crash, frame), Words(crash, crash.own_frame)
     held = next((name for bits, name in _CONTEXTS if count & bits), "an interrupt, or code that holds a spinlock")
     who = slept.name if crash.own_frame and not left else "The task"
-    # schedule() itself has counted one up: what is left of it is one too few.
-    below = match is not None and not count
     return Finding(
         title=words.titled("Sleep in atomic context" if not (left or below) else
                            "A spinlock was not given back" if not below else

@@ -8,7 +8,7 @@ from kdumpy.diagnosis import culprit
 from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Unjudged, Words
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.crashed.diskdriver import DiskDriver, disk_of_page, disk_of_request
-from kdumpy.diagnosis.left import Left, left_by
+from kdumpy.diagnosis.left import Left, giver_twice, left_by
 from kdumpy.diagnosis.locks import BlockedTask, LockWait
 from kdumpy.diagnosis.model import OWNED, Evidence
 from kdumpy.diagnosis.oops import Kind
@@ -53,6 +53,11 @@ class HungTask(Cause):
         holder = culprit.choose(held_by) if held_by else None
         left = left_by(crash.waits, lock, last.stack.frames, owner, held_by) \
             if crash.waits and lock and last and (held_by or lock.left or lock.kind == "semaphore") else None
+        twice = None
+        if lock and lock.over and last and crash.waits:
+            twice = giver_twice(crash.waits, lock, last.stack.frames)
+            waiting = culprit.Choice(twice, (*waiting.decisions, f"chosen: {twice.function}, which can give the lock "
+                                             "back twice")) if twice else waiting
         if left:
             holder, held_by = None, ()
             waiting = self._leaver(left, culprit.choose(crash.with_tail_calls(last.stack.frames)) if last else waiting)
@@ -82,7 +87,9 @@ class HungTask(Cause):
                         f"{disk.frame.module}, or the disk itself has not answered.")
         elif lock:
             told.append(f"It waits for the {waited_for(lock)}"
-                        + ("; the task that took it has ended and did not give it back." if lock.left else
+                        + (f"; {lock.note}" + (f", and {words.name} can give it back twice." if twice else ".")
+                           if lock.over else
+                           "; the task that took it has ended and did not give it back." if lock.left else
                            "; who holds it cannot be told." if lock.kind in OWNED else
                            ", which waits for its readers; "
                            f"{lock.note or 'how many there are the dump does not tell'}." if lock.kind == "SRCU" else

@@ -18,6 +18,7 @@ from kdumpy.diagnosis.crashed.tickless import loops_with_interrupts
 from kdumpy.diagnosis.model import Evidence
 from kdumpy.diagnosis.oops import Event, Kind
 from kdumpy.diagnosis.spinblame import blame, kind_of_loop
+from kdumpy.diagnosis.syncs import syncing_at
 from kdumpy.diagnosis.waiting import Waiters
 from kdumpy.kernel.tasks import task_value
 from kdumpy.kernel.values import Cpu, Frame, Task
@@ -59,7 +60,8 @@ class RcuStall(Cause):
         task = self._ran_by(cpu) if cpu and cpu.task else ""
         return Finding(
             title=Words(crash, choice.frame).titled("RCU stall: a CPU held everything up"),
-            confidence=CERTAIN if choice.frame and cpu and (spin is None or spin.certain) else LIKELY,
+            confidence=CERTAIN if choice.frame and cpu and (spin.certain if spin else syncing_at(frames) is None)
+            else LIKELY,
             explanation=words.paragraph(
                 f"{where} ran in {words.name}{task} for so long without a pause that the kernel could not release "
                 "memory that nobody uses any more (RCU).",

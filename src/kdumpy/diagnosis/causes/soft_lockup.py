@@ -7,6 +7,7 @@ from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Words
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.oops import Kind
 from kdumpy.diagnosis.spinblame import blame, kind_of_loop
+from kdumpy.diagnosis.syncs import syncing_at
 
 
 class SoftLockup(Cause):
@@ -25,7 +26,8 @@ class SoftLockup(Cause):
         choice = spin.choice if spin else culprit.choose(crash.below_fault)
         words = Words(crash, choice.frame)
         stuck = Words(crash, culprit.choose(crash.below_fault).frame)
-        sure = crash.from_dump and choice.frame and (spin is None or spin.certain)
+        # Who waits for another one, of whom nothing is found, is not the one to blame for certain.
+        sure = crash.from_dump and choice.frame and (spin.certain if spin else syncing_at(crash.below_fault) is None)
         return Finding(
             title=words.titled("Soft lockup: a CPU was not given back"),
             confidence=CERTAIN if sure else LIKELY,

@@ -102,6 +102,26 @@ class WaysOut:
                         for number in self._numbers(module, caller, passed, depth - 1):
                             yield (number + offset) % _WORD
 
+    def twice(self, module: str, family: Family, lock: int = 0, place: int | None = None) -> list[Frame]:
+        """Return the functions of a module that can give something back twice for having taken it once.
+
+        Args:
+            module: its name.
+            family: the kind of lock.
+            lock: its address, and
+            place: where it lies in its object, as for `of`.
+        """
+        found = []
+        for function in self.functions(module):
+            code = self._held.code_of(function)
+            takes = {at for at, _ in self._held.takes(function, family)}
+            gives = [(at, value) for at, value in self._held.gives(function, family)
+                     if not _differs(value, lock, place)] if takes else []
+            if any(ways_out(code.lines, first, takes, upto=second) for first, one in gives for second, other in gives
+                   if one is None or other is None or one == other or place_of(one) == place_of(other)):
+                found.append(Frame(function.begin, function.symbol, None, module))
+        return found
+
     def functions(self, module: str) -> tuple[Function, ...]:
         """Return the functions of a module; none where they cannot be read, or are too many."""
         if module not in self._functions:
