@@ -211,8 +211,10 @@ class Crash:
                 found = who_freed_before(self.kernel, living_objects(self.kernel, self.fault_registers))
         elif found.frame is None and self.reader is not None:
             found = owner_of(self.kernel, self.reader.holder)
-            if found.frame is None and self.told(Kind.BUG, Kind.WARN, Kind.LIST, Kind.REFCOUNT):
-                # A check of the kernel's, of what somebody gave it: rather a module from elsewhere than the kernel.
+            if found.frame is None and (self.told(Kind.BUG, Kind.WARN, Kind.LIST, Kind.REFCOUNT)
+                                        or chosen.frame is not self.fault):
+                # A check of the kernel's, or what serves many, and what somebody gave it: rather a module from
+                # elsewhere than the kernel.
                 data = variable_of_a_module(self.kernel, self.fault_registers)
                 found = data if data.frame and data.frame.module and self.is_foreign(data.frame.module) else found
         return found

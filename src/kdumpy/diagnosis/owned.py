@@ -21,6 +21,9 @@ _PASSING = frozenset({"rip", "pc", "rsp", "sp", "lr"})
 """Registers that say where the code is, and not what it works on."""
 _LARGEST = 2048
 """Bytes of an object that is looked through: a larger one (a task, a socket) is rather everybody's."""
+_LARGEST_NEXT = 512
+_MOST_OBJECTS, _MOST_WORDS = 6, 32
+"""Objects, and words of each, that are followed to the next object."""
 
 
 def variable_of_a_module(kernel: Kernel, registers: Mapping[str, int]) -> Choice:
@@ -106,21 +109,37 @@ def living_objects(kernel: Kernel, registers: Mapping[str, int]) -> list[Pointee
 
 
 def _pointed_at(kernel: Kernel, registers: Mapping[str, int]) -> Iterator[Frame]:
-    """Yield what the first living object that points at modules points at there."""
-    for place in living_objects(kernel, registers):
+    """Yield what the first living object that points at modules points at there; else what the next objects point at.
+
+    The file that a process reads, or the work that a thread runs, leads by one more object to whose it is.
+    """
+    places = living_objects(kernel, registers)
+    for place in places:
         frames = list(_in_modules(kernel, place))
         if frames:
             yield from frames
             return
+    seen = {place.object for place in places}
+    for place in places[:_MOST_OBJECTS]:
+        for word in filter(memory.is_kernels, _words(kernel, place)[:_MOST_WORDS]):
+            following = pointee(kernel, word)
+            if following.kind != "slab" or following.state != "allocated" or following.object in seen \
+                    or not 0 < (following.object_size or 0) <= _LARGEST_NEXT:
+                continue
+            seen.add(following.object)
+            yield from _in_modules(kernel, following)
+
+
+def _words(kernel: Kernel, place: Pointee) -> tuple[int, ...]:
+    size = (place.object_size or 0) & ~7
+    try:
+        return struct.unpack(f"<{size // 8}Q", kernel.prog.read(place.object or 0, size))
+    except READ_ERRORS:
+        return ()
 
 
 def _in_modules(kernel: Kernel, place: Pointee) -> Iterator[Frame]:
-    size = (place.object_size or 0) & ~7
-    try:
-        words = struct.unpack(f"<{size // 8}Q", kernel.prog.read(place.object or 0, size))
-    except READ_ERRORS:
-        return
-    for word in words:
+    for word in _words(kernel, place):
         frame = _data_of_a_module(kernel, word, code_too=True) if memory.is_kernels(word) else None
         if frame is not None:
             yield frame

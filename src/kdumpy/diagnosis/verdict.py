@@ -15,6 +15,11 @@ from kdumpy.dumpfile.health import doubt
 _ORDER = {Confidence.CERTAIN: 0, Confidence.LIKELY: 1, Confidence.POSSIBLE: 2}
 
 
+_OF_MEMORY = frozenset({"null-dereference", "general-protection", "bad-address", "jump-to-null", "use-after-free",
+                        "write-to-readonly", "nx-execute"})
+"""Faults on what memory held: the kernel's own code meets them with what a module, which is on no stack, has left."""
+
+
 @dataclass(frozen=True)
 class Judgement:
     """What the causes said."""
@@ -55,6 +60,9 @@ def judge(crash: Crash, steps: Steps | None = None) -> Judgement | None:
     event = steps.get("what began it", lambda: crash.event, None)
     if event and event.inferred == "fault" and finding.confidence == Confidence.CERTAIN:
         finding = replace(finding, confidence=Confidence.LIKELY)        # the log does not confirm it
+    if cause.kind in _OF_MEMORY and finding.confidence == Confidence.CERTAIN and finding.culprit \
+            and finding.culprit.function and finding.culprit.module is None:
+        finding = replace(finding, confidence=Confidence.LIKELY)        # where the kernel stumbled is not yet whose bug
     own = steps.get("whom to blame", lambda: crash.own, None)
     if own and own.doubtful and finding.culprit == own.frame and finding.confidence == Confidence.CERTAIN:
         finding = replace(finding, confidence=Confidence.LIKELY)
