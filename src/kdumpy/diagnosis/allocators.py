@@ -54,7 +54,7 @@ _TAKERS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
 _KMALLOC = re.compile(r"^(?:kmalloc|dma-kmalloc)-(?:rnd-\d+-|cg-|rcl-)?(\d+)(k|M)?$")
 _MOST_MODULES = 32
 _MOST_CACHES = 4096
-_MOST_TASKS = 65_536
+_MOST_TASKS = 8192
 _MANY_THREADS = 500
 """As many kernel threads that run one function of a module are no usual number."""
 

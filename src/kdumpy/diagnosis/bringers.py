@@ -23,7 +23,7 @@ Asked = Sequence[tuple[Task, Sequence[Frame]]]
 
 _GIVEN: dict[str, tuple[Family, ...]] = {
     "completion": (COMPLETION,), "wait queue": (QUEUE,), "page lock": (PAGE,), "bit lock": (BIT,),
-    "buffer lock": (BIT,)}
+    "buffer lock": (BIT,), "variable": (BIT,)}
 _SERVES = ("completion", "wait queue")
 """What a thread that waits for work brings about, too, but not before it is asked to: only who is stuck counts."""
 

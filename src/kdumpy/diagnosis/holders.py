@@ -15,7 +15,7 @@ import drgn
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.diagnosis import operands
 from kdumpy.diagnosis.crashed.following import Follower
-from kdumpy.diagnosis.crashed.held import Family, Held
+from kdumpy.diagnosis.crashed.held import FAMILIES, Family, Held
 from kdumpy.diagnosis.crashed.values import Argument, Value, apart
 from kdumpy.diagnosis.crashed.waysout import WayOut, WaysOut
 from kdumpy.kernel import Kernel, Task
@@ -114,6 +114,14 @@ class Holders:
         with contextlib.suppress(*READ_ERRORS):
             return list(self._held.registers_along(frames, [frame.registers() for frame in self.walk(task)]))
         return []
+
+    def wanting(self, frames: Sequence[Frame], kind: str) -> Sequence[Frame]:
+        """Return a stack from who wants a lock on: without a function of its module that only takes it for others."""
+        if kind not in FAMILIES or self.kernel.system.machine != "x86_64":
+            return frames
+        with contextlib.suppress(*READ_ERRORS):
+            return self._held.past_helper(frames, FAMILIES[kind])
+        return frames
 
     def frame_bytes(self, frame: Frame) -> int:
         """Return how much of the stack a frame's function uses for itself, in bytes; 0 where its code does not tell."""

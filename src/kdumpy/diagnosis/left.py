@@ -6,14 +6,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from kdumpy.debuginfo.reading import READ_ERRORS
-from kdumpy.diagnosis.crashed.held import MUTEX, RWSEM, SEMAPHORE, SPIN, Family
+from kdumpy.diagnosis.crashed.held import FAMILIES
 from kdumpy.diagnosis.crashed.waysout import place_of
 from kdumpy.diagnosis.locks import LockWait, Waits
 from kdumpy.kernel import Task
 from kdumpy.kernel.values import Frame
-
-_FAMILIES: dict[str, Family] = {"mutex": MUTEX, "rwsem": RWSEM, "semaphore": SEMAPHORE, "spinlock": SPIN,
-                                "rwlock": SPIN}
 
 
 class Left(NamedTuple):
@@ -38,7 +35,7 @@ def left_by(waits: Waits, lock: LockWait, waiting: Sequence[Frame], owner: Task 
         owner: the task that the lock names; None where it has ended or is not known.
         held_by: that one's stack.
     """
-    family = _FAMILIES.get(lock.kind)
+    family = FAMILIES.get(lock.kind)
     module = module_of(waits, lock, waiting) if family is not None else None
     if module is None or family is None:
         return None
@@ -51,7 +48,7 @@ def left_by(waits: Waits, lock: LockWait, waiting: Sequence[Frame], owner: Task 
 
 def leaver(waits: Waits, module: str, kind: str, address: int, waiting: Sequence[Frame]) -> Left:
     """Return which function of a module can return with one of its locks, held against how a waiter's code has it."""
-    family = _FAMILIES[kind]
+    family = FAMILIES[kind]
     ways = waits.holders.ways_out
     place = None
     call = next((number for number, frame in enumerate(waiting) if frame.module == module and not frame.inline), None)
@@ -68,7 +65,7 @@ def leaver(waits: Waits, module: str, kind: str, address: int, waiting: Sequence
 
 def giver_twice(waits: Waits, lock: LockWait, waiting: Sequence[Frame]) -> Frame | None:
     """Return the one function that can give a lock back twice, which has been given back too often; None if none is."""
-    family = _FAMILIES.get(lock.kind)
+    family = FAMILIES.get(lock.kind)
     module = module_of(waits, lock, waiting) if family is not None else None
     if module is None or family is None or waits.kernel.system.machine != "x86_64":
         return None
@@ -90,7 +87,7 @@ def module_of(waits: Waits, lock: LockWait, waiting: Sequence[Frame]) -> str | N
     if waits.io_waits.things.of_lock(lock.kind, lock.address):
         return None                             # a file's, or an address space's: others take it, too
     # Beyond the functions that wait there is the one that wants it.
-    family = _FAMILIES[lock.kind]
+    family = FAMILIES[lock.kind]
     caller = next((number for number, frame in enumerate(waiting)
                    if frame.symbol and not family.takes(frame.function or "") and not frame.inline and number
                    and (family.takes(waiting[number - 1].function or "") or frame.module)), None)

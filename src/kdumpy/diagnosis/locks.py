@@ -120,14 +120,11 @@ class Waits:
     def blocked(self) -> tuple[BlockedTask, ...]:
         """Tasks in D, the longest wait first."""
         found = []
-        try:
-            for task in self._uninterruptible():
-                self.count += 1
-                if self.count <= MOST_BLOCKED:
-                    with contextlib.suppress(*READ_ERRORS):
-                        found.append(self._blocked(task))
-        except READ_ERRORS as error:
-            self.problem = f"the list of tasks cannot be followed to its end: {error}"
+        for task in self._waiting:
+            self.count += 1
+            if self.count <= MOST_BLOCKED:
+                with contextlib.suppress(*READ_ERRORS):
+                    found.append(self._blocked(task))
         if self.problem:
             self.kernel.problems["blocked tasks"] = self.problem
         return tuple(sorted(found, key=lambda item: -(item.seconds or 0)))
@@ -331,11 +328,14 @@ class Waits:
 
     @cached_property
     def _waiting(self) -> list[drgn.Object]:
-        """The tasks in D."""
+        """The tasks in D: all tasks are gone through once for them."""
+        found = []
         try:
-            return list(self._uninterruptible())
-        except READ_ERRORS:
-            return []
+            for task in self._uninterruptible():
+                found.append(task)
+        except READ_ERRORS as error:
+            self.problem = f"the list of tasks cannot be followed to its end: {error}"
+        return found
 
     def _lock(self, kind: str, address: int, waiter: drgn.Object, mode: str = "",
               frames: Sequence[Frame] = ()) -> LockWait:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.diagnosis import culprit
@@ -17,6 +18,7 @@ from kdumpy.diagnosis.spinning import Spin
 from kdumpy.diagnosis.syncs import SYNCS
 from kdumpy.diagnosis.waiting import FILE_IN_USE
 from kdumpy.diagnosis.waitwords import holds, wait_evidence, waited_for
+from kdumpy.kernel.values import Frame
 
 _ENDLESS = ("Do not wait for the end of a timer, a handler or a tasklet (del_timer_sync() and the like) in it, or "
             "while holding a lock that it takes")
@@ -67,7 +69,8 @@ class Deadlock(Cause):
     def _of_tasks(self, crash: Crash, circle: tuple[BlockedTask, ...], panics: str) -> Finding:
         # Turned so that the same deadlock is told the same way, whichever task was noticed first.
         circle = _turned(circle)
-        choices = [culprit.choose(crash.with_tail_calls(item.stack.frames)) for item in circle]
+        choices = [culprit.choose(_wanting(crash, item.waits_for.kind if item.waits_for else "",
+                                           crash.with_tail_calls(item.stack.frames))) for item in circle]
         words = [Words(crash, choice.frame) for choice in choices]
         first = circle[0]
         told = "; ".join(
@@ -103,7 +106,7 @@ def _of_spinlocks(crash: Crash) -> Finding | None:
     circle = next(iter(crash.waits.spins.circles), None) if crash.waits else None
     if circle is None:
         return None
-    choices = [_chosen(spin) for spin in circle]
+    choices = [_chosen(crash, spin) for spin in circle]
     names = [str(choice.frame and choice.frame.function) for choice in choices]
     start = names.index(min(names))
     circle, choices = circle[start:] + circle[:start], choices[start:] + choices[:start]
@@ -133,9 +136,13 @@ def _of_spinlocks(crash: Crash) -> Finding | None:
         trace_task=circle[0].cpu.task, key=choices[0].frame, subtype=f"spin-{len(circle)}")
 
 
-def _chosen(spin: Spin) -> culprit.Choice:
+def _wanting(crash: Crash, kind: str, frames: Sequence[Frame]) -> Sequence[Frame]:
+    return crash.waits.holders.wanting(frames, kind) if crash.waits else frames
+
+
+def _chosen(crash: Crash, spin: Spin) -> culprit.Choice:
     """Choose who is to blame of a CPU: where what it waits for has left no frame of its own, that."""
-    choice = culprit.choose(spin.frames)
+    choice = culprit.choose(_wanting(crash, spin.kind, spin.frames))
     own = spin.holder if spin.holder and spin.holder.cpu and spin.holder.cpu.number == spin.cpu.number else None
     if own is not None and own.frame.module and (choice.frame is None or not choice.frame.module):
         return culprit.Choice(own.frame, (*choice.decisions, f"chosen: {own.frame.function}, which waits for its own "

@@ -42,7 +42,9 @@ class HungTask(Cause):
             pid, comm = blocked.task.pid, blocked.task.comm
         frames = crash.with_tail_calls(blocked.stack.frames) if blocked else ()
         frames = frames or crash.log_stack
-        waiting = culprit.choose(frames)
+        wanting = crash.waits.holders.wanting(frames, blocked.waits_for.kind) \
+            if crash.waits and blocked and blocked.waits_for else frames
+        waiting = culprit.choose(wanting)
         waiter = Words(crash, waiting.frame)
         first = blocked.waits_for if blocked else None
         links = crash.waits.chain(blocked) if crash.waits and blocked else []

@@ -56,6 +56,9 @@ QUEUE = Family((), ("__wake_up", "__wake_up_sync", "__wake_up_sync_key", "__wake
 PAGE = Family((), ("unlock_page", "folio_unlock", "end_page_writeback", "folio_end_writeback", "folio_end_read"),
               whole=True)
 BIT = Family((), ("wake_up_bit", "wake_up_var", "unlock_buffer"), whole=True)
+FAMILIES: Mapping[str, Family] = {"mutex": MUTEX, "rwsem": RWSEM, "semaphore": SEMAPHORE, "spinlock": SPIN,
+                                  "rwlock": SPIN, "percpu rwsem": PERCPU_RWSEM}
+"""By the kind of lock."""
 _LARGEST_HELPER = 1024
 """Bytes of a function that takes or gives a lock for its callers."""
 _ENDS = ("ret", "iret", "hlt")
@@ -163,6 +166,17 @@ class Held:
             value = self._flow((), at, {}).values.get("rdi") if through and target in code.lines else None
             if value is not None:
                 yield value
+
+    def past_helper(self, frames: Sequence[Frame], family: Family) -> Sequence[Frame]:
+        """Cut off a function of a module that only takes a lock for its callers: who wants it is the caller."""
+        at = next((number for number, frame in enumerate(frames) if frame.module and not frame.inline), None)
+        if at is None or frames[at].interrupted or not any(
+                frame.module == frames[at].module for frame in frames[at + 1:at + 2]):
+            return frames
+        here = self.instruction(frames[at])
+        function = function_at(self.kernel.prog, here) if here is not None else None
+        helps = function is not None and self._helper(function.begin, family, given=False)
+        return frames[at + 1:] if helps else frames
 
     def _framed(self, frames: Sequence[Frame],
                 unwound: Sequence[Mapping[str, int]]) -> Iterator[tuple[int, Frame, Mapping[str, int]]]:
