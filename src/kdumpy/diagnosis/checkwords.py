@@ -47,10 +47,10 @@ def named_by_warning(crash: Crash) -> Frame | None:
     """
     said = crash.event.before if crash.event is not None else ""
     match = _NAMED.search(said)
-    if match and (not crash.modules or match[3] in crash.modules):
+    if match and (crash.kernel is None or match[3] in crash.modules):
         return Frame(0, match[1], int(match[2] or "0", 16), match[3])
     match = _OF_DRIVER.search(said)
-    if match and match[1] in crash.modules:
+    if match and (crash.kernel is None or match[1] in crash.modules):
         return Frame(0, None, None, match[1])
     return None
 

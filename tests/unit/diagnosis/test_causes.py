@@ -43,12 +43,53 @@ NOT_ON_A_LIST = DOUBLE_ADD.replace("list_add_valid", "list_del_entry_valid").rep
     (DOUBLE_ADD.partition("\n")[2], "list_add", "Corrupted list"),     # the words before the BUG are lost
     (DOUBLE_ADD.replace("double add: new", "corruption. prev->next should be next"), "list_add", "Corrupted list"),
     (NOT_ON_A_LIST, "list_del", "Removal of what is on no list"),
+    (DOUBLE_ADD.replace("list_add double add: new=ffff888004a5c810,", "list_add corruption. prev is NULL."), "list_add",
+     "Use of a list that was never set up"),
 ])
 def test_the_checks_of_lists(text: str, subtype: str, title: str) -> None:
     judgement = judge(kernel_logs.crash(text))
     assert judgement is not None
     assert (judgement.cause, judgement.finding.subtype) == ("list-corruption", subtype)
     assert judgement.finding.title == f"{title} in enqueue [driver]"
+
+
+def test_poison_in_the_words_of_a_list_is_told() -> None:
+    told = "list_del corruption. prev->next should be ffff888004a5c810, but was 6b6b6b6b6b6b6b6b."
+    judgement = judge(kernel_logs.crash(DOUBLE_ADD.replace(
+        "list_add double add: new=ffff888004a5c810, prev=ffff888004a5c810, next=ffff888004b1f0f0.", told)))
+    assert judgement is not None
+    assert judgement.cause == "list-corruption"
+    assert "had been freed" in judgement.finding.explanation
+
+
+WARNING = """\
+[   12.500001] ------------[ cut here ]------------
+[   12.500002] {said}
+[   12.500003] WARNING: CPU: 0 PID: 0 at kernel/time/timer.c:1801 call_timer_fn+0x10c/0x120
+[   12.500004] CPU: 0 PID: 0 Comm: swapper/0 Kdump: loaded Tainted: G           OE      6.1.0 #1
+[   12.500005] RIP: 0010:call_timer_fn+0x10c/0x120
+[   12.500006] Call Trace:
+[   12.500007]  __run_timers+0x1f0/0x280
+[   12.500008]  run_timer_softirq+0x2b/0x50
+[   12.500009] ---[ end trace 0000000000000000 ]---
+[   12.500010] Kernel panic - not syncing: kernel: panic_on_warn set ...
+"""
+
+
+@pytest.mark.parametrize(("said", "function", "module"), [
+    ("timer: poll+0x0/0x40 [driver] preempt leak: 00000101 -> 00000102", "poll", "driver"),
+    ("percpu ref (free_users [driver]) <= 0 (-1) after switching to atomic", "free_users", "driver"),
+    ("NETDEV WATCHDOG: eth0 (driver): transmit queue 0 timed out", None, "driver"),
+    ("irq 14 handler poll+0x0/0x40 [driver] enabled interrupts", "poll", "driver"),
+    ("something is wrong", None, None),
+])
+def test_a_warning_can_name_whom_it_is_about(said: str, function: str | None, module: str | None) -> None:
+    judgement = judge(kernel_logs.crash(WARNING.replace("{said}", said)))
+    assert judgement is not None
+    assert judgement.cause == "warn"
+    found = judgement.finding.culprit
+    assert (found and found.function, found and found.module) == (function, module)
+    assert (judgement.finding.confidence == Confidence.CERTAIN) == (module is not None)
 
 
 @pytest.mark.parametrize(("place", "confidence"), [

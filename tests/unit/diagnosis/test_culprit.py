@@ -44,6 +44,17 @@ def test_a_module_of_another_context_is_not_blamed() -> None:
     assert chosen("tick_do_update", "asm_sysvec_apic_timer_interrupt", "spin [driver]") == "tick_do_update"
 
 
+def test_who_turns_soft_interrupts_on_again_need_not_have_raised_them() -> None:
+    names = ("tasklet_action_common", "handle_softirqs", "__do_softirq", "do_softirq", "__local_bh_enable_ip",
+             "send [driver]", "vfs_write")
+    assert chosen(*names) is None
+    assert chosen("pour [other]", *names) == "pour"
+    beside = culprit.beside_soft(frames(*names))
+    assert beside.frame is not None
+    assert (beside.frame.function, beside.doubtful) == ("send", True)
+    assert culprit.beside_soft(frames("net_rx_action", "handle_softirqs", "run_ksoftirqd", "kthread")).frame is None
+
+
 def test_suffixes_of_the_compiler_are_cut() -> None:
     assert chosen("__kmalloc.part.0", "f.isra.0.constprop.1.cold") == "f"
 

@@ -86,7 +86,7 @@ class Words:
     def gone(self) -> bool:
         """Whether the module to blame is not there any more, and none of its functions can be named."""
         return self.frame is not None and not self.frame.function and self.frame.module is not None \
-            and self.frame.module not in self.crash.modules
+            and self.crash.kernel is not None and self.frame.module not in self.crash.modules
 
     @property
     def short(self) -> str:

@@ -8,6 +8,7 @@ from kdumpy.diagnosis.crashed.derived import never_set
 from kdumpy.diagnosis.memory import Meaning
 from kdumpy.diagnosis.oops import Kind
 
+_NO_ADDRESS = (Meaning.NON_CANONICAL, Meaning.TEXT, Meaning.UNINITIALISED)
 _NEVER_FREED = ("kernel data", "module data", "per-cpu")
 
 
@@ -28,7 +29,7 @@ class GeneralProtection(Cause):
         words = Words(crash, crash.own_frame)
         meant = crash.pointer_meaning
         unset = meant is not None and meant.meaning == Meaning.FREED and never_set(crash)
-        bad = unset or (meant is not None and meant.meaning in (Meaning.NON_CANONICAL, Meaning.TEXT))
+        bad = unset or (meant is not None and meant.meaning in _NO_ADDRESS)
         value = f"The value was {meant.words}." if meant and bad else ""
         holder = crash.reader.holder if crash.reader else None
         place_is_sure = holder is not None and holder.kind in _NEVER_FREED
