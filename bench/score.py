@@ -31,8 +31,10 @@ from kdumpy.vm.scoring import SCORING
 from kdumpy.vm.scoring2 import SCORING_2
 from kdumpy.vm.scoring3 import SCORING_3
 from kdumpy.vm.scoring4 import SCORING_4
+from kdumpy.vm.scoring5 import SCORING_5
 
-SETS = {"laboratory": FAULTS, "scoring": SCORING, "scoring2": SCORING_2, "scoring3": SCORING_3, "scoring4": SCORING_4}
+SETS = {"laboratory": FAULTS, "scoring": SCORING, "scoring2": SCORING_2, "scoring3": SCORING_3, "scoring4": SCORING_4,
+        "scoring5": SCORING_5}
 """The faults by what the rules knew of them: the first set is what they were written after, the others were scored
 once before any rule was changed for them (docs/scoring.md)."""
 

@@ -27,8 +27,9 @@ from kdumpy.vm.scoring import SCORING
 from kdumpy.vm.scoring2 import SCORING_2
 from kdumpy.vm.scoring3 import SCORING_3
 from kdumpy.vm.scoring4 import SCORING_4
+from kdumpy.vm.scoring5 import SCORING_5
 
-KNOWN = {**FAULTS, **SCORING, **SCORING_2, **SCORING_3, **SCORING_4}
+KNOWN = {**FAULTS, **SCORING, **SCORING_2, **SCORING_3, **SCORING_4, **SCORING_5}
 """Every fault by its name: those that the tests want, and those that only the score does."""
 
 RECIPE_VERSION = 2

@@ -12,6 +12,7 @@ from kdumpy.vm.scoring import SCORING
 from kdumpy.vm.scoring2 import SCORING_2
 from kdumpy.vm.scoring3 import SCORING_3
 from kdumpy.vm.scoring4 import SCORING_4
+from kdumpy.vm.scoring5 import SCORING_5
 
 # The causes of the diagnosis, and "none" for a guest that did not panic.
 CAUSES = """sysrq null-dereference bad-address general-protection user-access jump-to-null nx-execute
@@ -66,9 +67,12 @@ def test_the_scoring_drivers_are_others() -> None:
     assert set(SCORING_2).isdisjoint(set(FAULTS) | set(SCORING))
     assert set(SCORING_3).isdisjoint(set(FAULTS) | set(SCORING) | set(SCORING_2))
     assert set(SCORING_4).isdisjoint(set(FAULTS) | set(SCORING) | set(SCORING_2) | set(SCORING_3))
+    assert set(SCORING_5).isdisjoint(set(FAULTS) | set(SCORING) | set(SCORING_2) | set(SCORING_3) | set(SCORING_4))
     names = {driver: set(re.findall(rf"\b{driver}_(\w+)", source)) for driver, source in SOURCES.items()}
     assert names["sluice"] & names["flaky"] <= {"write", "init"}      # every driver has these
     assert names["ferry"] & (names["flaky"] | names["sluice"] | names["tardy"]) <= {"init"}
     others = names["flaky"] | names["sluice"] | names["tardy"] | names["ferry"]
     assert (names["vane"] | names["points"]) & others <= {"init"}
-    assert names["loom"].isdisjoint(others | names["vane"] | names["points"])
+    others |= names["vane"] | names["points"]
+    assert names["loom"].isdisjoint(others)
+    assert names["hive"].isdisjoint(others | names["loom"])
