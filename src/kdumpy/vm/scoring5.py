@@ -44,10 +44,13 @@ _ALL = (
     _hive("empty-index", "bad-address", "A read finds an index that nobody has filled: the last of no entries is -1.",
           "hive_find_cell", symptoms=_PAGE, after="cat /dev/hive"),
     _hive("stillborn-drone", "use-after-free", "A registration failed and freed; who called removes it all the same.",
-          "hive_remove_drone", "hive_add_drone", boot=_POISON, symptoms=_PAGE),
+          "hive_remove_drone", "hive_add_drone", boot=_POISON, symptoms=(*_PAGE, *NOT_CANONICAL)),
     _hive("spent-pollen", "double-free", "A packet is out of hand, and who called is told to drop it.",
           "hive_classify_pollen", "hive_redirect_pollen", symptoms=("kernel BUG at mm/slub.c",),
-          after="ip addr add 10.79.0.1/24 dev hive0; ip link set hive0 up; ping -c 1 -W 2 10.79.0.2"),
+          # Nothing but one long packet: in a short one's freed memory the allocator's own pointer takes the place of
+          # the number of its pages, and the second release falls over that on 6.12.
+          after="sysctl -q -w net.ipv6.conf.hive0.disable_ipv6=1; ip addr add 10.79.0.1/24 dev hive0; "
+                "ip link set hive0 up; ping -c 1 -W 2 -s 1000 10.79.0.2"),
     _hive("lost-frames", "memory-leak", "Each addition that fails forgets 48 KB of kvmalloc().",
           "hive_take_frames", "hive_add_super", sysctls=_OOM, seconds=150, symptoms=_NO_MEMORY,
           trigger="while echo lost-frames >/dev/hive; do :; done"),
@@ -67,7 +70,7 @@ _ALL = (
           symptoms=(*NOT_CANONICAL, *_PAGE, "RCU Stall")),
     _hive("bare-letter", "null-dereference", "A netlink attribute is gone through that is not in the message.",
           "hive_read_letter", symptoms=NULL, after=_ASK),
-    _hive("long-census", "hard-lockup", "Both CPUs count under one spinlock, without interrupts; an operator's NMI.",
+    _hive("long-census", "hard-lockup", "Each counts all, under a spinlock and without interrupts; an operator's NMI.",
           "hive_count_trips", monitor="nmi", monitor_after=16, seconds=90,
           sysctls={"kernel.unknown_nmi_panic": "1", "kernel.watchdog_thresh": "5"}, symptoms=("NMI: Not continuing",)),
     _hive("shared-cluster", "use-after-free", "Two packets share a list, one of them adds to it; both are freed.",
@@ -75,7 +78,9 @@ _ALL = (
     _hive("stale-plot", "use-after-free", "A table of pages is freed twice; its pointer was not cleared.",
           "hive_clear_plot", boot=_POISON, symptoms=NOT_CANONICAL),
     _hive("kept-brood", "memory-leak", "Delayed work gets an object twice and puts it once, over and over.",
-          "hive_new_brood", "hive_raise_broods", sysctls=_OOM, seconds=150, symptoms=_NO_MEMORY),
+          # Who meets the end of memory is anybody: only the cache's own records tell who took it.
+          "hive_new_brood", "hive_raise_broods", boot="slub_debug=U,hive_brood", sysctls=_OOM, seconds=150,
+          symptoms=_NO_MEMORY),
     _hive("freed-cells", "divide-error", "What was freed twice is counted twice; an average over no gaps.",
           "hive_mean_gap", symptoms=("divide error",), after=_ASK),
     _hive("no-charter", "null-dereference", "Work reads a descriptor that was never got.",
