@@ -88,6 +88,11 @@ def takers_of(crash: Crash, what: str) -> list[Frame]:
     return found
 
 
+def is_known(cache: str) -> bool:
+    """Tell whether the kernel's own functions that take objects of a cache are known, as of packets and of files."""
+    return any(cache.startswith(kinds) for kinds, _ in _TAKERS)
+
+
 def leaked_threads(crash: Crash) -> Threads | None:
     """Return the kernel threads of one function of a module, where there are more than is usual."""
     if crash.kernel is None or crash.waits is None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kdumpy.diagnosis import culprit
 from kdumpy.diagnosis.account import memory_account
-from kdumpy.diagnosis.allocators import Threads, leaked_threads, takers_of
+from kdumpy.diagnosis.allocators import Threads, is_known, leaked_threads, takers_of
 from kdumpy.diagnosis.allocsites import allocation_sites
 from kdumpy.diagnosis.causes.base import LIKELY, POSSIBLE, Cause, Finding, Unjudged, Words
-from kdumpy.diagnosis.causes.out_of_memory import memory_evidence
+from kdumpy.diagnosis.causes.out_of_memory import cgroup_of, memory_evidence
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.model import Evidence
 from kdumpy.diagnosis.oops import Kind
@@ -23,6 +24,8 @@ _SHARE = 0.4
 """Of all memory: as much in kernel memory that cannot be given back is a leak, or close to it."""
 _SHARE_OF_ALL = 0.6
 """Of all memory, by all such uses together."""
+_BESIDE, _MOST_BESIDE = 0.03, 6
+"""Of all memory, in objects of one kind: they came with what grew most. Of so many kinds."""
 _MOST_OF_THEM = 0.5
 """Of the objects that were looked at: who allocated as many is to blame."""
 _USES = {"slab unreclaimable": "objects", "vmalloc": "vmalloc areas", "other": "pages that it counts nowhere",
@@ -64,12 +67,17 @@ class MemoryLeak(Cause):
         account = memory_account(crash.kernel)
         if account is None or not account.managed:
             return Unjudged("the kernel's memory counters are not in the dump")
-        held_by = [(share.name, share.size) for share in account.shares if share.name in _USES]
+        # Where it is a cgroup's limit that was reached, nothing was looked for that could have been given back.
+        limited = cgroup_of(crash, crash.event if crash.told(Kind.OOM) else None) is not None
+        held_by = [(share.name, share.size) for share in account.shares if share.name in _USES
+                   and not (limited and share.name == "slab reclaimable")]
         use, size = max(held_by, key=lambda pair: pair[1])
         threads = leaked_threads(crash) if use in ("kernel stacks", "slab unreclaimable") else None
         # What only grows is taken together: each of many things may be small, as what a thread is made of.
         if size < _SHARE * account.managed and (sum(pair[1] for pair in held_by) < _SHARE_OF_ALL * account.managed
-                                                or (use == "kernel stacks" and threads is None)):
+                                                or limited):
+            return None
+        if use == "kernel stacks" and threads is None:      # of processes, which may be too many
             return None
         if threads is not None:
             return self._of_threads(crash, threads, round(100 * sum(pair[1] for pair in held_by) / account.managed))
@@ -79,7 +87,8 @@ class MemoryLeak(Cause):
         name = caches[0][0] if caches else ""
         taker = self._allocator(crash, name) or self._taker(crash, use)
         if taker.frame is None:
-            taker = self._by_code(crash, name or use)
+            taker = self._by_code(crash, name or use, [cache for cache, size in held[:_MOST_BESIDE]
+                                                       if size >= _BESIDE * account.managed and cache != name])
         words = Words(crash, taker.frame)
         what = f"objects of {name}" if name else _USES[use]
         return Finding(
@@ -126,9 +135,16 @@ class MemoryLeak(Cause):
             tokens="kernel threads", subtype="threads")
 
     @staticmethod
-    def _by_code(crash: Crash, what: str) -> Taker:
-        """Return who takes such memory by its code, where nobody is asking for more; of several the first."""
-        found = takers_of(crash, what)
+    def _by_code(crash: Crash, what: str, beside: Sequence[str]) -> Taker:
+        """Return who takes such memory by its code, where nobody is asking for more; of several the first.
+
+        Args:
+            crash: the crash.
+            what: the cache, or the use.
+            beside: other caches that grew: a packet is an object of one, and pages or an object of another.
+        """
+        known = next((cache for cache in beside if is_known(cache)), "")
+        found = (takers_of(crash, known) if known else []) or takers_of(crash, what)
         if not found:
             return Taker()
         words = Words(crash, found[0])

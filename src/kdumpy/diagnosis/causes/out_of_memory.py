@@ -39,7 +39,7 @@ class OutOfMemory(Cause):
         if not crash.ended_as(Kind.OOM_PANIC):
             return None
         event = crash.event if crash.told(Kind.OOM) else None
-        group = _cgroup(crash, event)
+        group = cgroup_of(crash, event)
         largest = _largest(event) if event else []
         asked = _INVOKED.search(event.text) if event else None
         no_process = "no killable processes" in crash.closing_words
@@ -66,7 +66,7 @@ class OutOfMemory(Cause):
             subtype="cgroup" if group else "no-process" if no_process else "", tokens=name or "out of memory")
 
 
-def _cgroup(crash: Crash, event: Event | None) -> CgroupLimit | None:
+def cgroup_of(crash: Crash, event: Event | None) -> CgroupLimit | None:
     """Return the cgroup whose limit was reached; None where it was all of the machine's memory."""
     lines = event.lines if event else ()
     path = next((match[1] for line in lines if (match := _STATS.match(line))), None)
