@@ -85,6 +85,11 @@ def _tardy(name: str, cause: str, story: str, *culprits: str, **more: Any) -> Fa
     return Fault(name, cause, story, culprits, "tardy", driver="tardy", trigger=f"echo {name} >/dev/tardy", **more)
 
 
+def _winch(name: str, cause: str, story: str, *culprits: str, **more: Any) -> Fault:
+    return Fault(name, cause, story, culprits, "winch", driver="winch",
+                 **{"trigger": f"echo {name} >/dev/winch", "kernels": ("6.1", "6.12", "newest"), **more})
+
+
 _HANG: Mapping[str, Any] = {
     "seconds": 90, "sysctls": {"kernel.hung_task_panic": "1", "kernel.hung_task_timeout_secs": "3"},
     "symptoms": ("hung_task: blocked tasks",)}
@@ -188,6 +193,31 @@ _ALL = (
     _tardy("leak-pages", "memory-leak", "Pages are taken from the page allocator itself until none is left.",
            "tardy_take_buffer", "tardy_fill_buffers", sysctls={"vm.panic_on_oom": "1"}, seconds=120,
            symptoms=("panic_on_oom is enabled",)),
+    # What no lock's word and no stack names: whoever waits was blamed for it once.
+    _winch("timer-locked", "deadlock", "A timer is stopped with the lock that its function takes.",
+           "winch_stop_motor", "winch_motor_tick", **_LOCKUP),
+    _winch("timer-itself", "deadlock", "A timer's function waits for its own end, by jumps: it has no frame.",
+           "winch_brake_tick", **_LOCKUP),
+    _winch("deaf-cpu", "soft-lockup", "A processor waits for another one to answer, whose interrupts are off.",
+           "winch_hold_rope", **_LOCKUP),
+    _winch("sleeping-plan", "rcu-stall", "A task sleeps within rcu_read_lock(); no processor is held up.",
+           "winch_read_plan", seconds=90, boot="rcupdate.rcu_cpu_stall_timeout=5",
+           sysctls={"kernel.panic_on_rcu_stall": "1", "kernel.soft_watchdog": "0"}, symptoms=("RCU Stall",)),
+    _winch("answer-locked", "deadlock", "Work that is to complete what a thread waits for wants its mutex before.",
+           "winch_lift", "winch_lift_work", **_HANG),
+    _winch("left-in-object", "hung-task", "A process lives on that has left an object's mutex locked on a way out.",
+           "winch_set_load", **{**_HANG, "trigger": "sh -c 'echo 41 >/dev/winch; sleep 1000; echo' & sleep 1; "
+                                                    "cat /dev/winch"}),
+    _winch("kept-spinlock", "bug", "Work returns with a spinlock; the scheduler finds it in the worker.",
+           "winch_weigh_work", sysctls={"kernel.panic_on_warn": "1"}, symptoms=("scheduling while atomic",)),
+    _winch("endless-log", "memory-leak", "A timer takes objects without waiting; a process asks when nothing is left.",
+           "winch_log_turn", "winch_clock_tick", sysctls={"vm.panic_on_oom": "1"}, seconds=200,
+           trigger="echo endless-log >/dev/winch; sleep 4; while :; do dd if=/dev/zero of=/dev/null bs=50M count=20; "
+                   "done 2>/dev/null", symptoms=("panic_on_oom is enabled",)),
+    _winch("large-frames", "stack-overflow", "Three functions with large local variables; the last one's are not the "
+           "largest.", "winch_draw", symptoms=("stack guard page was hit", "double fault")),
+    _winch("pinned-page", "hung-task", "A page of a file stays locked by a thread of a module that no waiter knows.",
+           "winch_pin_page", **{**_HANG, "trigger": "echo pinned-page >/dev/winch; sleep 1; echo >/data/messages"}),
     Fault("cgroup-oom", "out-of-memory", "A cgroup reaches its limit, on a system that panics then.", seconds=120,
           trigger="echo +memory >/sys/fs/cgroup/cgroup.subtree_control; mkdir /sys/fs/cgroup/small; "
                   "echo 32M >/sys/fs/cgroup/small/memory.max; echo 0 >/sys/fs/cgroup/small/memory.swap.max; "

@@ -198,7 +198,7 @@ static void winch_lift_work(struct work_struct *work)
 	complete(&w->lifted);
 }
 
-static int winch_lift(void *data)
+static noinline int winch_lift(void *data)
 {
 	struct winch *w = data;
 
