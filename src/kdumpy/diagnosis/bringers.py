@@ -25,7 +25,8 @@ _GIVEN: dict[str, tuple[Family, ...]] = {
     "completion": (COMPLETION,), "wait queue": (QUEUE,), "page lock": (PAGE,), "bit lock": (BIT,),
     "buffer lock": (BIT,), "variable": (BIT,)}
 _SERVES = ("completion", "wait queue")
-"""What a thread that waits for work brings about, too, but not before it is asked to: only who is stuck counts."""
+"""What a thread that waits for work brings about, too, but not before it is asked to. Of those that could be woken only
+who does so once, and not in a loop, is in the middle of it."""
 
 
 PERCPU_WRITERS = ("percpu_down_write",)
@@ -68,11 +69,10 @@ def bringer(holders: Holders, kind: str, address: int, waiter: Task, frames: Seq
         if kind == "percpu rwsem":
             # Who froze a file system has its writers' semaphores by that, and not by taking them.
             frame = holders.taken_in(task, stack, address, PERCPU_RWSEM) or holders.within(stack, FREEZE)
-        elif kind in _SERVES and not (task.on_cpu or task.state == "D"):
-            continue
         else:
+            once = kind in _SERVES and not (task.on_cpu or task.state == "D")
             frame = next((item for family in _GIVEN[kind]
-                          if (item := holders.gives_in(task, stack, address, family)) is not None), None)
+                          if (item := holders.gives_in(task, stack, address, family, once=once)) is not None), None)
         if frame is not None:
             found[task.address] = Bringer(task, frame, kind == "percpu rwsem", True)
     first = next(iter(found.values()), None)

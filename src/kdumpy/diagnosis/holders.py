@@ -36,7 +36,7 @@ class Holders:
         """Finds the functions that return with a lock."""
         self._taken: dict[tuple[int, Family], dict[int, Frame]] = {}
         """What the code on a task's stack has taken, by (task, kind); a task is asked for many locks."""
-        self._given: dict[tuple[int, Family], dict[int, Frame]] = {}
+        self._given: dict[tuple[int, Family], dict[int, tuple[Frame, bool]]] = {}
         """And what it gives when it goes on."""
 
     def read(self, address: int, size: int) -> bytes:
@@ -68,19 +68,29 @@ class Holders:
             self._taken[key] = found
         return self._taken[key].get(lock)
 
-    def gives_in(self, task: Task, frames: Sequence[Frame], address: int, family: Family) -> Frame | None:
-        """Return the frame of a task's stack whose function gives something when it goes on; x86-64 only."""
+    def gives_in(self, task: Task, frames: Sequence[Frame], address: int, family: Family, *,
+                 once: bool = False) -> Frame | None:
+        """Return the frame of a task's stack whose function gives something when it goes on; x86-64 only.
+
+        Args:
+            task: whose stack it is.
+            frames: that stack.
+            address: of what is given.
+            family: its kind.
+            once: only where the function does not come back to where it is, as a loop that serves does.
+        """
         if self.kernel.system.machine != "x86_64":
             return None
         key = (task.address, family)
         if key not in self._given:
-            found: dict[int, Frame] = {}
+            found: dict[int, tuple[Frame, bool]] = {}
             with contextlib.suppress(*READ_ERRORS):
-                for given, frame in self._held.to_give(frames, [frame.registers() for frame in self.walk(task)],
-                                                       family):
-                    found.setdefault(given, frame)
+                for given, frame, straight in self._held.to_give(frames, [frame.registers()
+                                                                          for frame in self.walk(task)], family):
+                    found.setdefault(given, (frame, straight))
             self._given[key] = found
-        return self._given[key].get(address)
+        known = self._given[key].get(address)
+        return known[0] if known is not None and (known[1] or not once) else None
 
     def within(self, frames: Sequence[Frame], family: Family) -> Frame | None:
         """Return the innermost frame that is in a section of a kind, as that of a reader of RCU; x86-64 only."""

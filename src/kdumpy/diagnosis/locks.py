@@ -21,14 +21,14 @@ from drgn.helpers.linux.locking import mutex_owner, rwsem_owner
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.diagnosis import memory, rtlocks, srcu
 from kdumpy.diagnosis.bringers import PERCPU_WRITERS, bringer, waits_for_readers
-from kdumpy.diagnosis.crashed.held import RWSEM, SEMAPHORE, SRCU, Family
+from kdumpy.diagnosis.crashed.held import FAMILIES, RWSEM, SRCU, Family
 from kdumpy.diagnosis.disks import Disks
 from kdumpy.diagnosis.holders import Holders
 from kdumpy.diagnosis.iowaits import IoWaits
 from kdumpy.diagnosis.owners import came_later, is_gone
 from kdumpy.diagnosis.spinning import Spins
 from kdumpy.diagnosis.waiterlists import list_head, lock_of_waiters
-from kdumpy.diagnosis.waiting import Waiters, kind_of
+from kdumpy.diagnosis.waiting import SOCKET_LOCK, Waiters, kind_of
 from kdumpy.kernel import Kernel, Stack, Task
 from kdumpy.kernel.tasks import task_objects, task_value
 from kdumpy.kernel.values import Frame
@@ -269,11 +269,11 @@ class Waits:
         name = found.name or self._name(found.address, found.kind) \
             if found.address and found.kind not in _NAMELESS else \
             _NAMELESS.get(found.kind, "that the dump does not show")
-        if found.kind == "semaphore" and found.address:
-            taker = self._taker(found.address, SEMAPHORE, frames)
+        if found.kind in ("semaphore", SOCKET_LOCK) and found.address:
+            taker = self._taker(found.address, FAMILIES[found.kind], frames)
             if taker is not None:
                 # It has one place of the semaphore; others may have more.
-                return LockWait(found.kind, found.address, name, taker[0], certain=False,
+                return LockWait(found.kind, found.address, name, taker[0], certain=found.kind == SOCKET_LOCK,
                                 note=f"{taker[0].comm} took it in {taker[1].function}()")
         if found.kind == "percpu rwsem" and not found.address and waits_for_readers(frames):
             address = srcu.structure_of(self.kernel, self.holders, task_value(task), frames, PERCPU_WRITERS)

@@ -20,7 +20,7 @@ from kdumpy.diagnosis.facts.waits import WaitGraph
 SCHEMA = 1
 """Raised when a field is removed or changes its meaning; a new field does not raise it."""
 
-OWNED = ("mutex", "rwsem", "semaphore", "rt_mutex", "spinlock", "rwlock")
+OWNED = ("mutex", "rwsem", "semaphore", "rt_mutex", "spinlock", "rwlock", "socket lock")
 """Kinds of wait for what has a holder: it is worth to say that he is not known."""
 
 

@@ -38,6 +38,8 @@ _MOST_READERS = 4096
 
 FILE_IN_USE = "file in use"
 """A file of sysfs, debugfs or procfs that is removed, and is read or written."""
+SOCKET_LOCK = "socket lock"
+"""The lock of a socket that a process has, and not a softirq: sk_lock.owned (net/core/sock.c)."""
 THREAD, IRQ_THREAD = "thread", "interrupt thread"
 """A kernel thread that is to end, or to park; one that is to come to the end of its interrupt."""
 _SEMAPHORE = frozenset({"__down", "__down_common", "___down_common", "down", "down_killable", "down_interruptible",
@@ -45,6 +47,7 @@ _SEMAPHORE = frozenset({"__down", "__down_common", "___down_common", "down", "do
 _KINDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("percpu rwsem", ("percpu_rwsem_wait", "__percpu_down_read", "percpu_down_read", "percpu_down_write")),
     ("rwsem", ("rwsem_", "down_read", "down_write")),
+    (SOCKET_LOCK, ("__lock_sock", "lock_sock")),
     ("mutex", ("__mutex_lock", "mutex_lock", "__ww_mutex_lock")),
     ("page lock", ("folio_wait_bit", "__folio_lock", "folio_lock", "__lock_page", "wait_on_page_bit",
                    "folio_wait_writeback", "wait_on_page_writeback")),
@@ -123,6 +126,7 @@ class Waiters:
             "semaphore": self._semaphore, "completion": self._completion, "page lock": self._page,
             "buffer lock": self._bit, "bit lock": self._bit, "work": self._work, "RCU": self._rcu,
             "percpu rwsem": self._queue, FILE_IN_USE: self._file, THREAD: self._completion, None: self._queue,
+            SOCKET_LOCK: self._socket,
         }
         found: Waited | None = None
         with contextlib.suppress(*READ_ERRORS):
@@ -201,6 +205,13 @@ class Waiters:
                 if self.prog.read_u64(node - link + function) not in (self.kernel.debuginfo.text or ()):
                     return Waited("wait queue", node - drgn.offsetof(head, "head"))
         return None
+
+    def _socket(self, task: drgn.Object, words: tuple[int, Sequence[int]]) -> Waited | None:
+        """Find the socket in whose lock's queue a task is."""
+        queue = self._queue(task, words)
+        if queue is None:
+            return None
+        return Waited(SOCKET_LOCK, queue.address - drgn.offsetof(self.prog.type("struct sock"), "sk_lock.wq"))
 
     def _file(self, task: drgn.Object, words: tuple[int, Sequence[int]]) -> Waited | None:
         """Find the file whose users a removal waits for; the owner is the task itself where it is one of them.

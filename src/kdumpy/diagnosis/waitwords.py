@@ -21,8 +21,8 @@ _HAS = {"work": "runs", FILE_IN_USE: "reads or writes", "page lock": "has",
 """What the owner does with what is waited for, where it is no lock."""
 _STRUCTURES = {"mutex": "mutex", "rwsem": "rw_semaphore", "semaphore": "semaphore", "rt_mutex": "rt_mutex",
                "spinlock": "spinlock", "rwlock": "rwbase_rt", "completion": "completion",
-               "wait queue": "wait_queue_head", "page lock": "page", "I/O": "request", "SRCU": "srcu_struct",
-               FILE_IN_USE: "kernfs_node"}
+               "wait queue": "wait_queue_head", "socket lock": "sock", "page lock": "page",
+               "I/O": "request", "SRCU": "srcu_struct", FILE_IN_USE: "kernfs_node"}
 """Kinds of wait, and the structure that is waited for."""
 _WIDELY_USED = {"rtnl_mutex": "the lock of the network's configuration", "cgroup_mutex": "the lock of control groups",
                 "cpu_hotplug_lock": "the lock of the CPUs' coming and going", "console_sem": "the lock of the consoles",

@@ -12,6 +12,7 @@ from kdumpy.diagnosis.left import Left, giver_twice, left_by
 from kdumpy.diagnosis.locks import BlockedTask, LockWait
 from kdumpy.diagnosis.model import OWNED, Evidence
 from kdumpy.diagnosis.oops import Kind
+from kdumpy.diagnosis.waiting import SOCKET_LOCK
 from kdumpy.diagnosis.waitwords import holds, others_wait, wait_evidence, wait_kind, waited_for
 from kdumpy.kernel.values import Frame, Task
 
@@ -53,8 +54,9 @@ class HungTask(Cause):
         owner = lock.owner if lock else None
         held_by = self._stack_of(crash, owner) if owner else ()
         holder = culprit.choose(held_by) if held_by else None
+        unnamed = lock is not None and (lock.left or lock.kind in ("semaphore", SOCKET_LOCK))
         left = left_by(crash.waits, lock, last.stack.frames, owner, held_by) \
-            if crash.waits and lock and last and (held_by or lock.left or lock.kind == "semaphore") else None
+            if crash.waits and lock and last and (held_by or unnamed) else None
         twice = None
         if lock and lock.over and last and crash.waits:
             twice = giver_twice(crash.waits, lock, last.stack.frames)

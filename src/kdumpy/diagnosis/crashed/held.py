@@ -45,6 +45,9 @@ SPIN = Family(("_raw_spin_lock", "_raw_read_lock", "_raw_write_lock"),
 RWSEM = Family(("down_read", "down_write"), ("up_read", "up_write"))
 SEMAPHORE = Family(("down", "down_interruptible", "down_killable", "down_timeout"), ("up",), whole=True)
 MUTEX = Family(("mutex_lock", "__mutex_lock", "ww_mutex_lock"), ("mutex_unlock", "__mutex_unlock", "ww_mutex_unlock"))
+RT_MUTEX = Family(("rt_mutex_lock",), ("rt_mutex_unlock",))
+SOCKET = Family(("lock_sock", "__lock_sock"), ("release_sock", "unlock_sock", "__release_sock"))
+"""The lock that a process has of a socket (net/core/sock.c); the struct sock is the argument."""
 RCU = Family(("__rcu_read_lock",), ("__rcu_read_unlock",))
 SRCU = Family(("__srcu_read_lock",), ("__srcu_read_unlock",))
 PERCPU_RWSEM = Family(("percpu_down_write", "__percpu_down_read"), ("percpu_up_write", "__percpu_up_read"))
@@ -57,7 +60,8 @@ PAGE = Family((), ("unlock_page", "folio_unlock", "end_page_writeback", "folio_e
               whole=True)
 BIT = Family((), ("wake_up_bit", "wake_up_var", "unlock_buffer"), whole=True)
 FAMILIES: Mapping[str, Family] = {"mutex": MUTEX, "rwsem": RWSEM, "semaphore": SEMAPHORE, "spinlock": SPIN,
-                                  "rwlock": SPIN, "percpu rwsem": PERCPU_RWSEM}
+                                  "rwlock": SPIN, "percpu rwsem": PERCPU_RWSEM, "rt_mutex": RT_MUTEX,
+                                  "socket lock": SOCKET}
 """By the kind of lock."""
 _LARGEST_HELPER = 1024
 """Bytes of a function that takes or gives a lock for its callers."""
@@ -97,11 +101,14 @@ class Held:
                 yield lock, frame
 
     def to_give(self, frames: Sequence[Frame], unwound: Sequence[Mapping[str, int]],
-                family: Family) -> Iterator[tuple[int, Frame]]:
-        """Yield (address, the frame) of what the functions of a stack give when they go on, as `taken` does."""
+                family: Family) -> Iterator[tuple[int, Frame, bool]]:
+        """Yield (address, the frame, whether it does so once) of what a stack's functions give when they go on.
+
+        What gives again and again, in a loop that comes back to where it is, may wait there to be asked to.
+        """
         for number, frame, registers in self._framed(frames, unwound):
-            for address in self._ahead(frames[number:], registers, family):
-                yield address, frame
+            for address, once in self._ahead(frames[number:], registers, family):
+                yield address, frame, once
 
     def within(self, frames: Sequence[Frame], family: Family) -> Frame | None:
         """Return the innermost frame whose function took something of a kind, whatever it is, and has it still."""
@@ -186,8 +193,9 @@ class Held:
             if not (frame.inline or frame.offset is None or frame.user):
                 yield number, frame, registers
 
-    def _ahead(self, frames: Sequence[Frame], registers: Mapping[str, int], family: Family) -> Iterator[int]:
-        """Yield the addresses that the innermost of `frames` gives when it goes on."""
+    def _ahead(self, frames: Sequence[Frame], registers: Mapping[str, int],
+               family: Family) -> Iterator[tuple[int, bool]]:
+        """Yield (address, whether it does not come back here) of what the innermost of `frames` gives."""
         here = self.instruction(frames[0])
         function = function_at(self.kernel.prog, here) if here is not None else None
         if here is None or function is None:
@@ -200,7 +208,7 @@ class Held:
         for at, value in gives:
             number = now.number(value, ask_memory=True)
             if number is not None and _leads(code.lines, here, at, set()):
-                yield number
+                yield number, not _leads(code.lines, at, here, set())
 
     def _of(self, frames: Sequence[Frame], registers: Mapping[str, int], family: Family) -> Iterator[int]:
         """Yield the addresses of the locks that the innermost of `frames` holds."""
