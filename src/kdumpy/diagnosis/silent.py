@@ -71,7 +71,9 @@ def event_of(panic: Panic, instruction: Instruction | None, operand: Operand | N
             kinds = (Kind.OPCODE,)
         if address is not None and stack_begin and 0 < stack_begin - address <= _GUARD:
             kinds = (Kind.STACK_GUARD,)
-        listed = next((found for name, found in _ON_STACK if name == panic.fault.function and Kind.LIST in found), ())
+        # A check that fails says BUG; one that falls over a pointer of the list, such as poison, has found nothing.
+        listed = next((found for name, found in _ON_STACK if name == panic.fault.function and Kind.LIST in found), ()) \
+            if Kind.BUG in kinds else ()
         return _event((*kinds, *listed), panic, address, operand, "fault") if kinds else None
     for name, kinds in _ON_STACK:
         if name in names:
