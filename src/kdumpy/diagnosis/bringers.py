@@ -42,6 +42,8 @@ class Bringer(NamedTuple):
     """He has it: it is not only that his code would give it."""
     alone: bool
     """No other task that was asked would, too."""
+    stuck: bool
+    """He is not one who could be woken, for whom it may be that he waits for something else first."""
 
 
 def bringer(holders: Holders, kind: str, address: int, waiter: Task, frames: Sequence[Frame],
@@ -74,7 +76,8 @@ def bringer(holders: Holders, kind: str, address: int, waiter: Task, frames: Seq
             frame = next((item for family in _GIVEN[kind]
                           if (item := holders.gives_in(task, stack, address, family, once=once)) is not None), None)
         if frame is not None:
-            found[task.address] = Bringer(task, frame, kind == "percpu rwsem", True)
+            stuck = kind not in _SERVES or task.on_cpu or task.state == "D"
+            found[task.address] = Bringer(task, frame, kind == "percpu rwsem", True, stuck)
     first = next(iter(found.values()), None)
     return first._replace(alone=len(found) == 1) if first else None
 

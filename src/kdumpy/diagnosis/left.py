@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from kdumpy.debuginfo.reading import READ_ERRORS
-from kdumpy.diagnosis.crashed.held import FAMILIES
+from kdumpy.diagnosis.crashed.held import FAMILIES, Family
 from kdumpy.diagnosis.crashed.waysout import place_of
 from kdumpy.diagnosis.locks import LockWait, Waits
 from kdumpy.kernel import Task
@@ -40,10 +40,21 @@ def left_by(waits: Waits, lock: LockWait, waiting: Sequence[Frame], owner: Task 
     if module is None or family is None:
         return None
     if any(frame.module == module for frame in held_by):
-        return None
+        # Its code runs, but is not where it has a lock of that kind: then only who can return with it is to blame.
+        own = left_within(waits, held_by, family)
+        found = leaver(waits, module, lock.kind, lock.address, waiting) if own else None
+        return found if found and found.frame else None
     if owner is not None and waits.holders.taken_in(owner, held_by, lock.address, family) is not None:
         return None
+    symbols = waits.kernel.debuginfo.module_symbols
+    if (symbols is None or symbols.module_at(lock.address) is None) and not left_within(waits, held_by, family):
+        return None             # the kernel's own code has a lock of the kind, and it may be this one (device_lock())
     return leaver(waits, module, lock.kind, lock.address, waiting)
+
+
+def left_within(waits: Waits, frames: Sequence[Frame], family: Family) -> bool:
+    """Tell whether no function of a stack is where it has taken a lock of a kind, as far as their code can be read."""
+    return waits.kernel.system.machine == "x86_64" and waits.holders.within(frames, family) is None
 
 
 def leaver(waits: Waits, module: str, kind: str, address: int, waiting: Sequence[Frame]) -> Left:

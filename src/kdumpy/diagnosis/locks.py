@@ -289,7 +289,8 @@ class Waits:
         if found is None:
             return wait
         does = f"{found.task.comm} {'took it' if found.taken else 'is to end that wait'} in {found.frame.function}()"
-        return replace(wait, owner=found.task, certain=found.alone, note=", ".join(filter(None, (wait.note, does))))
+        return replace(wait, owner=found.task, certain=found.alone and found.stuck,
+                       note=", ".join(filter(None, (wait.note, does))))
 
     def _of_srcu(self, task: drgn.Object, frames: Sequence[Frame]) -> LockWait:
         waiter = task_value(task)

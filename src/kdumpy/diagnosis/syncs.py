@@ -92,11 +92,13 @@ def runner_of(kernel: Kernel, kind: str, words: Sequence[int], cpu: Cpu, beyond:
         find = _running_timers if kind == TIMER else _running_hrtimers
         found = list(find(kernel, [item.number for item in kernel.cpus]))
         timer, number = next(((timer, number) for timer, number in found if timer in words), (0, None))
-        other = next((item for item in kernel.cpus if item.number == number), None)
-        if other is None:
+        if number is None:
             return 0, None
-        runner = _context(other, kind, beyond if other is cpu else -1)
         function = _function_of(kernel, kind, timer)
+        # Since 6.9 a CPU runs the timers of another one that is idle (timer_expire_remote()).
+        near = sorted(kernel.cpus, key=lambda item: (not _shows(item, function), item.number != number))
+        runner = next((ran for item in near
+                       if (ran := _context(item, kind, beyond if item is cpu else -1)) is not None), None)
         # It may have ended in a jump (a tail call), so that it is on no stack; the timer has its name.
         return timer, runner._replace(frame=function) if runner and function else runner
     if kind == CALL:
@@ -118,6 +120,10 @@ def _context(cpu: Cpu, kind: str, beyond: int) -> Runner | None:
     # None between them: the function ended in a jump to the one that turns.
     called = next((number for number in range(at - 1, beyond, -1) if frames[number].symbol), at)
     return Runner(cpu, frames[called], frames[: at + 1])
+
+
+def _shows(cpu: Cpu, function: Frame | None) -> bool:
+    return function is not None and any(frame.symbol == function.symbol for frame in cpu.stack.frames)
 
 
 def unanswering(kernel: Kernel, cpu: Cpu) -> Runner | None:
