@@ -15,7 +15,7 @@ import drgn
 
 from kdumpy.diagnosis import culprit, memory, operands, silent, tailcalls
 from kdumpy.diagnosis.beginning import closing_of, first_event
-from kdumpy.diagnosis.crashed.freed import FreedObject, freed_object, who_freed_before
+from kdumpy.diagnosis.crashed.freed import FreedObject, freed_object, named_after, who_freed_before
 from kdumpy.diagnosis.crashed.percpu import per_cpu_addresses
 from kdumpy.diagnosis.crashed.reading import Reader
 from kdumpy.diagnosis.crashed.tickless import Tickless, tickless_cpus
@@ -198,7 +198,8 @@ class Crash:
         found = self._by_data(chosen) if self.faulted and self.kernel is not None else culprit.Choice(None, ())
         if found.frame is None:
             found = culprit.beside_soft(frames)
-        return culprit.Choice(found.frame or chosen.frame, (*chosen.decisions, *found.decisions), found.doubtful)
+        return culprit.Choice(found.frame or chosen.frame, (*chosen.decisions, *found.decisions),
+                              doubtful=found.frame is not None)
 
     def _by_data(self, chosen: culprit.Choice) -> culprit.Choice:
         """Choose who is to blame by what the fault worked on, where no function of a module is on the stack."""
@@ -206,7 +207,8 @@ class Crash:
             return culprit.Choice(None, ())
         found = unloaded_module(self.kernel, self.address)
         if chosen.frame is None and found.frame is None:
-            found = variable_of_a_module(self.kernel, self.fault_registers)
+            found = variable_of_a_module(self.kernel, self.fault_registers,
+                                         called=bool(self.event and self.event.nowhere is not None))
             if found.frame is None:
                 found = who_freed_before(self.kernel, living_objects(self.kernel, self.fault_registers))
         elif found.frame is None and self.reader is not None:
@@ -217,7 +219,17 @@ class Crash:
                 # elsewhere than the kernel.
                 data = variable_of_a_module(self.kernel, self.fault_registers)
                 found = data if data.frame and data.frame.module and self.is_foreign(data.frame.module) else found
-        return found
+        return found if found.frame else self.queue_owner
+
+    @property
+    def queue_owner(self) -> culprit.Choice:
+        """The module after which the queue is named whose work ran; none where it is everybody's queue."""
+        # kernel/workqueue.c, print_worker_info(): the queue's name, the function, and in parentheses what was set as
+        # the worker's description, which is the queue's name to begin with.
+        told = (self.event.work or "") if self.event else ""
+        names = [told.split(" ")[0], told.rpartition(" (")[2].rstrip(")")]
+        found = (named_after(self.kernel, name, "the queue of works") for name in names if self.kernel)
+        return next((choice for choice in found if choice.frame), culprit.Choice(None, ()))
 
     @property
     def own_frame(self) -> Frame | None:

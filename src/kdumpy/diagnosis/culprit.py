@@ -43,7 +43,7 @@ class Choice:
     frame: Frame | None
     decisions: tuple[str, ...]
     doubtful: bool = False
-    """It is of another context than the fault, which may have nothing to do with it."""
+    """It is not of the stack's own context, but told by data, or of what was interrupted: it may be innocent."""
 
 
 @cache

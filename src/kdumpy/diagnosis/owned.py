@@ -26,7 +26,7 @@ _MOST_OBJECTS, _MOST_WORDS = 6, 32
 """Objects, and words of each, that are followed to the next object."""
 
 
-def variable_of_a_module(kernel: Kernel, registers: Mapping[str, int]) -> Choice:
+def variable_of_a_module(kernel: Kernel, registers: Mapping[str, int], *, called: bool = False) -> Choice:
     """Return the variable of a module that the registers lead to; none where they lead to several modules' or to none.
 
     Where none leads to a variable, the objects of the allocator that they lead to are asked what they point at.
@@ -34,13 +34,14 @@ def variable_of_a_module(kernel: Kernel, registers: Mapping[str, int]) -> Choice
     Args:
         kernel: the opened dump.
         registers: those at the fault, by name.
+        called: it was the call of a function that is not there; what it was to be called for is its first argument.
     """
     held = {register: value for register, value in registers.items() if register not in _PASSING}
     frame = _chosen(found for value in held.values() if (found := _data_of_a_module(kernel, value)) is not None)
     if frame is not None:
         return Choice(frame, (f"chosen: the variable {frame.symbol} [{frame.module}], which the registers lead to: no "
                               "function of its module is on the stack",))
-    frame = _chosen(_pointed_at(kernel, held))
+    frame = _chosen(_pointed_at(kernel, held, "rdi" if called else ""))
     if frame is not None:
         return Choice(frame, (f"chosen: {frame.symbol or 'data'} [{frame.module}], which the object points at that the "
                               "registers lead to: no function of its module is on the stack",))
@@ -94,28 +95,34 @@ def _data_of_a_module(kernel: Kernel, value: int, *, code_too: bool = False) -> 
     return Frame(value, name or None, int(offset or "0", 0) if name else None, module, data=True)
 
 
-def living_objects(kernel: Kernel, registers: Mapping[str, int]) -> list[Pointee]:
+def living_objects(kernel: Kernel, registers: Mapping[str, int], first: str = "") -> list[Pointee]:
     """Return the living objects of the allocator that registers lead to, those first to which most registers lead.
 
     Other registers hold what came before.
+
+    Args:
+        kernel: the opened dump.
+        registers: by name.
+        first: the register whose object comes before all others.
     """
     found: dict[int, list[Pointee]] = {}
     for register, value in registers.items():
         place = pointee(kernel, value) if memory.is_kernels(value) and register not in _PASSING else None
         if place is not None and place.kind == "slab" and place.state == "allocated" and place.object is not None \
                 and 0 < (place.object_size or 0) <= _LARGEST:
-            found.setdefault(place.object, []).append(place)
+            found.setdefault(place.object, []).extend([place] * (len(registers) if register == first else 1))
     return [places[0] for places in sorted(found.values(), key=len, reverse=True)]
 
 
-def _pointed_at(kernel: Kernel, registers: Mapping[str, int]) -> Iterator[Frame]:
+def _pointed_at(kernel: Kernel, registers: Mapping[str, int], first: str) -> Iterator[Frame]:
     """Yield what the first living object that points at modules points at there; else what the next objects point at.
 
-    The file that a process reads, or the work that a thread runs, leads by one more object to whose it is.
+    The file that a process reads leads by one more object to whose it is. Functions count only in what one was called
+    for: what runs everybody's works and timers remembers the last one's.
     """
-    places = living_objects(kernel, registers)
-    for place in places:
-        frames = list(_in_modules(kernel, place))
+    places = living_objects(kernel, registers, first)
+    for number, place in enumerate(places):
+        frames = list(_in_modules(kernel, place, code_too=bool(first) and not number))
         if frames:
             yield from frames
             return
@@ -127,7 +134,7 @@ def _pointed_at(kernel: Kernel, registers: Mapping[str, int]) -> Iterator[Frame]
                     or not 0 < (following.object_size or 0) <= _LARGEST_NEXT:
                 continue
             seen.add(following.object)
-            yield from _in_modules(kernel, following)
+            yield from _in_modules(kernel, following, code_too=False)
 
 
 def _words(kernel: Kernel, place: Pointee) -> tuple[int, ...]:
@@ -138,8 +145,8 @@ def _words(kernel: Kernel, place: Pointee) -> tuple[int, ...]:
         return ()
 
 
-def _in_modules(kernel: Kernel, place: Pointee) -> Iterator[Frame]:
+def _in_modules(kernel: Kernel, place: Pointee, *, code_too: bool = True) -> Iterator[Frame]:
     for word in _words(kernel, place):
-        frame = _data_of_a_module(kernel, word, code_too=True) if memory.is_kernels(word) else None
+        frame = _data_of_a_module(kernel, word, code_too=code_too) if memory.is_kernels(word) else None
         if frame is not None:
             yield frame

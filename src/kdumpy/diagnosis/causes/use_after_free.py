@@ -10,6 +10,7 @@ from kdumpy.diagnosis.crashed.derived import Read, freed_read, never_set
 from kdumpy.diagnosis.crashed.freed import FreedObject, given_out_anew, lost_work, owner_by_cache, who_freed
 from kdumpy.diagnosis.crashed.loops import freed_in_loop
 from kdumpy.diagnosis.crashed.pointee import pointee
+from kdumpy.diagnosis.crashed.referrers import module_that_knows
 from kdumpy.diagnosis.facts.reading import Pointee
 from kdumpy.diagnosis.memory import Meaning, Meant, index_meaning, meaning
 from kdumpy.diagnosis.model import Evidence
@@ -96,6 +97,10 @@ class UseAfterFree(Cause):
         freed = who_freed(crash.kernel, left)
         if freed.frame is None:             # the allocator was not told to remember
             named = owner_by_cache(crash.kernel, left.object)
+            if named.frame is None:
+                named = module_that_knows(crash.kernel, left.object)
+            if named.frame is None:
+                named = crash.queue_owner
             return (named if named.frame else own), left
         if own.frame is None or (freed.frame is not None and freed.frame.module):
             return freed, left

@@ -130,13 +130,17 @@ def owner_by_cache(kernel: Kernel, place: Pointee) -> Choice:
 
     Caches that are alike are made one, and have the first one's name (mm/slab_common.c, find_mergeable()).
     """
-    cache = place.cache or ""
-    named = [module.name for module in kernel.modules if re.match(rf"{re.escape(module.name)}(?:[_-]|$)", cache)]
-    if not named:
+    return named_after(kernel, place.cache or "", "the object's cache")
+
+
+def named_after(kernel: Kernel, name: str, what: str) -> Choice:
+    """Choose the module after which something is named: a cache, a queue of works; none where no module is."""
+    found = [module.name for module in kernel.modules if re.match(rf"{re.escape(module.name)}(?:[_/:-]|$)", name)]
+    if not found:
         return Choice(None, ())
-    module = max(named, key=len)
-    return Choice(Frame(0, None, None, module), (f"chosen: the module {module}, after which the object's cache {cache} "
-                                                 "is named: no function of its user is on the stack",))
+    module = max(found, key=len)
+    return Choice(Frame(0, None, None, module), (f"chosen: the module {module}, after which {what} {name} is named: no "
+                                                 "function of its user is on the stack",))
 
 
 def _chosen(kernel: Kernel, track: Track) -> Choice:
