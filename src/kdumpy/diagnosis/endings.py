@@ -23,6 +23,8 @@ from kdumpy.kernel.tasks import task_objects, task_value
 from kdumpy.kernel.values import Frame
 
 _MOST_TASKS = 65_536
+_MOST_STACKS = 4096
+"""Tasks whose stacks are looked at for a call on a file."""
 _MOST_ACTIONS = 64
 _MOST_USERS = 16
 _KTHREAD = 0x00200000
@@ -133,7 +135,7 @@ def _is(prog: drgn.Program, address: int, value: int) -> bool:
 
 def _users(kernel: Kernel, entry: int, words_of: Words) -> Iterator[tuple[Task, str]]:
     """Yield (task, the file's name) of those that are in a call on a file whose entry is known."""
-    for task in islice(task_objects(kernel.prog), _MOST_TASKS):
+    for task in islice(task_objects(kernel.prog), _MOST_STACKS):
         with contextlib.suppress(*READ_ERRORS):
             frames = kernel.stack(task.value_()).frames
             if not any((frame.function or "").startswith(("full_proxy_", "debugfs_", "proc_reg_", "pde_"))

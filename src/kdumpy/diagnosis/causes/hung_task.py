@@ -84,8 +84,8 @@ class HungTask(Cause):
             who = f"{last.task.comm} (pid {last.task.pid})" if links and last else "It"
             told.append(f"{who} waits for the {waited_for(lock)}, which {owner.comm} (pid {owner.pid}) {held}"
                         + (f"; that task is in {words.name} and does not {back}." if holder else
-                           f"; no code of the module {left.module}, whose it is, is on that task's stack: it was left "
-                           "locked on a way out of that code." if left else "."))
+                           f"; no code on that task's stack has it: it was left locked on a way out of the module "
+                           f"{left.module}." if left else "."))
         elif disk is not None:
             told.append(f"It waits until the disk {disk.disk} has written or read a page; its driver, the module "
                         f"{disk.frame.module}, or the disk itself has not answered.")

@@ -23,8 +23,10 @@ from kdumpy.kernel.values import Frame
 
 _MOST_CALLERS = 3
 """Functions upwards in which it is looked for what an argument is."""
+_MOST_CALLS = 8
+"""Calls of one function that are looked at."""
 _WORD = 1 << 64
-LARGEST_TEXT = 1 << 18
+LARGEST_TEXT = 1 << 17
 """Bytes of a module's code that are gone through; a larger module's is not."""
 
 
@@ -48,6 +50,7 @@ class WaysOut:
         self._held = held
         self._read = read
         self._functions: dict[str, tuple[Function, ...]] = {}
+        self._calls: dict[str, dict[int, list[tuple[Function, int]]]] = {}
 
     def of(self, module: str, family: Family, lock: int = 0, place: int | None = None) -> list[WayOut]:
         """Return the functions of a module that can return with a lock, those first that give it back elsewhere.
@@ -65,7 +68,8 @@ class WaysOut:
             for call, value in self._held.takes(function, family):
                 back = {at for at, given in gives if given is None or value is None
                         or given == value or place_of(given) == place_of(value)}
-                if _differs(value, lock, place) or not ways_out(code.lines, call, back):
+                if _differs(value, lock, place) or not ways_out(code.lines, call, back) \
+                        or self._for_callers(module, function, family):
                     continue
                 frame = Frame(function.begin, function.symbol, None, module)
                 found.append(WayOut(frame, any(ways_out(code.lines, call, set(), upto=at) for at in back),
@@ -95,12 +99,27 @@ class WaysOut:
                     held = int.from_bytes(self._read((place + base.offset) % _WORD, 8), "little")
                     yield (held + offset) % _WORD
         elif isinstance(base, Argument) and depth:
+            for caller, at in self._callers(module).get(function.begin, ())[:_MOST_CALLS]:
+                passed = self._held.values_at(Follower(self.kernel, self._read, (), at, {})).get(base.register)
+                for number in self._numbers(module, caller, passed, depth - 1):
+                    yield (number + offset) % _WORD
+
+    def _for_callers(self, module: str, function: Function, family: Family) -> bool:
+        """Tell whether a function's callers give back what it returns with: it begins what another one ends."""
+        return any(ways_out(self._held.code_of(caller).lines, at, set(), upto=give)
+                   for caller, at in self._callers(module).get(function.begin, ())[:_MOST_CALLS]
+                   for give, _ in self._held.gives(caller, family) if give != at)
+
+    def _callers(self, module: str) -> dict[int, list[tuple[Function, int]]]:
+        """Return (function, address of the call) of the calls within a module, by the begin of what is called."""
+        if module not in self._calls:
+            found: dict[int, list[tuple[Function, int]]] = {}
             for caller in self.functions(module):
                 for at, item in self._held.code_of(caller).lines.items():
-                    if item.target == function.begin and caller.begin != function.begin:
-                        passed = self._held.values_at(Follower(self.kernel, self._read, (), at, {})).get(base.register)
-                        for number in self._numbers(module, caller, passed, depth - 1):
-                            yield (number + offset) % _WORD
+                    if item.target is not None and not caller.begin <= item.target < caller.end:
+                        found.setdefault(item.target, []).append((caller, at))
+            self._calls[module] = found
+        return self._calls[module]
 
     def twice(self, module: str, family: Family, lock: int = 0, place: int | None = None) -> list[Frame]:
         """Return the functions of a module that can give something back twice for having taken it once.
