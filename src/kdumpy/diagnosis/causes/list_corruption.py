@@ -6,7 +6,7 @@ import re
 
 from kdumpy.diagnosis.causes.base import CERTAIN, Cause, Finding, Words
 from kdumpy.diagnosis.crash import Crash
-from kdumpy.diagnosis.crashed.checked import checked_object, lies
+from kdumpy.diagnosis.crashed.checked import checked_object, lies, of_freed
 from kdumpy.diagnosis.memory import Meaning, meaning
 from kdumpy.diagnosis.oops import Kind
 
@@ -47,6 +47,8 @@ class ListCorruption(Cause):
             "Removal of what is on no list" if never else "Use of a list that was never set up" if no_head else \
             "Corrupted list"
         place = checked_object(crash)
+        if of_freed(place) and not twice and not adding:
+            return None                     # an entry that is freed: who takes it off its list uses what is not there
         return Finding(
             title=words.titled(title),
             confidence=CERTAIN,

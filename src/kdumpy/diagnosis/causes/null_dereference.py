@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Words
 from kdumpy.diagnosis.crash import Crash
+from kdumpy.diagnosis.crashed.freed import clears_freed
 from kdumpy.diagnosis.memory import Meaning
 from kdumpy.diagnosis.oops import Kind
 
@@ -38,11 +39,21 @@ class NullDereference(Cause):
             member += f" It was to reach {place.member} of {place.structure} (offset {place.offset:#x})."
         elif crash.address and crash.address < 0x10000:
             member += f" The address was {crash.address:#x}: the member at that offset of an object that was not there."
+        cleared = crash.kernel is not None and clears_freed(crash.kernel) and not _of_what_lives(crash)
         return Finding(
             title=words.titled("NULL pointer dereference"),
-            confidence=CERTAIN if null or crash.told(Kind.NULL) else LIKELY,
+            confidence=CERTAIN if (null or crash.told(Kind.NULL)) and not cleared else LIKELY,
             explanation=words.paragraph(
                 f"{words.name} {how} memory through a pointer that was NULL{register}.{member}",
+                "This kernel clears what is freed (init_on_free=1): a pointer out of a freed object is NULL, too, "
+                "and where this one was read is not known." if cleared else "",
                 words.where, words.blame),
             evidence=[*crash.evidence.log(), *crash.evidence.instruction(), *crash.evidence.stack()],
             culprit=crash.own_frame, decisions=crash.own.decisions, subtype=crash.access)
+
+
+def _of_what_lives(crash: Crash) -> bool:
+    """Tell whether the pointer was read out of what is not freed: a variable, a stack, an allocated object."""
+    holder = crash.reader.holder if crash.reader else None
+    return holder is not None and (holder.state == "allocated" if holder.kind == "slab"
+                                   else holder.kind in ("kernel data", "module data", "per-cpu", "stack"))

@@ -6,6 +6,7 @@ from kdumpy.diagnosis import culprit
 from kdumpy.diagnosis.advice import tracking_advice
 from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Words
 from kdumpy.diagnosis.crash import Crash
+from kdumpy.diagnosis.crashed.checked import checked_object, lies, of_freed
 from kdumpy.diagnosis.crashed.derived import Read, freed_read, never_set
 from kdumpy.diagnosis.crashed.freed import FreedObject, given_out_anew, lost_work, owner_by_cache, who_freed
 from kdumpy.diagnosis.crashed.loops import freed_in_loop
@@ -34,6 +35,8 @@ class UseAfterFree(Cause):
             return self._reported(crash)
         if crash.told(Kind.RCU, Kind.SOFT_LOCKUP, Kind.HARD_LOCKUP):
             return self._of_freed_lock(crash) or self._of_freed_loop(crash)
+        if crash.told(Kind.LIST):
+            return self._of_checked_entry(crash)
         lost = self._of_lost_work(crash)
         if lost is not None or not crash.told(Kind.PROTECTION, Kind.PAGE_FAULT, Kind.NULL):
             return lost
@@ -144,6 +147,22 @@ class UseAfterFree(Cause):
                       *crash.evidence.object(where, read.place), *crash.evidence.stack()],
             next=tracking_advice(crash, read.place), culprit=crash.own_frame, decisions=crash.own.decisions,
             subtype="value")
+
+    @staticmethod
+    def _of_checked_entry(crash: Crash) -> Finding | None:
+        """Match an entry that the kernel's check of lists found broken because it lies in a freed object."""
+        place = checked_object(crash)
+        if not of_freed(place):
+            return None
+        words = Words(crash, crash.own_frame)
+        return Finding(
+            title=words.titled("Use after free"), confidence=LIKELY,
+            explanation=words.paragraph(
+                f"{words.name} took an entry off a list, and the entry {lies(place)}: its pointers are gone.",
+                _freed_by(crash, place), words.where, words.blame),
+            evidence=[*crash.evidence.log(), *crash.evidence.checked(place), *crash.evidence.stack()],
+            next=tracking_advice(crash, place), culprit=crash.own_frame, decisions=crash.own.decisions,
+            subtype="entry")
 
     @staticmethod
     def _of_freed_lock(crash: Crash) -> Finding | None:

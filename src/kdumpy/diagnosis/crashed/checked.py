@@ -75,6 +75,11 @@ def _argument(crash: Crash, kernel: Kernel) -> int:
     return number or 0
 
 
+def of_freed(place: Pointee | None) -> bool:
+    """Tell whether something lies in an object that the allocator has as a free one."""
+    return place is not None and place.kind == "slab" and place.state == "freed"
+
+
 def lies(place: Pointee | None) -> str:
     """Say where something lies: `lies at offset 0x8 of an object of kmalloc-64`; empty where that is not known."""
     if place is None or place.kind == "unknown":

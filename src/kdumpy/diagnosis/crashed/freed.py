@@ -52,6 +52,16 @@ def freed_object(kernel: Kernel, registers: Mapping[str, int]) -> FreedObject | 
     return often[0][0] if len(often) == 1 else None
 
 
+def clears_freed(kernel: Kernel) -> bool:
+    """Tell whether this kernel fills freed memory with zeroes (init_on_free=1), so that a pointer there is NULL.
+
+    Source: include/linux/mm.h, want_init_on_free(); a struct static_key begins with `atomic_t enabled`, 4 bytes.
+    """
+    with contextlib.suppress(*READ_ERRORS):
+        return bool(kernel.prog.read_u32(kernel.prog.symbol("init_on_free").address))
+    return False
+
+
 def lost_work(kernel: Kernel, task: int) -> Pointee | None:
     """Return the object in which the work that a worker runs lay, where it is no work any more; None where it still is.
 
