@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Words
 from kdumpy.diagnosis.crash import Crash
+from kdumpy.diagnosis.crashed.derived import is_blank
 from kdumpy.diagnosis.memory import NULL_PAGE
 from kdumpy.diagnosis.oops import Kind
 
@@ -27,7 +28,7 @@ class JumpToNull(Cause):
         source = crash.reader.source if crash.reader else None
         return Finding(
             title=words.titled("Call of a NULL function pointer"),
-            confidence=CERTAIN if crash.own_frame else LIKELY,
+            confidence=CERTAIN if crash.own_frame and not is_blank(crash) else LIKELY,
             explanation=words.paragraph(
                 f"{words.name} called a function through a pointer that was NULL.",
                 f"In the source that is {source.named.text}." if source and source.named else "",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Words
 from kdumpy.diagnosis.crash import Crash
+from kdumpy.diagnosis.crashed.derived import is_blank
 from kdumpy.diagnosis.crashed.freed import clears_freed
 from kdumpy.diagnosis.memory import Meaning
 from kdumpy.diagnosis.oops import Kind
@@ -42,7 +43,7 @@ class NullDereference(Cause):
         cleared = crash.kernel is not None and clears_freed(crash.kernel) and not _of_what_lives(crash)
         return Finding(
             title=words.titled("NULL pointer dereference"),
-            confidence=CERTAIN if (null or crash.told(Kind.NULL)) and not cleared else LIKELY,
+            confidence=CERTAIN if (null or crash.told(Kind.NULL)) and not cleared and not is_blank(crash) else LIKELY,
             explanation=words.paragraph(
                 f"{words.name} {how} memory through a pointer that was NULL{register}.{member}",
                 "This kernel clears what is freed (init_on_free=1): a pointer out of a freed object is NULL, too, "

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _PASSED = ("rdi", "rsi", "rdx", "rcx", "r8", "r9")
 """System V ABI: integer arguments, in this order."""
 _MOST_CALLERS = 8
+_MOST_BYTES = 4096
 
 
 class Read(NamedTuple):
@@ -65,6 +66,20 @@ def never_set(crash: Crash) -> bool:
     reader = crash.reader
     return reader is not None and reader.holder is not None and reader.holder.kind == "slab" \
         and reader.holder.state == "allocated" and reader.source.still_there is True
+
+
+def is_blank(crash: Crash) -> bool:
+    """Tell whether the bad pointer was read out of an object of which every byte is 0: maybe one that is another's now.
+
+    An object in use mostly has something set; one that was freed, and given out anew and cleared, has nothing yet.
+    """
+    place = crash.reader.holder if crash.reader else None
+    if place is None or place.kind != "slab" or place.object is None or not place.object_size:
+        return False
+    try:
+        return not any(crash.read(place.object, min(place.object_size, _MOST_BYTES)))
+    except LookupError:
+        return False
 
 
 def _used(crash: Crash, kernel: Kernel) -> Iterator[tuple[Follower, Value]]:
