@@ -278,7 +278,7 @@ def test_locks_are_named_by_what_they_belong_to() -> None:
         assert named["s_umount"].startswith("s_umount of the file system on ")
         assert things.of_lock("rwsem", kernel.prog.symbol("tasklist_lock").address) == ""
         waits = Waits(kernel, None)
-        assert waits._name(task.stack.value_() + 0x3000) == f"on the stack of init (pid {pid})"
+        assert waits.names.of(task.stack.value_() + 0x3000) == f"on the stack of init (pid {pid})"
         assert things.of_lock("mutex", task.mm.mmap_lock.address_of_().value_()) == ""
 
 

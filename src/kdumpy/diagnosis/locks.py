@@ -19,12 +19,13 @@ import drgn
 from drgn.helpers.linux.locking import mutex_owner, rwsem_owner
 
 from kdumpy.debuginfo.reading import READ_ERRORS
-from kdumpy.diagnosis import memory, rtlocks, srcu
+from kdumpy.diagnosis import rtlocks, srcu
 from kdumpy.diagnosis.bringers import PERCPU_WRITERS, bringer, waits_for_readers
 from kdumpy.diagnosis.crashed.held import FAMILIES, RWSEM, SRCU, Family
 from kdumpy.diagnosis.disks import Disks
 from kdumpy.diagnosis.holders import Holders
 from kdumpy.diagnosis.iowaits import IoWaits
+from kdumpy.diagnosis.locknames import LockNames
 from kdumpy.diagnosis.owners import came_later, is_gone
 from kdumpy.diagnosis.spinning import Spins
 from kdumpy.diagnosis.waiterlists import list_head, lock_of_waiters
@@ -39,8 +40,6 @@ MOST_BLOCKED = 512
 """Blocked tasks whose stacks are unwound."""
 _UNINTERRUPTIBLE, _NOLOAD = 0x2, 0x400
 """include/linux/sched.h; the same since 4.14 (_NOLOAD marks idle kernel threads, which ps shows as I)."""
-_LOCKS = ("mutex", "rw_semaphore")
-_DEEPEST = 8
 _READER_OWNED = 0x1
 """RWSEM_READER_OWNED, in rwsem.owner: the task is the last of the readers (kernel/locking/rwsem.c)."""
 _READER_SHIFT = 8
@@ -50,23 +49,6 @@ _MOST_ASKED = 64
 """Waiting tasks that are asked, by the code of their stacks, whether they hold a lock."""
 _NAMELESS = {"RCU": "", "I/O": "request"}
 """What the dump does not name of a wait; of RCU there is but one grace period."""
-
-
-def _member_at(made: drgn.Type, offset: int) -> str:
-    """Name the lock that lies at an offset (bytes) of a type: `config_lock`, `inner.lock`; empty if there is none."""
-    names: list[str] = []
-    for _ in range(_DEEPEST):
-        while made.kind == drgn.TypeKind.TYPEDEF:
-            made = made.type
-        if made.kind not in (drgn.TypeKind.STRUCT, drgn.TypeKind.UNION) or made.tag in _LOCKS:
-            break
-        member = next((item for item in made.members or () if not item.bit_field_size
-                       and 0 <= offset - item.bit_offset // 8 < drgn.sizeof(item.type)), None)
-        if member is None:
-            return ""
-        names += [member.name] if member.name else []
-        offset, made = offset - member.bit_offset // 8, member.type
-    return ".".join(names)
 
 
 @dataclass(frozen=True)
@@ -152,7 +134,7 @@ class Waits:
     @cached_property
     def spins(self) -> Spins:
         """The CPUs that wait for spinlocks."""
-        return Spins(self.kernel, self.holders, self._name)
+        return Spins(self.kernel, self.holders, self.names.of)
 
     @cached_property
     def disks(self) -> Disks:
@@ -163,6 +145,11 @@ class Waits:
     def io_waits(self) -> IoWaits:
         """Finds which request of which disk a task waits for."""
         return IoWaits(self.kernel, self.disks)
+
+    @cached_property
+    def names(self) -> LockNames:
+        """Names what lies at an address."""
+        return LockNames(self.kernel, self.io_waits.things)
 
     @cached_property
     def holders(self) -> Holders:
@@ -236,8 +223,8 @@ class Waits:
         found = rtlocks.waited(self.kernel, task, stack, self._stack_words)
         if found is not None:
             held = f"held by {found.readers} reader{'s' if found.readers > 1 else ''}" if found.readers else ""
-            wait = LockWait(found.kind, found.address, self._name(found.address, found.kind), found.owner, found.mode,
-                            found.owner is not None, held)
+            wait = LockWait(found.kind, found.address, self.names.of(found.address, found.kind), found.owner,
+                            found.mode, found.owner is not None, held)
             return self._reader(wait, found.readers, stack.frames) if held and found.kind == "rwsem" else wait
         kind = kind_of(stack)
         if kind not in ("mutex", "rwsem"):
@@ -266,7 +253,7 @@ class Waits:
             wait = LockWait(found.kind, found.address, name, found.owner, certain=found.certain, note=found.note)
             # Where no request is known for a page, it may be that no disk has it.
             return self._brought_about(wait, task_value(task), frames) if found.kind == "page lock" else wait
-        name = found.name or self._name(found.address, found.kind) \
+        name = found.name or self.names.of(found.address, found.kind) \
             if found.address and found.kind not in _NAMELESS else \
             _NAMELESS.get(found.kind, "that the dump does not show")
         if found.kind in ("semaphore", SOCKET_LOCK) and found.address:
@@ -278,7 +265,7 @@ class Waits:
         if found.kind == "percpu rwsem" and not found.address and waits_for_readers(frames):
             address = srcu.structure_of(self.kernel, self.holders, task_value(task), frames, PERCPU_WRITERS)
             found = found._replace(address=address, note="it waits for the readers to go")
-            name = self._name(address) if address else name
+            name = self.names.of(address) if address else name
         wait = LockWait(found.kind, found.address, name, found.owner, certain=found.certain, note=found.note)
         return self._brought_about(wait, task_value(task), frames) if found.owner is None else wait
 
@@ -301,7 +288,7 @@ class Waits:
         taker = self._taker(address, SRCU, frames, waiter) if address and readers else None
         if taker is not None:
             note += f"; {taker[0].comm} went in in {taker[1].function}()"
-        return LockWait("SRCU", address, self._name(address) if address else "", taker[0] if taker else None,
+        return LockWait("SRCU", address, self.names.of(address) if address else "", taker[0] if taker else None,
                         certain=taker is not None and readers == 1, note=note)
 
     def _taker(self, address: int, family: Family, frames: Sequence[Frame],
@@ -350,16 +337,16 @@ class Waits:
                 holder = rwsem_owner(lock)
                 count, note = self._readers(lock)
                 if count < 0:
-                    return LockWait(kind, address, self._name(address, kind), None, mode, False, note, over=True)
+                    return LockWait(kind, address, self.names.of(address, kind), None, mode, False, note, over=True)
                 if count:
-                    return self._reader(LockWait(kind, address, self._name(address, kind), task_value(holder)
+                    return self._reader(LockWait(kind, address, self.names.of(address, kind), task_value(holder)
                                                  if holder.value_() else None, mode, False, note), count, frames)
             if holder.value_():
                 left = is_gone(holder) or came_later(holder, waiter, lock, self._slept(waiter), self.kernel.stack_size)
                 owner = None if left else task_value(holder)
         except READ_ERRORS:
             pass
-        return LockWait(kind, address, self._name(address, kind), owner, mode, owner is not None,
+        return LockWait(kind, address, self.names.of(address, kind), owner, mode, owner is not None,
                         "the task that took it has ended" if left else note, left)
 
     def _reader(self, wait: LockWait, count: int, frames: Sequence[Frame]) -> LockWait:
@@ -380,43 +367,6 @@ class Waits:
         if count < 0:
             return count, f"its count of readers is {count}: it was given back more often than it was taken"
         return count, f"held by {count} reader{'s' if count != 1 else ''}; the one named came last"
-
-    def _name(self, address: int, kind: str = "") -> str:
-        known = self.io_waits.things.of_lock(kind, address)
-        if known:
-            return known
-        symbol = memory.symbol_at(self.prog, address)
-        name = symbol.split("+")[0]
-        if symbol and self.kernel.debuginfo.dwarf:
-            try:
-                variable = self.prog[name]
-                member = _member_at(variable.type_, address - variable.address_)
-                return f"{name}.{member}" if member else name
-            except READ_ERRORS:
-                pass
-        found = symbol or self._on_a_stack(address) or memory.describe(self.prog, address)
-        symbols = self.kernel.debuginfo.module_symbols
-        module = symbols.module_at(address) if symbols else None
-        return f"{found} [{module}]" if module and found else found or f"{address:#x}"
-
-    def _on_a_stack(self, address: int) -> str:
-        """Say on whose stack an address lies; drgn's identify_address() would ask every task each time."""
-        task = self._stacks.get(address & -self.kernel.stack_size)
-        if task is None:
-            return ""
-        value = task_value(task)
-        return f"on the stack of {value.comm} (pid {value.pid})"
-
-    @cached_property
-    def _stacks(self) -> dict[int, drgn.Object]:
-        """The tasks by the addresses of their stacks (which are aligned to their size)."""
-        found: dict[int, drgn.Object] = {}
-        with contextlib.suppress(*READ_ERRORS):
-            offset = drgn.offsetof(self.prog.type("struct task_struct"), "stack")
-            for task in task_objects(self.prog):
-                with contextlib.suppress(drgn.FaultError):
-                    found[self.prog.read_u64(task.value_() + offset)] = task
-        return found
 
     def _lock_address(self, task: drgn.Object, kind: str) -> int:
         """Return the lock's address, 0 where it cannot be told."""
