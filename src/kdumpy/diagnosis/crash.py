@@ -13,18 +13,16 @@ from pathlib import Path
 
 import drgn
 
-from kdumpy.diagnosis import culprit, memory, operands, silent, tailcalls
+from kdumpy.diagnosis import culprit, memory, onnostack, operands, silent, tailcalls
 from kdumpy.diagnosis.beginning import closing_of, first_event
-from kdumpy.diagnosis.crashed.freed import FreedObject, freed_object, named_after, who_freed_before
+from kdumpy.diagnosis.crashed.freed import FreedObject, freed_object
 from kdumpy.diagnosis.crashed.percpu import per_cpu_addresses
 from kdumpy.diagnosis.crashed.reading import Reader
 from kdumpy.diagnosis.crashed.tickless import Tickless, tickless_cpus
-from kdumpy.diagnosis.crashed.unloaded import unloaded_module
 from kdumpy.diagnosis.evidence import CrashEvidence
 from kdumpy.diagnosis.locks import Waits
 from kdumpy.diagnosis.memory import Meaning, Meant
 from kdumpy.diagnosis.oops import Event, Kind, Place, read_events
-from kdumpy.diagnosis.owned import living_objects, owner_of, variable_of_a_module
 from kdumpy.dumpfile.logrecord import LogRecord
 from kdumpy.kernel.kernel import Kernel
 from kdumpy.kernel.values import Frame, Module, Panic, Task
@@ -195,41 +193,11 @@ class Crash:
         chosen = culprit.choose(frames)
         if chosen.frame is not None and chosen.frame.module:
             return chosen
-        found = self._by_data(chosen) if self.faulted and self.kernel is not None else culprit.Choice(None, ())
+        found = onnostack.by_data(self, chosen) if self.faulted else culprit.Choice(None, ())
         if found.frame is None:
             found = culprit.beside_soft(frames)
         return culprit.Choice(found.frame or chosen.frame, (*chosen.decisions, *found.decisions),
                               doubtful=found.frame is not None)
-
-    def _by_data(self, chosen: culprit.Choice) -> culprit.Choice:
-        """Choose who is to blame by what the fault worked on, where no function of a module is on the stack."""
-        if self.kernel is None:
-            return culprit.Choice(None, ())
-        found = unloaded_module(self.kernel, self.address)
-        if chosen.frame is None and found.frame is None:
-            found = variable_of_a_module(self.kernel, self.fault_registers,
-                                         called=bool(self.event and self.event.nowhere is not None))
-            if found.frame is None:
-                found = who_freed_before(self.kernel, living_objects(self.kernel, self.fault_registers))
-        elif found.frame is None and self.reader is not None:
-            found = owner_of(self.kernel, self.reader.holder)
-            if found.frame is None and (self.told(Kind.BUG, Kind.WARN, Kind.LIST, Kind.REFCOUNT)
-                                        or chosen.frame is not self.fault):
-                # A check of the kernel's, or what serves many, and what somebody gave it: rather a module from
-                # elsewhere than the kernel.
-                data = variable_of_a_module(self.kernel, self.fault_registers)
-                found = data if data.frame and data.frame.module and self.is_foreign(data.frame.module) else found
-        return found if found.frame else self.queue_owner
-
-    @property
-    def queue_owner(self) -> culprit.Choice:
-        """The module after which the queue is named whose work ran; none where it is everybody's queue."""
-        # kernel/workqueue.c, print_worker_info(): the queue's name, the function, and in parentheses what was set as
-        # the worker's description, which is the queue's name to begin with.
-        told = (self.event.work or "") if self.event else ""
-        names = [told.split(" ")[0], told.rpartition(" (")[2].rstrip(")")]
-        found = (named_after(self.kernel, name, "the queue of works") for name in names if self.kernel)
-        return next((choice for choice in found if choice.frame), culprit.Choice(None, ()))
 
     @property
     def own_frame(self) -> Frame | None:

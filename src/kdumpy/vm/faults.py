@@ -90,6 +90,12 @@ def _winch(name: str, cause: str, story: str, *culprits: str, **more: Any) -> Fa
                  **{"trigger": f"echo {name} >/dev/winch", "kernels": ("6.1", "6.12", "newest"), **more})
 
 
+def _attic(name: str, cause: str, story: str, *culprits: str, kernels: tuple[str, ...] = ("6.1", "6.12"),
+           after: str = "", **more: Any) -> Fault:
+    return Fault(name, cause, story, culprits, "attic", driver="attic", trigger=f"echo {name} >/dev/attic{after}",
+                 kernels=kernels, **more)
+
+
 _HANG: Mapping[str, Any] = {
     "seconds": 90, "sysctls": {"kernel.hung_task_panic": "1", "kernel.hung_task_timeout_secs": "3"},
     "symptoms": ("hung_task: blocked tasks",)}
@@ -218,6 +224,31 @@ _ALL = (
            "largest.", "winch_draw", symptoms=("stack guard page was hit", "double fault")),
     _winch("pinned-page", "hung-task", "A page of a file stays locked by a thread of a module that no waiter knows.",
            "winch_pin_page", **{**_HANG, "trigger": "echo pinned-page >/dev/winch; sleep 1; echo >/data/messages"}),
+    _attic("empty-head", "null-dereference", "A list that was never set up is walked: its entry is NULL, less some.",
+           "attic_count_boxes", symptoms=_PAGE_FAULT),
+    _attic("freed-length", "use-after-free", "A length out of a freed object leads the kernel's checksum to no memory.",
+           "attic_checksum", boot="slub_debug=P", symptoms=_PAGE_FAULT),
+    _attic("freed-state", "use-after-free", "A byte out of a freed object chooses an entry of a table that is NULL.",
+           "attic_describe", boot="slub_debug=P", symptoms=("NULL pointer dereference",)),
+    _attic("unset-lid", "general-protection", "A member that nobody has set holds the poison of before.",
+           "attic_close_lid", boot="slub_debug=P", symptoms=("general protection fault",)),
+    _attic("new-tenant", "use-after-free", "A freed object is used, and is a text now.",
+           "attic_visit_tenant", "attic_evict_tenant", boot="slub_debug=U", symptoms=("general protection fault",)),
+    _attic("null-errand", "jump-to-null", "Work has no function; none of the driver's is on the stack.",
+           symptoms=("NULL pointer dereference",)),
+    _attic("kept-dust", "warn", "A timer's function leaves with a lock: the kernel warns when it has returned.",
+           "attic_dust_tick", sysctls={"kernel.panic_on_warn": "1"}, symptoms=("preempt leak",)),
+    _attic("cut-pointer", "bad-address", "A pointer is kept in 32 bits.", "attic_fetch_box", symptoms=_PAGE_FAULT),
+    _attic("freed-dial", "use-after-free", "A sequence counter in a freed object is waited for, for ever.",
+           "attic_read_dial", boot="slub_debug=P", kernels=("6.12",), **_LOCKUP),
+    _attic("spilt", "use-after-free", "A tasklet lies in a freed object; none of the driver's functions has run it.",
+           boot="slub_debug=P", symptoms=("general protection fault",)),
+    _attic("lost-lamp", "use-after-free", "A timer lies in a freed object, at which a variable of the driver points.",
+           boot="slub_debug=P", symptoms=("general protection fault",)),
+    _attic("late-airing", "use-after-free", "Work lies in a freed object, and comes to its turn.",
+           boot="slub_debug=P", symptoms=("general protection fault", "NULL pointer dereference")),
+    _attic("no-show", "jump-to-null", "A file is read whose operations lack one; the kernel's own code calls it.",
+           after="; cat /proc/attic", symptoms=("NULL pointer dereference",)),
     Fault("cgroup-oom", "out-of-memory", "A cgroup reaches its limit, on a system that panics then.", seconds=120,
           trigger="echo +memory >/sys/fs/cgroup/cgroup.subtree_control; mkdir /sys/fs/cgroup/small; "
                   "echo 32M >/sys/fs/cgroup/small/memory.max; echo 0 >/sys/fs/cgroup/small/memory.swap.max; "

@@ -15,6 +15,7 @@ from kdumpy.diagnosis.crashed.referrers import module_that_knows
 from kdumpy.diagnosis.facts.reading import Pointee
 from kdumpy.diagnosis.memory import Meaning, Meant, index_meaning, meaning
 from kdumpy.diagnosis.model import Evidence
+from kdumpy.diagnosis.onnostack import queue_owner
 from kdumpy.diagnosis.oops import Kind
 from kdumpy.diagnosis.spinblame import spin_evidence, spins_of
 from kdumpy.units import human_seconds
@@ -103,7 +104,7 @@ class UseAfterFree(Cause):
             if named.frame is None:
                 named = module_that_knows(crash.kernel, left.object)
             if named.frame is None:
-                named = crash.queue_owner
+                named = queue_owner(crash)
             return (named if named.frame else own), left
         if own.frame is None or (freed.frame is not None and freed.frame.module):
             return freed, left
