@@ -133,7 +133,8 @@ def test_a_spinlock_that_a_work_kept(kernel: str) -> None:
 def test_who_takes_memory_without_asking(kernel: str) -> None:
     verdict = diagnosed(kernel, "endless-log").verdict
     assert verdict.confidence == "likely"
-    assert "objects of winch_turn" in verdict.title
+    # On 6.1 its cache is merged with another one of its size, whose name it has then.
+    assert verdict.title.endswith("taken by winch_log_turn [winch]")
     assert "the only function to do so in a module that is not the kernel's own" in verdict.explanation
 
 
