@@ -269,8 +269,9 @@ class Waiters:
                 if scheduled in nodes:
                     return self._running(worker, certain=True)
             queue = self._queue_of(int(drgn.Object(self.prog, made, address=place).work.data.counter.value_()))
-            if queue:
-                return self._run_by(queue)
+            before = self._run_by(queue) if queue else None
+            if before is not None:
+                return before._replace(note=f"it has not begun: its queue still runs another; {before.note}")
         return self._flushed(words)
 
     def _queue_of(self, data: int) -> int:

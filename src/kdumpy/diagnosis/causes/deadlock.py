@@ -26,7 +26,7 @@ _SPINLOCKS = ("spinlock", "rwlock")
 _OWN = {FILE_IN_USE: "A task removes a file, and waits until nobody is in it; it is in it itself",
         "RCU": "A task waits until all readers of RCU are gone; it is one of them itself",
         "SRCU": "A task waits until all readers of an SRCU domain are gone; it is one of them itself",
-        "work": "A work waits for its own end"}
+        "work": "A work waits for its own end, or for one that can only begin after it"}
 """What it is to wait for oneself, where it is no lock."""
 _INSTEAD = {FILE_IN_USE: "Let a file that removes itself do so by sysfs_remove_file_self() "
                          "(device_remove_file_self()), or leave it to a work",
