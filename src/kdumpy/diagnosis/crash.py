@@ -16,6 +16,7 @@ import drgn
 from kdumpy.diagnosis import culprit, memory, onnostack, operands, silent, tailcalls
 from kdumpy.diagnosis.beginning import closing_of, first_event
 from kdumpy.diagnosis.crashed.freed import FreedObject, freed_object
+from kdumpy.diagnosis.crashed.moment import is_another
 from kdumpy.diagnosis.crashed.percpu import per_cpu_addresses
 from kdumpy.diagnosis.crashed.reading import Reader
 from kdumpy.diagnosis.crashed.tickless import Tickless, tickless_cpus
@@ -125,7 +126,9 @@ class Crash:
     @cached_property
     def ended_later(self) -> bool:
         """Whether the kernel survived the event for a while, and died of something else."""
-        return bool(self.event and self.event.fatal and self.panic and self.panic.stack.frames and not self.from_dump)
+        if self.event is None or not self.event.fatal or self.panic is None or not self.panic.stack.frames:
+            return False
+        return not self.from_dump and is_another(self.event, self.panic)
 
     # The stack
 

@@ -195,7 +195,9 @@ def _overflowed(session: Session, task: drgn.Object, unchecked: list[int]) -> bo
 
 
 def header(pid: int, task: int, cpu: int, command: str) -> str:
-    """Return the line that stands above what a command says of a task."""
+    """Return the line that stands above what a command says of a task; a pid below 0 is one that cannot be read."""
+    if pid < 0:
+        return f'PID: {"?":<8} TASK: {"?"}  CPU: {cpu:<4} COMMAND: "{command}"'
     return f'PID: {pid:<8} TASK: {task:x}  CPU: {cpu:<4} COMMAND: "{command}"'
 
 

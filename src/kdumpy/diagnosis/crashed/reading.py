@@ -12,6 +12,7 @@ from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.diagnosis import memory, operands
 from kdumpy.diagnosis.crashed import traps
 from kdumpy.diagnosis.crashed.following import Follower
+from kdumpy.diagnosis.crashed.moment import COMPARED
 from kdumpy.diagnosis.crashed.naming import Named, Place
 from kdumpy.diagnosis.crashed.pointee import pointee
 from kdumpy.diagnosis.crashed.values import Argument, Constant, Loaded, Value, rooted
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from kdumpy.kernel import Kernel
 
 _CODE = re.compile(r"\bCode: ([0-9a-f<>() ]+)")
-_COMPARED = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", *(f"r{number}" for number in range(8, 16)))
 _NO_CODE = (1 << 32) - 1
 """An exception without an error code leaves -1 in pt_regs.orig_ax; and so does a page fault's entry, on x86."""
 
@@ -232,7 +232,7 @@ class Reader:
         event = self.crash.event
         if event is None or event.inferred or not self.crash.from_dump:
             return
-        logged = {name: value for name, value in event.registers.items() if name in _COMPARED}
+        logged = {name: value for name, value in event.registers.items() if name in COMPARED}
         held = {name: value for name, value in self.crash.fault_registers.items() if name in logged}
         if held:
             differing = [name for name, value in held.items() if value != logged[name]]
