@@ -13,7 +13,7 @@ from kdumpy.debuginfo.cache import load_index
 from kdumpy.debuginfo.dwarf import how_to_get
 from kdumpy.debuginfo.modules import ModuleSymbols, add_module_types
 from kdumpy.debuginfo.objects import Objects
-from kdumpy.debuginfo.reading import READ_ERRORS
+from kdumpy.debuginfo.reading import READ_ERRORS, is_damage
 from kdumpy.debuginfo.text import Text
 from kdumpy.debuginfo.types import BtfTypes
 from kdumpy.debuginfo.unlisted import Unlisted
@@ -190,6 +190,9 @@ def _kernel_btf(prog: drgn.Program, unlisted: Unlisted | None) -> Btf:
                             "it was built without CONFIG_KALLSYMS_ALL") from None
         raise NotInDump("the kernel has no types (BTF)", why="it was built without CONFIG_DEBUG_INFO_BTF") from None
     except drgn.FaultError as error:
+        if is_damage(error):
+            raise DamagedDump("the kernel's types (BTF) cannot be read", where=f"address {error.address:#x}",
+                              why="the file is damaged there") from error
         raise NotInDump("the kernel's types (BTF) are not in the dump", where=f"address {error.address:#x}",
                         why="the page is missing") from error
     return load_index(data)

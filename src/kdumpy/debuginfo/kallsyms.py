@@ -19,7 +19,7 @@ import drgn
 from drgn.helpers.linux.kallsyms import load_vmlinux_kallsyms
 
 from kdumpy.debuginfo import keptsymbols
-from kdumpy.debuginfo.reading import read_patchy
+from kdumpy.debuginfo.reading import is_damage, read_patchy
 from kdumpy.debuginfo.symboltable import BOUNDARY, KERNEL_HALF
 from kdumpy.errors import DamagedDump, KdumpyError, NotInDump
 
@@ -167,7 +167,10 @@ def load(prog: drgn.Program) -> KernelSymbols:
     return _salvaged(prog, tables, anchors, refusal, where)
 
 
-def _missing(error: drgn.FaultError) -> NotInDump:
+def _missing(error: drgn.FaultError) -> NotInDump | DamagedDump:
+    if is_damage(error):
+        return DamagedDump("the kernel's symbol table cannot be read", where=f"address {error.address:#x}",
+                           why="the file is damaged there")
     return NotInDump("the kernel's symbol table is not in the dump", where=f"address {error.address:#x}",
                      why="its pages are missing")
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from kdumpy.debuginfo.reading import READ_ERRORS
+from kdumpy.debuginfo.reading import READ_ERRORS, says_damage
 from kdumpy.diagnosis.account import memory_account
 from kdumpy.diagnosis.advice import general_advice
 from kdumpy.diagnosis.crash import Crash
@@ -121,6 +121,8 @@ def _dump(path: Path, dump: Dump, missing: dict[str, str], debug_files: tuple[st
                         for reason in found.reasons)
     except KdumpyError as error:
         state, details = Health.DAMAGED, (str(error),)
+    if state is Health.COMPLETE and any(map(says_damage, missing.values())):
+        state, details = Health.DAMAGED, ("pages that were wanted cannot be read",)     # by drgn, which counts none
     return DumpFacts(path=str(path), format=dump.format, size=path.stat().st_size, dump_level=dump.dump_level,
                      health=state, health_details=details, missing=missing, debug_files=debug_files)
 

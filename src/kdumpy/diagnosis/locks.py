@@ -18,7 +18,7 @@ from functools import cached_property
 import drgn
 from drgn.helpers.linux.locking import mutex_owner, rwsem_owner
 
-from kdumpy.debuginfo.reading import READ_ERRORS
+from kdumpy.debuginfo.reading import READ_ERRORS, Losses
 from kdumpy.diagnosis import rtlocks, srcu
 from kdumpy.diagnosis.bringers import PERCPU_WRITERS, bringer, waits_for_readers
 from kdumpy.diagnosis.crashed.held import FAMILIES, RWSEM, SRCU, Family
@@ -194,14 +194,16 @@ class Waits:
         # __state: 2f064a59a11f "sched: Change task_struct::state" (5.14).
         offset = drgn.offsetof(made, "__state" if made.has_member("__state") else "state")
         waiting = _UNINTERRUPTIBLE | (rtlocks.RTLOCK_WAIT if rtlocks.is_rt(self.prog) else 0)
+        lost = Losses("task")
         for number, task in enumerate(task_objects(self.prog)):
             if number >= MOST_TASKS:
                 self.problem = f"only the first {MOST_TASKS} tasks were looked at"
                 return
             try:
                 state = self.prog.read_u32(task.value_() + offset)
-            except drgn.FaultError:
-                self.problem = "tasks are not in the dump"
+            except drgn.FaultError as error:
+                lost.add(error)
+                self.problem = str(lost)
                 continue
             if state & waiting and not state & _NOLOAD:
                 yield task

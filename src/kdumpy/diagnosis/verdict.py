@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from kdumpy.debuginfo.reading import says_damage
 from kdumpy.diagnosis.causes import Cause, Finding, Unjudged, causes
 from kdumpy.diagnosis.causes.unknown import undecided
 from kdumpy.diagnosis.crash import Crash
@@ -86,7 +87,9 @@ def _doubt(crash: Crash, chosen: str, unjudged: list[NotJudged]) -> str:
         return f"it could not be judged, whether it is {' or '.join(left)}, of which it would be a symptom"
     if crash.kernel is None:
         return ""
-    damage = doubt(crash.kernel.dump)
+    lacking = {**crash.kernel.debuginfo.missing, **crash.kernel.problems}
+    damage = doubt(crash.kernel.dump) or ("pages that were wanted cannot be read"
+                                          if any(map(says_damage, lacking.values())) else "")
     return f"the dump is damaged: {damage}" if damage else ""
 
 

@@ -1,7 +1,7 @@
 """How whole a dump is: complete, incomplete (the capture stopped early) or damaged, and why.
 
-Cheap by default: headers, extents, where page descriptors lead, samples of what the kernel maps. `deep` reads
-every page.
+Cheap by default: headers, extents, where page descriptors lead, samples of the pages and of what the kernel maps.
+`deep` reads every page.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ _SAMPLE = 256
 """Page descriptors looked at in one place."""
 _PLACES = 32
 """Places among the descriptors that are looked at."""
+_TRIED = 8
+"""Of so many of these pages one is read."""
 _BATCH = 2048
 """Pages read at a time by a deep look."""
 
@@ -98,11 +100,11 @@ def health(dump: Dump, *, deep: bool = False, progress: Progress | None = None) 
     try:
         pages = dump.pages_present
         if isinstance(dump, KdumpDump):
-            _check_kdump(dump, found)
+            _check_kdump(dump, found, read=not deep)
         elif isinstance(dump, ElfDump):
             _check_elf(dump, found)
         elif isinstance(dump, SplitDump):
-            _check_set(dump, found)
+            _check_set(dump, found, read=not deep)
         if found.state is State.COMPLETE:
             _check_filter(dump, found, thorough=deep)
     except KdumpyError as error:
@@ -142,14 +144,15 @@ def _check_elf(dump: ElfDump, found: _Findings) -> None:
         found.add(State.DAMAGED, "it has no CPU's registers")
 
 
-def _check_set(dump: SplitDump, found: _Findings) -> None:
+def _check_set(dump: SplitDump, found: _Findings, *, read: bool) -> None:
     for part in dump.parts:
-        _check_kdump(part, found)
+        _check_kdump(part, found, read=read)
     for gap in dump.gaps:
         found.add(State.INCOMPLETE, f"the part of the split dump with pages {gap.start} to {gap.stop} was not given")
 
 
-def _check_kdump(dump: KdumpDump, found: _Findings) -> None:
+def _check_kdump(dump: KdumpDump, found: _Findings, *, read: bool) -> None:
+    """Check a file of the format; `read` some of its pages, too, where not all are read anyway."""
     sub, size = dump.sub_header, dump.source.size
     for name, offset, length in (("notes", sub.offset_note, sub.size_note),
                                  ("VMCOREINFO", sub.offset_vmcoreinfo, sub.size_vmcoreinfo),
@@ -168,6 +171,7 @@ def _check_kdump(dump: KdumpDump, found: _Findings) -> None:
     survey = dump.survey
     unwritten, wrong = 0, 0
     first_wrong = ""
+    tried, unreadable, first_unreadable = 0, 0, ""
     for rank, descriptor in _sample(dump, held):
         if descriptor.offset == 0 and descriptor.size == 0:
             unwritten += 1
@@ -177,10 +181,21 @@ def _check_kdump(dump: KdumpDump, found: _Findings) -> None:
             except KdumpyError as error:
                 wrong += 1
                 first_wrong = first_wrong or f"{dump.descriptors_offset + rank * DESCRIPTOR_SIZE:#x}: {error.why}"
+                continue
+            if read and rank % _TRIED == 0 and descriptor.offset + descriptor.size <= size:
+                tried += 1
+                try:
+                    dump.stored(descriptor, f"descriptor {rank}")
+                except KdumpyError as error:
+                    unreadable += 1
+                    first_unreadable = first_unreadable or f"{descriptor.offset:#x}: {error.why or error.what}"
     if survey.shift:
         found.add(State.DAMAGED, survey.shifted, f"{dump.bitmap.offset:#x}")
     if wrong:
         found.add(State.DAMAGED, f"{wrong} of the page descriptors that were looked at are wrong", first_wrong)
+    if unreadable:
+        found.add(State.DAMAGED, f"{unreadable} of {tried} pages that were looked at cannot be read",
+                  first_unreadable)
     found.lost = survey.strays * dump.pages_per_block
     if survey.strays > blocks - held:
         found.add(State.DAMAGED, f"it was cut short, or page descriptors are wrong: the data of {survey.strays} of "

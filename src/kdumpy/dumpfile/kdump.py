@@ -218,13 +218,13 @@ class KdumpDump(PagedDump):
             raise self._missing(number * self.pages_per_block,
                                 "it was filtered out when the dump was written, or is not memory")
         try:
-            return self._stored(self.descriptor(self.bitmap.rank(number)),
+            return self.stored(self.descriptor(self.bitmap.rank(number)),
                                 f"{self.source.name}, physical {number * self.block_size:#x}")
         except DamagedDump:
             self.damaged_reads += 1
             raise
 
-    def _stored(self, descriptor: Descriptor, where: str) -> bytes:
+    def stored(self, descriptor: Descriptor, where: str) -> bytes:
         """Return the block that a descriptor leads to."""
         check_descriptor(descriptor, self.block_size, where)
         if descriptor.offset + descriptor.size > self.source.size:

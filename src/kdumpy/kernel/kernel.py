@@ -9,7 +9,7 @@ from pathlib import Path
 import drgn
 
 from kdumpy.debuginfo.attach import DebugInfo
-from kdumpy.debuginfo.reading import READ_ERRORS
+from kdumpy.debuginfo.reading import READ_ERRORS, Losses
 from kdumpy.dumpfile.base import Dump
 from kdumpy.dumpfile.dmesg import LogRecord, read_log
 from kdumpy.errors import KdumpyError
@@ -75,17 +75,17 @@ class Kernel:
 
     def tasks(self) -> Iterator[Task]:
         """Yield every thread but the idle tasks. A task that cannot be read is left out and counted."""
-        unread = 0
+        lost = Losses("task")
         try:
             for task in tasks.task_objects(self.prog):
                 try:
                     yield tasks.task_value(task)
-                except READ_ERRORS:
-                    unread += 1
+                except READ_ERRORS as error:
+                    lost.add(error)
         except READ_ERRORS as error:
             self.problems["tasks"] = f"the list of tasks cannot be followed to its end: {error}"
-        if unread:
-            self.problems["tasks not read"] = f"{unread} tasks are not in the dump"
+        if lost:
+            self.problems["tasks not read"] = str(lost)
 
     def task_object(self, address: int) -> drgn.Object:
         """Return the `struct task_struct *` at an address."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import drgn
 
 from kdumpy.debuginfo.modules import module_list, ranges_of
-from kdumpy.debuginfo.reading import READ_ERRORS
+from kdumpy.debuginfo.reading import READ_ERRORS, Losses
 from kdumpy.errors import DamagedDump
 from kdumpy.kernel.system import taint_letters
 from kdumpy.kernel.values import Module
@@ -18,17 +18,17 @@ _STATES = {0: "live", 1: "loading", 2: "unloading", 3: "unformed"}
 
 def modules(prog: drgn.Program, problems: dict[str, str]) -> Iterator[Module]:
     """Yield the loaded modules, newest first as lsmod does; what cannot be read is told to `problems`."""
-    unread = 0
+    lost = Losses("module")
     try:
         for module in module_list(prog):
             try:
                 yield _module(module)
-            except READ_ERRORS:
-                unread += 1
+            except READ_ERRORS as error:
+                lost.add(error)
     except DamagedDump as error:
         problems["modules"] = str(error)
-    if unread:
-        problems["modules not read"] = f"{unread} modules are not in the dump"
+    if lost:
+        problems["modules not read"] = str(lost)
 
 
 def _module(module: drgn.Object) -> Module:

@@ -9,7 +9,7 @@ import drgn
 from drgn.helpers.linux.list import list_for_each_entry
 from drgn.helpers.linux.sched import cpu_curr
 
-from kdumpy.debuginfo.reading import READ_ERRORS
+from kdumpy.debuginfo.reading import READ_ERRORS, is_damage
 from kdumpy.errors import DamagedDump
 from kdumpy.kernel.online import online_cpus
 from kdumpy.kernel.stacks import Stacks
@@ -76,7 +76,8 @@ def cpus(prog: drgn.Program, stacks: Stacks, panicked: int | None) -> Iterator[C
             task = task_value(current)
             stack = stacks.of(current)
         except READ_ERRORS as error:
-            yield Cpu(number, None, number == panicked, False, Stack((), str(error)), "not in the dump")
+            yield Cpu(number, None, number == panicked, False, Stack((), str(error)),
+                      "cannot be read: the file is damaged there" if is_damage(error) else "not in the dump")
             continue
         idle = task.pid == 0
         yield Cpu(number, task, number == panicked, idle, stack, _doing(stack, idle, number == panicked))

@@ -17,7 +17,7 @@ from kdumpy.crash.parser import Quoted
 from kdumpy.crash.session import Session
 from kdumpy.crash.taskviews import VIEWS, chosen, policies_of
 from kdumpy.crash.unread import Unread
-from kdumpy.debuginfo.reading import READ_ERRORS
+from kdumpy.debuginfo.reading import READ_ERRORS, Losses
 from kdumpy.errors import NotInDump, UsageError
 from kdumpy.kernel.resident import resident_pages
 from kdumpy.kernel.tasks import task_objects, task_value
@@ -140,15 +140,15 @@ def _tasks(session: Session, options: Options) -> Iterator[tuple[drgn.Object, Ta
     wanted = [Selector(text) for text in options.which]
     state = STATES.get(options.state, options.state)
     policies = policies_of(options.policy) if options.policy else None
-    unread = 0
+    lost = Losses("task")
     sizes: dict[int, tuple[int, int]] = {}
     for task in getattr(options, "tasks", None) or all_tasks(session):      # `foreach` names one
         try:
             row = _row(session, task, running, total_kb, sizes)
             if policies is not None and task.policy.value_() not in policies:
                 continue
-        except READ_ERRORS:
-            unread += 1
+        except READ_ERRORS as error:
+            lost.add(error)
             continue
         if wanted and not any(selector.takes(row.pid, row.task, row.command) for selector in wanted):
             continue
@@ -157,8 +157,8 @@ def _tasks(session: Session, options: Options) -> Iterator[tuple[drgn.Object, Ta
                 or (options.no_idle and row.pid == 0) or (state and row.state != state):
             continue
         yield task, row
-    if unread:
-        raise NotInDump(f"{unread} tasks are not in the dump")
+    if lost:
+        raise NotInDump(str(lost))
 
 
 def _stack_pointer(session: Session, task: drgn.Object, row: TaskRow) -> int | None:
