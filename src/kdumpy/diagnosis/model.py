@@ -258,10 +258,11 @@ class Wait:
     lock_address: int = field(metadata=HEX)
     """Where the lock lies."""
     kind: str
-    """mutex, rwsem, percpu rwsem, semaphore, completion, wait queue, page lock, buffer lock, bit lock, RCU, SRCU, work,
-    file in use, or I/O; rt_mutex, and with PREEMPT_RT spinlock and rwlock."""
+    """mutex, rwsem, percpu rwsem, semaphore, completion, wait queue, variable, page lock, buffer lock, bit lock, socket
+    lock, RCU, SRCU, work, thread (its end), interrupt thread (the end of its interrupt), file in use, or I/O; rt_mutex,
+    and with PREEMPT_RT spinlock and rwlock."""
     owner: TaskFacts | None
-    """Task that holds it; null where that cannot be told."""
+    """Task that holds it, or is to bring it about; null where that cannot be told."""
     note: str = ""
     """What else is known: how many hold it, since when a disk has not answered; may be empty."""
 

@@ -67,7 +67,10 @@ def spinning_at(frames: Sequence[Frame]) -> int | None:
     for number, frame in enumerate(frames):
         name = frame.function or ""
         if not frame.module and name.startswith((*_SPIN, *_RWLOCK)) and not name.startswith(_NEVER):
-            return number
+            # A rwlock has a spinlock of its own, for which those wait who come after a writer: it is the rwlock's wait.
+            outer = frames[number + 1] if number + 1 < len(frames) else frame
+            within = not outer.module and (outer.function or "").startswith(_RWLOCK) and name.startswith(_SPIN)
+            return number + 1 if within else number
     return None
 
 
@@ -153,7 +156,8 @@ class Spins:
         if cpu.task is None:
             return 0
         frame = self.holders.walk(cpu.task)[number]
-        registers = frame.registers()
+        known = self.holders.registers(cpu.task, cpu.stack.frames) if self._x86 else []
+        registers = known[number] if number < len(known) else frame.registers()
         candidates = [registers.get(name, 0) for name in _CANDIDATES]
         if self._x86:
             flow = Follower(self.kernel, self.holders.read, cpu.stack.frames[number:], frame.pc, registers)

@@ -22,8 +22,11 @@ _HAS = {"work": "runs", FILE_IN_USE: "reads or writes", "page lock": "has",
 _STRUCTURES = {"mutex": "mutex", "rwsem": "rw_semaphore", "semaphore": "semaphore", "rt_mutex": "rt_mutex",
                "spinlock": "spinlock", "rwlock": "rwbase_rt", "completion": "completion",
                "wait queue": "wait_queue_head", "socket lock": "sock", "page lock": "page",
-               "I/O": "request", "SRCU": "srcu_struct", FILE_IN_USE: "kernfs_node"}
+               "I/O": "request", "SRCU": "srcu_struct", THREAD: "kthread", IRQ_THREAD: "irq_desc"}
 """Kinds of wait, and the structure that is waited for."""
+_FILES = (("/proc/", "proc_dir_entry"), ("/sys/kernel/debug/", "debugfs_fsdata"),
+          ("a file of debugfs", "debugfs_fsdata"))
+"""Beginnings of the names of files that are removed, and what stands for such a file; for all others kernfs_node."""
 _WIDELY_USED = {"rtnl_mutex": "the lock of the network's configuration", "cgroup_mutex": "the lock of control groups",
                 "cpu_hotplug_lock": "the lock of the CPUs' coming and going", "console_sem": "the lock of the consoles",
                 "slab_mutex": "the lock of the list of slab caches", "module_mutex": "the lock of the list of modules",
@@ -94,7 +97,8 @@ def wait_evidence(crash: Crash, blocked: BlockedTask | None) -> list[Evidence]:
         by = {"work": "run by", "I/O": "carried out by"}.get(lock.kind, "held by" if lock.kind in OWNED else
                                                              "up to")
         owner = f"{by} {lock.owner.comm} (pid {lock.owner.pid})" if lock.owner else "its holder is not known"
-        made = _STRUCTURES.get(lock.kind)
+        made = next((name for begin, name in _FILES if lock.name.startswith(begin)), "kernfs_node") \
+            if lock.kind == FILE_IN_USE else _STRUCTURES.get(lock.kind)
         parts = [waited_for(lock), *([owner] if lock.kind in OWNED or lock.owner else []),
                  *([lock.note] if lock.note else [])]
         shown = crash.evidence.command(f"struct {made} {lock.address:x}") if made and lock.address else ""

@@ -40,6 +40,8 @@ def test_without_giving_back_the_straight_way_holds() -> None:
     (("native_queued_spin_lock_slowpath", "_raw_spin_lock", "f"), 0),
     (("crash_nmi_callback", "asm_exc_nmi", "__pv_queued_spin_lock_slowpath", "f"), 2),
     (("queued_write_lock_slowpath", "f"), 0),
+    # A rwlock has a spinlock of its own, for those who wait behind a writer.
+    (("native_queued_spin_lock_slowpath", "queued_read_lock_slowpath", "f"), 1),
     (("_raw_spin_trylock", "f"), None),
     (("_raw_spin_unlock_irqrestore", "f"), None),
     (("mutex_spin_on_owner", "__mutex_lock", "f"), None),

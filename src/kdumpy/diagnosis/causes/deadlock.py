@@ -34,6 +34,8 @@ _INSTEAD = {FILE_IN_USE: "Let a file that removes itself do so by sysfs_remove_f
             "SRCU": "Do not wait for a grace period (synchronize_srcu()) between srcu_read_lock() and "
                     "srcu_read_unlock()",
             "work": "Do not flush or cancel a work from within itself"}
+_LOCKDEP = "; lockdep (CONFIG_PROVE_LOCKING) finds this before it happens."
+_UNKNOWN_TO_LOCKDEP = ("completion", "wait queue", "thread", "interrupt thread", "variable", "bit lock", "page lock")
 _BROUGHT_ABOUT = ("completion", "wait queue", "thread", "interrupt thread", "variable", "RCU", "SRCU")
 """What nobody holds: somebody is to bring it about."""
 _COUNTS = {2: "Two", 3: "Three", 4: "Four"}
@@ -92,7 +94,7 @@ class Deadlock(Cause):
                 words[0].blame)).replace("  ", " "),
             evidence=[Evidence("the order in which they take the locks", lock_orders(circle), ""),
                       *_circle_evidence(crash, circle), *crash.evidence.log()],
-            next=[_instead(circle) + "; lockdep (CONFIG_PROVE_LOCKING) finds this before it happens."],
+            next=[_instead(circle) + ("." if set(_kinds(circle)) & set(_UNKNOWN_TO_LOCKDEP) else _LOCKDEP)],
             culprit=choices[0].frame, decisions=choices[0].decisions, trace=crash.with_tail_calls(first.stack.frames),
             trace_task=first.task,
             key=choices[0].frame,
@@ -131,7 +133,7 @@ def _of_spinlocks(crash: Crash) -> Finding | None:
         next=[(_ENDLESS if ends else
                "Do not take a spinlock again in a function that is called with it held; where an interrupt takes it, "
                "take it with interrupts off (spin_lock_irqsave)" if alone else "Let all code take these locks in one "
-               "order") + "; lockdep (CONFIG_PROVE_LOCKING) finds this before it happens."],
+               "order") + _LOCKDEP],
         culprit=choices[0].frame, decisions=choices[0].decisions, trace=circle[0].frames,
         trace_task=circle[0].cpu.task, key=choices[0].frame, subtype=f"spin-{len(circle)}")
 

@@ -16,9 +16,10 @@ class WaitEdge:
     comm: str
     """Its name."""
     kind: str
-    """mutex, rwsem, percpu rwsem, semaphore, completion, wait queue, page lock, buffer lock, bit lock, RCU, SRCU, work,
-    file in use, or I/O (a request that a disk or a server has not answered); rt_mutex; spinlock or rwlock, of a CPU
-    that spins, or with PREEMPT_RT of a task."""
+    """mutex, rwsem, percpu rwsem, semaphore, completion, wait queue, variable, page lock, buffer lock, bit lock, socket
+    lock, RCU, SRCU, work, thread (its end), interrupt thread (the end of its interrupt), file in use, or I/O (a request
+    that a disk or a server has not answered); rt_mutex; spinlock or rwlock, of a CPU that spins, or with PREEMPT_RT of
+    a task; timer, high-resolution timer, interrupt, tasklet or call, of a CPU that spins until that has ended."""
     mode: str
     """read or write, where the kind tells them apart; empty otherwise."""
     name: str
