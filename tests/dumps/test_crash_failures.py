@@ -95,3 +95,14 @@ def test_an_interrupt_ends_the_whole_line_and_nothing_else(hidden: bool, monkeyp
         assert console.attempt("foreach bt; sys") == (False, "", "^C\n")
     assert press.calls == 1
     assert "KERNEL" in console("sys")
+
+
+@pytest.mark.parametrize("line", ["ps | grep ^>", "ps | grep '['", "ps | exit 3", "ps | no_such_program"])
+def test_a_pipeline_that_fails_is_a_failure(old: Console, line: str) -> None:
+    assert "the pipeline " in old.fails(line)
+
+
+def test_a_pipeline_that_finds_nothing_or_has_read_enough_is_none(old: Console) -> None:
+    assert old("ps | grep nothing_of_this_name") == ""
+    assert old("sym -l | head -1").count("\n") == 1
+    assert old("ps | kill -PIPE $$") == ""

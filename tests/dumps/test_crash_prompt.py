@@ -9,6 +9,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -155,6 +156,31 @@ def test_long_output_goes_through_a_pager_that_may_be_left(terminal: Terminal) -
     terminal.prompt()
     terminal.type(b"sym schedule\r", b"(T) schedule")        # one screen: less leaves by itself
     terminal.prompt()
+    assert terminal.leave() == 0
+
+
+@pytest.mark.skipif(shutil.which("less") is None, reason="less is not installed")
+@pytest.mark.parametrize("line", [b"sym -l", b"log | less", b"!cat /proc/kallsyms | less"])
+def test_ctrl_c_in_a_pager_leaves_it_the_terminal_until_it_is_left(terminal: Terminal, line: bytes) -> None:
+    """A log fits into the pipe: the command is done, and the shell waits; of all symbols there are more to come."""
+    terminal.type(b"set scroll on\r", b"scroll: on")
+    terminal.prompt()
+    terminal.type(line + b"\r", b":")
+    time.sleep(1)
+    terminal.seen = b""
+    os.write(terminal.descriptor, b"\x03")
+    time.sleep(1)
+    while select.select([terminal.descriptor], [], [], 0.1)[0]:
+        terminal.seen += os.read(terminal.descriptor, 65536)
+    assert b"crash>" not in terminal.seen
+    terminal.type(b"q", b"crash>")
+    terminal.prompt()
+    local = termios.tcgetattr(terminal.descriptor)[3]
+    terminal.type(b"!stty -a\r", b"-tostop")
+    assert b" icanon" in terminal.seen
+    assert b" echo " in terminal.seen
+    terminal.prompt()
+    assert termios.tcgetattr(terminal.descriptor)[3] == local
     assert terminal.leave() == 0
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from drgn.helpers.linux.pid import find_task, for_each_task
 from drgn.helpers.linux.sched import idle_task
@@ -67,9 +69,27 @@ def test_single_quotes_make_a_regular_expression() -> None:
     for line in ("ps 'flaky_c' --json", "foreach 'flaky_c' ps --json"):
         assert sorted(row["command"] for row in console.json(line)) == named
     for line in ("ps flaky_c --json", 'ps "flaky_c" --json'):       # a name, of which there is none
-        assert console.json(line) == []
-    assert "no task is like this" in console.fails("foreach flaky_c ps")
+        assert "there is no task 'flaky_c'" in console.fails(line)
+    assert "there is no task 'flaky_c'" in console.fails("foreach flaky_c ps")
     assert [row["command"] for row in console.json(f"ps '{named[0]}' --json")] == named[:1]
+
+
+@pytest.mark.parametrize("line", [
+    "ps 99999", "ps nosuch", "ps 1,22", "ps 1 99999", "ps -p nosuch", "ps -t 1 99999", "ps -g 99999", "ps -r 99999",
+    "ps -a nosuch", "ps 1 99999 |: count", "foreach 1 99999 ps", "foreach 99999 bt", "foreach user nosuch task -R pid"])
+def test_a_task_that_is_not_there_is_told_and_the_others_are_shown(old: Console, line: str) -> None:
+    good, text, errors = old.attempt(line)
+    name = re.search(r"99999|nosuch|1,22", line)
+    assert not good
+    assert name
+    assert f"there is no task '{name[0]}'" in errors
+    assert errors.count("\n") == 1
+    assert bool(re.search(r"\b1\b", text)) == (" 1 " in line)
+
+
+def test_nobody_in_a_state_or_like_a_regular_expression_is_an_answer(null: Console) -> None:
+    assert null("foreach TR bt") == null("foreach TR ps") == ""
+    assert null.json("foreach TR bt --json") == null.json("ps --state TR --json") == null.json("ps '^zz' --json") == []
 
 
 def test_a_process_id_may_be_hexadecimal(old: Console) -> None:

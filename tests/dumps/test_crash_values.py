@@ -3,12 +3,45 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 import pytest
 from drgn.helpers.linux.percpu import per_cpu_ptr
 
+import kdumpy
+import lab
 from console import Console
+from crashtruth import release_of, vmlinux
 from kdumpy.crash.completion import ShellCompleter
+
+
+@pytest.fixture(scope="module")
+def debugged() -> Iterator[Console]:
+    """With the kernel's DWARF beside it."""
+    path = lab.dump("5.10", "null-workqueue").path
+    debug = vmlinux(release_of(path))
+    if debug is None:
+        pytest.skip(f"no vmlinux with DWARF of {release_of(path)}: python -m kdumpy.vm debug 5.10")
+    with kdumpy.open(path, vmlinux=[debug]) as kernel:
+        yield Console(kernel)
+
+
+@pytest.mark.parametrize("name", ["do_exit", "sched_clock", "schedule", "complete_and_exit", "panic"])
+def test_with_dwarf_a_function_has_the_place_of_its_symbol(debugged: Console, name: str) -> None:
+    """DWARF has two of sched_clock, and of do_exit also a declaration without a place."""
+    place = debugged.prog.symbol(name).address
+    assert debugged.json(f"p {name} --json")[0]["address"] == place
+    assert debugged.json(f"p (unsigned long){name} --json")[0]["value"] == place
+    assert debugged(f"x/2i {name}").startswith(f"{place:#x} <{name}>:")
+
+
+def test_with_dwarf_a_symbol_is_told_once(debugged: Console) -> None:
+    for name in ("schedule", "do_exit", "jiffies"):
+        assert [row["name"] for row in debugged.json(f"sym {name} --json")] == [name]
+    before, this, after = debugged.json("sym -p -n do_exit --json")
+    assert before["address"] < this["address"] < after["address"]
+    every = [(row["address"], row["name"]) for row in debugged.json("sym -q sched_clock --json")]
+    assert len(every) == len(set(every)) > 1
 
 
 def test_a_variable_of_every_cpu_is_told_by_where_it_lies(null: Console) -> None:

@@ -209,7 +209,7 @@ class _Parser:
 
     def variable(self, name: str) -> drgn.Object:
         try:
-            return self.prog[name]
+            return self._placed(name, self.prog[name])
         except LookupError:
             pass
         try:
@@ -219,6 +219,24 @@ class _Parser:
         raise NotInDump(f"the type of {name!r} is not known", where=f"address {symbol.address:016x}",
                         why="the kernel's own type information leaves most variables out",
                         mend=f"cast it: *(TYPE *)0x{symbol.address:x}, or pass a vmlinux")
+
+    def _placed(self, name: str, found: drgn.Object) -> drgn.Object:
+        """Return a function or variable where the kernel has it.
+
+        drgn takes any of DWARF's entries of a name: a declaration and an inlined copy have no place, and a weak
+        function that the linker left out has that of another one. The table of symbols knows which one was linked.
+
+        Raises:
+            NotInDump: it has no place.
+        """
+        if not found.absent_ and found.type_.kind != drgn.TypeKind.FUNCTION:
+            return found
+        places = [symbol.address for symbol in self.prog.symbols(name)]
+        if not found.absent_ and found.address_ and (found.address_ in places or not places):
+            return found
+        if not places:
+            raise NotInDump(f"{name!r} has no place in memory", why="it was inlined everywhere, or left out")
+        return drgn.Object(self.prog, found.type_, address=places[0])
 
     def postfix(self, value: drgn.Object) -> drgn.Object:
         while True:

@@ -6,14 +6,21 @@ import contextlib
 import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, TextIO
+from typing import IO, TYPE_CHECKING, TextIO
 
 from kdumpy.crash.parser import ParsedLine
 from kdumpy.errors import UsageError
 from kdumpy.units import printable
 
+if TYPE_CHECKING:
+    import subprocess
+
 _NOT_RUNNABLE = (126, 127)
 """What a shell exits with when a program cannot be run or is not there."""
+_NO_FAILURE = (0, 1)
+"""What a program exits with that did its work; 1 is what grep says where nothing matches, and cmp of what differs."""
+_BY_SIGNAL = 128
+"""From here on a shell tells of the signal that ended the program: Ctrl-C, or a reader that has read enough."""
 _LONG = 1 << 16
 """Characters from which on a text is looked at by numpy, ten times as fast."""
 _DELETE = 0x7f
@@ -92,14 +99,48 @@ def destination(line: ParsedLine, out: TextIO, pager: str | None) -> Iterator[IO
         except BrokenPipeError:         # `| head` has read enough
             pass
         finally:
-            with contextlib.suppress(BrokenPipeError):
-                process.stdin.close()
-            code = process.wait()
+            code = _leave_to_its_user(process)
         if not direct:
             answer.seek(0)
             out.write(answer.read())
         if code in _NOT_RUNNABLE:
             raise UsageError("the pipeline cannot be run", where=pipeline, why=f"its shell exited with {code}")
+        if line.pipeline and 0 <= code < _BY_SIGNAL and code not in _NO_FAILURE:
+            raise UsageError("the pipeline failed", where=pipeline, why=f"its shell exited with {code}")
+
+
+def _leave_to_its_user(process: subprocess.Popen[str]) -> int:
+    """Give a program the rest of its input, wait until it ends, return its code.
+
+    A pager does not end by Ctrl-C, and sets the terminal back only when its user leaves it: whoever went on before
+    would fight it for the keys, and would find the terminal without echo. What does end by Ctrl-C has ended.
+    """
+    assert process.stdin is not None
+    flushed = False
+    while True:
+        try:
+            if not flushed:
+                with contextlib.suppress(BrokenPipeError):
+                    process.stdin.flush()
+                flushed = True
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
+            return process.wait()
+        except KeyboardInterrupt:
+            continue
+
+
+def run_in_shell(command: str) -> int:
+    """Run what the user has typed, on the user's terminal; return the shell's code."""
+    import subprocess
+
+    # Not subprocess.run(), which kills the shell at Ctrl-C and leaves what runs in it with the terminal.
+    process = subprocess.Popen(command, shell=True)
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            continue
 
 
 def find_pager() -> str | None:

@@ -132,6 +132,7 @@ def _command(text: str) -> ParsedLine:
                 continue
             if not text[start:].strip():
                 raise UsageError("nothing follows the '|'", where=stripped)
+            _no_filter_in(text[start:])
             return _plain(pieces, filters, pipeline=text[start:].strip())
         # "->" and a comparison are parts of an expression: a redirection begins a word.
         begins_word = position == 0 or text[position - 1].isspace()
@@ -153,6 +154,18 @@ def _add(command: str | None, filters: list[str], text: str) -> str:
         raise UsageError("nothing follows the '|:'", mend="see 'help pipes'")
     filters.append(text.strip())
     return command
+
+
+def _no_filter_in(pipeline: str) -> None:
+    """Refuse a `|:` behind a program, which the shell would take for a pipe into its own command `:`.
+
+    Raises:
+        UsageError: there is one.
+    """
+    for position, character, _ in _scan(pipeline):
+        if character == "|" and pipeline[position + 1:position + 2] == ":" and pipeline[position - 1:position] != "|":
+            raise UsageError("a '|:' stands before programs, for these give text and no rows",
+                             where=pipeline[position:].strip(), mend="COMMAND |: FILTER | PROGRAM")
 
 
 def _plain(text: str, filters: list[str], *, pipeline: str | None = None, file: str | None = None,

@@ -20,7 +20,7 @@ from kdumpy.errors import UsageError
 HELP = """\
 pipes: what can stand behind a command
 
-  COMMAND | PROGRAM …        the user's shell gets the text:  ps | grep -c kworker
+  COMMAND | PROGRAM …        the shell gets the text:  ps | grep -c kworker
   COMMAND |: FILTER …        the rows themselves are filtered, then laid out as ever; several in a row, and a
                              program may follow:  ps |: where state=UN |: sort -rss_kb |: head 5 | less
 

@@ -15,7 +15,7 @@ from typing import IO, Any, TextIO
 from kdumpy.crash import pipes, registry
 from kdumpy.crash.command import Command, Line, Options
 from kdumpy.crash.failures import UNKNOWN, explain
-from kdumpy.crash.output import SafeOutput, destination, find_pager
+from kdumpy.crash.output import SafeOutput, destination, find_pager, run_in_shell
 from kdumpy.crash.parser import ParsedLine, parse
 from kdumpy.crash.patience import Patience
 from kdumpy.crash.session import Answer, Call, Session
@@ -215,11 +215,9 @@ class Shell:
     def _run(self, line: ParsedLine) -> bool:
         if line.shell is not None:
             self.out.flush()
-            import subprocess
-
             with self.session.deadline.paused():
                 # The user's own words, as typed behind the "!".
-                return subprocess.run(line.shell or "sh -i", shell=True).returncode == 0
+                return run_in_shell(line.shell or '"${SHELL:-sh}" -i') == 0
         if line.source is not None:
             return self.run_file(Path(line.source))
         if line.name in registry.LEAVING:

@@ -41,7 +41,8 @@ def test_a_line_is_taken_apart(text: str, expected: list[ParsedLine]) -> None:
     assert parse(text) == expected
 
 
-@pytest.mark.parametrize("text", ["bt 'open", 'bt "open', "ps >", "ps > a b", "| grep x", "log |", "< a b", "> file"])
+@pytest.mark.parametrize("text", ["bt 'open", 'bt "open', "ps >", "ps > a b", "| grep x", "log |", "< a b", "> file",
+                                  "ps | grep sh |: head 1", "ps |: head 5 | cat |: count"])
 def test_what_is_no_command_says_so(text: str) -> None:
     with pytest.raises(UsageError):
         parse(text)

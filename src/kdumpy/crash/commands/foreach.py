@@ -12,7 +12,7 @@ from typing import Any
 import drgn
 
 from kdumpy.crash.command import Arg, Command, Line, Options
-from kdumpy.crash.commands.ps import STATES, Selector, all_tasks
+from kdumpy.crash.commands.ps import STATES, Selector, all_tasks, strangers, takes
 from kdumpy.crash.commands.sys import Fact
 from kdumpy.crash.failures import explain
 from kdumpy.crash.session import Answer, Session
@@ -69,16 +69,16 @@ class Foreach(Command[Any]):
         failure: Exception | None = None
         try:
             tasks.extend(self._tasks(session, chosen))
-        except READ_ERRORS as error:    # the list of tasks is damaged: those in front of that are there
+        except READ_ERRORS as error:    # their list is damaged, or one is named that it lacks: the others are there
             failure = error
-        if not tasks and failure is None:
-            raise UsageError("no task is like this", where=" ".join(chosen))
         if command == "net" and not any(re.match("-[^-R]*[sS]", word) for word in rest):
             rest = ["-s", *rest]        # devices are not a task's
         one = _OneTask(session, command, rest)
         context = session.context
         try:
-            if command == "ps":         # all tasks' lines make one table
+            if not tasks:               # nobody is in such a state
+                pass
+            elif command == "ps":       # all tasks' lines make one table
                 yield from self._table(session, options, one, tasks)
             elif options.as_text:
                 lots = [(first, tasks[first:first + _LOT]) for first in range(0, len(tasks), _LOT)]
@@ -134,17 +134,20 @@ class Foreach(Command[Any]):
         names = [Selector(word) for word in chosen if word not in KINDS and word not in states]
         for task in all_tasks(session):
             try:
+                if names and not _is_named(task, names):
+                    continue
                 kernel = bool(task.flags.value_() & _PF_KTHREAD)
                 if (kernel and not {"user", "gleader"}.isdisjoint(chosen)) or ("kernel" in chosen and not kernel) \
                         or ("active" in chosen and task.value_() not in active) \
                         or ("gleader" in chosen and task.pid.value_() != task.tgid.value_()) \
                         or (states and STATES.get(state_of(task)) not in states):
                     continue
-                if names and not _is_named(task, names):
-                    continue
             except READ_ERRORS:
                 continue
             yield task
+        missing = strangers(names)
+        if missing:
+            raise missing
 
 
 class _OneTask:
@@ -217,7 +220,7 @@ def _forgiven(error: Exception) -> Exception:
 
 def _is_named(task: drgn.Object, names: Sequence[Selector]) -> bool:
     pid, comm = task.pid.value_(), task.comm.string_().decode("utf-8", "backslashreplace")
-    return any(name.takes(pid, task.value_(), comm) for name in names)
+    return takes(names, pid, task.value_(), comm)
 
 
 COMMAND = Foreach()

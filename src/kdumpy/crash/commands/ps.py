@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,10 +108,12 @@ class Ps(Command[TaskRow]):
         if view is not None:
             yield from VIEWS[view].render(rows, options)
             return
+        rows = iter(rows)
+        first = next(rows, None)        # what raises before it gives a task needs no header
         if options.header:
             yield (f"      PID    PPID  CPU {'     KSTACKP     ' if options.stack else '      TASK       '} ST  %MEM"
                    "      VSZ      RSS  COMM")
-        for row in rows:
+        for row in itertools.chain((first,) if first else (), rows):
             place = _middle(row.stack) if options.stack else f"{row.task:016x}"
             command = f"[{row.command}]" if row.kernel_thread else row.command
             yield (f"{'>' if row.active else ' '} {row.pid:>7} {row.ppid:>7} {row.cpu:>3}  {place}  {row.state:<2} "
@@ -150,15 +153,18 @@ def _tasks(session: Session, options: Options) -> Iterator[tuple[drgn.Object, Ta
         except READ_ERRORS as error:
             lost.add(error)
             continue
-        if wanted and not any(selector.takes(row.pid, row.task, row.command) for selector in wanted):
+        if wanted and not takes(wanted, row.pid, row.task, row.command):
             continue
         if (options.kernel and not row.kernel_thread) or (options.user and row.kernel_thread) \
                 or (options.leaders and not row.leader) or (options.active and not row.active) \
                 or (options.no_idle and row.pid == 0) or (state and row.state != state):
             continue
         yield task, row
+    missing = strangers(wanted)
     if lost:
-        raise NotInDump(str(lost))
+        raise NotInDump(str(lost), why=str(missing or ""))
+    if missing:
+        raise missing
 
 
 def _stack_pointer(session: Session, task: drgn.Object, row: TaskRow) -> int | None:
@@ -178,6 +184,10 @@ class Selector:
 
     def __init__(self, text: str) -> None:
         self.text = text
+        self.may_be_none = isinstance(text, Quoted)
+        """What a regular expression is like may not be there; a task that is named should be."""
+        self.taken = False
+        """A task was like this."""
         self._pid: int | None = None
         if re.fullmatch(r"\d{1,10}|0[xX][0-9a-fA-F]{1,8}", text):
             self._pid = int(text) if text.isdecimal() else int(text, 16)
@@ -193,6 +203,23 @@ class Selector:
         if self._pattern:
             return bool(self._pattern.search(command))
         return pid == self._pid or f"{task:x}" == self.text.lower().removeprefix("0x") or command == self.text[:15]
+
+
+def takes(selectors: Sequence[Selector], pid: int, task: int, command: str) -> bool:
+    """Whether a task is one of those that are meant; each selector of it keeps that it was found."""
+    found = False
+    for selector in selectors:
+        if selector.takes(pid, task, command):
+            selector.taken = found = True
+    return found
+
+
+def strangers(selectors: Sequence[Selector]) -> NotInDump | None:
+    """Return what to say of the tasks that were named and are not there; None where all are. All tasks were looked at.
+    """
+    names = [repr(str(selector.text)) for selector in selectors if not selector.taken and not selector.may_be_none]
+    return NotInDump(f"there is no task {', '.join(names)}", mend="a process id, the address of a task, its name, or "
+                     "a regular expression in single quotes") if names else None
 
 
 def all_tasks(session: Session) -> Iterator[drgn.Object]:

@@ -61,13 +61,15 @@ class Sym(Command[SymbolRow]):
                     yield from self._neighbour(session, symbol.address - 1)
                 yield symbol_row(session, symbol, address)
                 if options.after:
-                    yield from self._neighbour(session, symbol.address + max(symbol.size, 1))
+                    # A vmlinux has the size of the code, kallsyms the room up to the next symbol.
+                    end = max(one.address + one.size for one in (symbol, *session.prog.symbols(symbol.address)))
+                    yield from self._neighbour(session, max(end, symbol.address + 1))
 
     @staticmethod
     def _named(session: Session, text: str) -> Iterator[tuple[drgn.Symbol, int]]:
-        same = session.prog.symbols(text)
+        same = _once(session.prog.symbols(text))
         if same:
-            for symbol in sorted(same, key=lambda symbol: symbol.address):
+            for symbol in same:
                 yield symbol, symbol.address
             return
         address = session.address(text)
@@ -88,7 +90,7 @@ class Sym(Command[SymbolRow]):
         if wanted and all(module.name != wanted for module in session.kernel.modules):
             raise NotInDump(f"no module {wanted!r} was loaded")
         inside: str | None = None
-        for symbol in sorted(session.prog.symbols(), key=lambda symbol: symbol.address):
+        for symbol in _once(session.prog.symbols()):
             if options.query and options.query not in symbol.name:
                 continue
             module = session.module(symbol.address)
@@ -110,6 +112,17 @@ class Sym(Command[SymbolRow]):
                 yield f"{row.address:016x} {row.name}"
                 continue
             yield f"{row.address:016x} ({row.kind}) {row.name}{offset}{module}{source}"
+
+
+def _once(symbols: Iterable[drgn.Symbol]) -> list[drgn.Symbol]:
+    """Return symbols by address, each once: a vmlinux has most of those that kallsyms has, and knows more of them.
+
+    drgn asks the vmlinux first.
+    """
+    found: dict[tuple[int, str], drgn.Symbol] = {}
+    for symbol in symbols:
+        found.setdefault((symbol.address, symbol.name), symbol)
+    return [found[key] for key in sorted(found)]
 
 
 def _edges(session: Session, left: str | None, entered: str | None) -> Iterator[SymbolRow]:
