@@ -277,5 +277,6 @@ def _cgroups(kernel: Kernel, page: int) -> list[CgroupLimit]:
                 limit = int(group.memory.max.value_())
                 if 0 < limit < _NO_LIMIT // page:
                     path = cgroup_path(css.cgroup).decode("utf-8", "backslashreplace")
-                    found.append(CgroupLimit(path, int(group.memory.usage.counter.value_()) * page, limit * page))
+                    found.append(CgroupLimit(path, int(group.memory.usage.counter.value_()) * page, limit * page,
+                                             group.value_()))
     return nlargest(_SHOWN, found, key=lambda group: group.used / max(1, group.limit))

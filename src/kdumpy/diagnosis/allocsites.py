@@ -38,6 +38,8 @@ class AllocSite:
     """The stack of one such call, innermost first; the caller's frame where no more was kept."""
     part: float
     """Its share of the objects that were looked at."""
+    track: int
+    """Address of the `struct track` of one of them, which tells so."""
 
 
 def allocation_sites(kernel: Kernel, cache_name: str) -> list[AllocSite]:
@@ -65,7 +67,8 @@ def _sites(kernel: Kernel, cache: drgn.Object) -> list[AllocSite]:
             counted[caller] += 1
             seen.setdefault(caller, address)
     total = counted.total()
-    return [AllocSite(frame := frame_at(kernel, caller), _stack(kernel, cache, seen[caller], frame), count / total)
+    return [AllocSite(frame := frame_at(kernel, caller), _stack(kernel, cache, seen[caller], frame), count / total,
+                      tracking.track_address(cache, seen[caller]))
             for caller, count in counted.most_common()]
 
 

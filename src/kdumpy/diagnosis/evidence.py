@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -17,15 +17,34 @@ if TYPE_CHECKING:
     from kdumpy.diagnosis.crash import Crash
 
 
+def in_a_line(frames: Iterable[Frame]) -> str:
+    """Return a stack in a line, innermost first; what left no frame of its own, and so is not in `bt`, is marked."""
+    return " ← ".join(_named(frame) for frame in frames if frame.symbol and not frame.user)
+
+
+def _named(frame: Frame) -> str:
+    return f"{frame.function} (tail call)" if frame.jumped else str(frame.function)
+
+
+def _belongs(place: Pointee | None) -> tuple[str, ...]:
+    """Return the shell's line that shows what an address lies in."""
+    if place is None:
+        return ()
+    if place.symbol:
+        return (f"sym {place.address:x}",)
+    return (f"kmem -s {place.address:x}",) if place.kind == "slab" else ()
+
+
 class CrashEvidence:
     """The observations that causes share."""
 
     def __init__(self, crash: Crash) -> None:
         self.crash = crash
 
-    def command(self, commands: str) -> str:
-        """Return the shell command that shows something in the shell."""
-        return f"kdumpy crash {shlex.quote(str(self.crash.path))} -e {shlex.quote(commands)}"
+    def command(self, *lines: str) -> str:
+        """Return the shell command that shows something by lines of the crash shell."""
+        return " ".join((f"kdumpy crash {shlex.quote(str(self.crash.path))}",
+                         *(f"-e {shlex.quote(line)}" for line in lines)))
 
     def log(self, event: Event | None = None, what: str = "the kernel's own words") -> list[Evidence]:
         """Return what the kernel said."""
@@ -44,7 +63,7 @@ class CrashEvidence:
         if closing and closing.seconds is not None and event.seconds is not None:
             after = f"{human_seconds(closing.seconds - event.seconds)} later: {closing.text}"
         else:
-            after = " ← ".join(str(frame.function) for frame in panic.stack.frames[:6] if frame.symbol)
+            after = in_a_line(panic.stack.frames[:6])
         return [Evidence("the kernel went on, and ended", after, self.command("bt"))]
 
     def stack(self, what: str = "the stack", frames: Sequence[Frame] = (), cpu: Cpu | None = None) -> list[Evidence]:
@@ -57,7 +76,7 @@ class CrashEvidence:
         """
         frames = frames or (self.crash.below_fault if self.crash.faulted else self.crash.below_panic)
         end = next((number for number, frame in enumerate(frames) if frame == self.crash.own_frame), 0)
-        runs = groupby(str(frame.function) for frame in frames if frame.symbol and not frame.user)
+        runs = groupby(_named(frame) for frame in frames if frame.symbol and not frame.user)
         counted = [(name, len(list(times))) for name, times in runs]
         names = [f"{name} ({times} times)" if times > 1 else name for name, times in counted[: max(6, end + 3)]]
         command = self.command("bt" if cpu is None or cpu.panicked else f"bt -c {cpu.number}")
@@ -89,7 +108,8 @@ class CrashEvidence:
         detail = f"{call.text} in {caller}" if register is None else \
             f"{caller.function} called through the register {register}" \
             + (f" = {value:#x}" if value is not None else "")
-        found = [Evidence("the call", detail, self.command(f"dis -r {caller.symbol}+{caller.offset}"))]
+        # The frame that faulted has the registers.
+        found = [Evidence("the call", detail, self.command(f"dis -r {caller.symbol}+{caller.offset}", "bt"))]
         return found + self._origin()
 
     def _origin(self) -> list[Evidence]:
@@ -114,13 +134,14 @@ class CrashEvidence:
             still = {True: ", which still holds that value", False: ", which holds another value now", None: ""}
             found.append(Evidence("where the pointer came from",
                                   f"`{source.loaded_by}` loaded it from {where}{still[source.still_there]}",
-                                  self.command(f"rd {source.loaded_from:x}")))
-            found += _tracks(holder) if holder else []
+                                  self.command(f"rd {source.loaded_from:x}", *_belongs(holder))))
+            found += self._tracks(holder) if holder else []
         return found
 
     def object(self, what: str, place: Pointee) -> list[Evidence]:
         """Return what an address points at, and who allocated and freed that."""
-        return [Evidence(what, place.words, self.command(f"kmem -s {place.address:x}")), *_tracks(place)]
+        shown = self.command(f"kmem -s {place.address:x}", f"rd {place.address:x} 8")
+        return [Evidence(what, place.words, shown), *self._tracks(place)]
 
     def checked(self, place: Pointee | None) -> list[Evidence]:
         """Return what a check of the kernel was called with, where that is known."""
@@ -131,8 +152,16 @@ class CrashEvidence:
         return [Evidence("what was checked", f"{place.address:#x}, {place.words}",
                          self.command(f"rd {place.address:x}"))]
 
+    def _tracks(self, place: Pointee) -> list[Evidence]:
+        return [Evidence(f"who {track.event} that object",
+                         f"process {track.pid} on CPU {track.cpu}: {' ← '.join(track.trace[:8])}",
+                         self.command(f"struct track {track.address:x}", self.of_track(track.address)))
+                for track in place.tracks]
 
-def _tracks(place: Pointee) -> list[Evidence]:
-    return [Evidence(f"who {track.event} that object",
-                     f"process {track.pid} on CPU {track.cpu}: {' ← '.join(track.trace[:8])}", "")
-            for track in place.tracks]
+    def of_track(self, address: int) -> str:
+        """Return the shell's line for the stack that a `struct track` of the slab allocator kept."""
+        prog = self.crash.kernel.prog if self.crash.kernel else None
+        # 5cf909c553e9 "mm/slub: use stackdepot to save stack trace in objects" (5.19): before, it is in the track.
+        if prog is not None and prog.type("struct track").has_member("handle"):
+            return f'py stack_depot_fetch(Object(prog, "struct track", address={address:#x}).handle)'
+        return f"rd -s {address:x} 17"

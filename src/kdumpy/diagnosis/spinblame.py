@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from kdumpy.diagnosis import culprit
 from kdumpy.diagnosis.crash import Crash
-from kdumpy.diagnosis.crashed.origin import origin_of
+from kdumpy.diagnosis.crashed.origin import of_thread, origin_of
 from kdumpy.diagnosis.crashed.tickless import loops_with_interrupts
+from kdumpy.diagnosis.evidence import in_a_line
 from kdumpy.diagnosis.left import leaver
 from kdumpy.diagnosis.model import Evidence
 from kdumpy.diagnosis.spinning import Holder, Spin
@@ -52,7 +53,7 @@ def blame(crash: Crash, cpu: int | None) -> Blame | None:
         task = other.task
         who = f"{task.comm} (pid {task.pid})" if task else "a task"
         shown = Evidence(f"what the thread on CPU {other.number} was set to do", f"{who} runs {origin.function}()",
-                         crash.evidence.command(f"task {task.pid}" if task else "runq"))
+                         crash.evidence.command(*of_thread(crash.kernel, task)))
         why = (f"chosen: {origin.function}, of the module that spins: what the one other CPU that took no interrupts "
                "was set to run")
         return Blame(culprit.Choice(origin, (*waiting.decisions, why)), (origin,), task,
@@ -137,7 +138,7 @@ def kind_of_loop(crash: Crash, spin: Blame | None, cpu: Cpu | None, *, takes_int
 
 def spin_evidence(crash: Crash, spin: Spin) -> tuple[Evidence, ...]:
     """Return what a CPU spins for, and what the one does that holds it."""
-    names = " ← ".join(str(frame.function) for frame in spin.frames if frame.symbol and not frame.user)
+    names = in_a_line(spin.frames)
     bt = "bt" if spin.cpu.panicked else f"bt -c {spin.cpu.number}"
     found = [Evidence(f"where CPU {spin.cpu.number} spins", names, crash.evidence.command(bt))]
     if spin.address:
@@ -147,16 +148,21 @@ def spin_evidence(crash: Crash, spin: Spin) -> tuple[Evidence, ...]:
         if spin.kind in SYNCS and spin.holder:
             said = f"its function is run by {_who(spin.holder)}"
         made = _STRUCTURES.get(spin.kind, "struct qrwlock")
+        lines = [f"{made} {spin.address:x}", *([_bt(spin.holder)] if spin.holder else [])]
         found.append(Evidence("what it waits for" if spin.kind in SYNCS else "the lock",
-                              f"{spin.kind} {spin.name}, {said}", crash.evidence.command(f"{made} {spin.address:x}")))
+                              f"{spin.kind} {spin.name}, {said}", crash.evidence.command(*lines)))
     holder = spin.holder
     if holder and (holder.cpu is None or holder.cpu.number != spin.cpu.number):
         frames = culprit.watched(holder.frames)
-        names = " ← ".join(str(frame.function) for frame in frames if frame.symbol and not frame.user)
-        command = f"bt -c {holder.cpu.number}" if holder.cpu and not holder.cpu.panicked else \
-            f"bt {holder.task.pid}" if holder.task else "bt"
-        found.append(Evidence(f"what {_who(holder)} does", names, crash.evidence.command(command)))
+        names = in_a_line(frames)
+        found.append(Evidence(f"what {_who(holder)} does", names, crash.evidence.command(_bt(holder))))
     return tuple(found)
+
+
+def _bt(holder: Holder) -> str:
+    """Return the shell's line that shows the stack of who holds it."""
+    return f"bt -c {holder.cpu.number}" if holder.cpu and not holder.cpu.panicked else \
+        f"bt {holder.task.pid}" if holder.task else "bt"
 
 
 def _who(holder: Holder) -> str:

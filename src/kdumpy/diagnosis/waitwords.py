@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from kdumpy.diagnosis.evidence import in_a_line
 from kdumpy.diagnosis.locks import BlockedTask, LockWait
 from kdumpy.diagnosis.model import OWNED, Evidence
 from kdumpy.diagnosis.waiting import FILE_IN_USE, IRQ_THREAD, THREAD
@@ -90,7 +91,7 @@ def wait_evidence(crash: Crash, blocked: BlockedTask | None) -> list[Evidence]:
     """Return what a blocked task waits for."""
     if blocked is None:
         return []
-    names = " ← ".join(str(frame.function) for frame in blocked.stack.frames if frame.symbol)
+    names = in_a_line(blocked.stack.frames)
     found = [Evidence(f"where {blocked.task.comm} waits", names, crash.evidence.command(f"bt {blocked.task.pid}"))]
     lock = blocked.waits_for
     if lock:
@@ -101,6 +102,10 @@ def wait_evidence(crash: Crash, blocked: BlockedTask | None) -> list[Evidence]:
             if lock.kind == FILE_IN_USE else _STRUCTURES.get(lock.kind)
         parts = [waited_for(lock), *([owner] if lock.kind in OWNED or lock.owner else []),
                  *([lock.note] if lock.note else [])]
-        shown = crash.evidence.command(f"struct {made} {lock.address:x}") if made and lock.address else ""
+        lines = ([f"struct {made} {lock.address:x}"] if made and lock.address else []) \
+            + ([f"ps {lock.owner.pid}"] if lock.owner else [])
+        # Where the owner is told by its code: who took a semaphore, or is to end a wait.
+        lines[-1:] = [f"bt {lock.owner.pid}"] if lock.owner and f"{lock.owner.comm} " in lock.note else lines[-1:]
+        shown = crash.evidence.command(*lines) if lines else ""
         found.append(Evidence("the lock" if lock.kind in OWNED else "what it waits for", ", ".join(parts), shown))
     return found

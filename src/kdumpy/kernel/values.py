@@ -33,6 +33,11 @@ class Frame:
         """The function's name without the compiler's suffixes (.isra.0, .constprop.0, .cold, .part.0)."""
         return self.symbol.split(".", 1)[0] if self.symbol else None
 
+    @property
+    def jumped(self) -> bool:
+        """It is on no stack: it ended in a jump to the function above it (a tail call), as its caller's call tells."""
+        return self.symbol is not None and self.offset is None and not (self.inline or self.data or self.user)
+
     def __str__(self) -> str:
         if self.symbol is None:
             place = f"{self.pc:#x}"

@@ -8,7 +8,8 @@ from __future__ import annotations
 import time
 
 from kdumpy.diagnosis.model import Diagnosis, FrameFacts
-from kdumpy.units import human_bytes, human_seconds, printable
+from kdumpy.report.words import jumped, memory_words
+from kdumpy.units import human_seconds, printable
 
 _FRAMES, _LOG, _EVIDENCE = 40, 70, 4
 
@@ -27,7 +28,7 @@ def render(diagnosis: Diagnosis) -> str:
         ("Kernel", " ".join(part for part in (system.release, system.version, system.machine) if part)),
         ("Machine", ", ".join(part for part in (
             f"{system.cpus} CPUs" if system.cpus else "",
-            f"{human_bytes(system.memory_bytes)} memory" if system.memory_bytes else "") if part)),
+            memory_words(diagnosis)) if part)),
         ("Crashed", (_day(system.panic_time) or "") + (f" after {human_seconds(system.uptime_s)} of uptime"
                                                        if system.uptime_s is not None else "")),
         ("Context", panic.context or "" if panic else ""),
@@ -52,6 +53,7 @@ def _frame(frame: FrameFacts) -> str:
     name = frame.symbol or f"{frame.pc:#x}"
     if frame.symbol and frame.offset is not None and not frame.inline:
         name += f"+{frame.offset:#x}"
+    name += " (tail call)" if jumped(frame) else ""
     return (f"  {'>' if frame.culprit else ' '} {name}" + (f" [{frame.module}]" if frame.module else "")
             + (f"  {frame.source}" if frame.source else ""))
 

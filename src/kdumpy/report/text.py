@@ -11,7 +11,7 @@ from kdumpy.report.explain import explain
 from kdumpy.report.families import Family, families
 from kdumpy.report.folding import folded
 from kdumpy.report.layout import Page, Style
-from kdumpy.report.words import task_words, wait_words
+from kdumpy.report.words import TAIL_CALL, jumped, memory_words, task_words, wait_words
 from kdumpy.units import human_bytes, human_seconds, human_time
 
 _CONFIDENCE = {
@@ -54,7 +54,7 @@ class _Room(NamedTuple):
     """Lines of the explanation; 0: all."""
 
 
-_FITS = (_Room(8, 3), _Room(8, 2), _Room(6, 2), _Room(6, 1), _Room(4, 1), _Room(3, 1), _Room(3, 0))
+_FITS = (_Room(8, 3), _Room(8, 2), _Room(6, 2), _Room(6, 1), _Room(4, 1), _Room(3, 1), _Room(3, 0), _Room(3, 0, 2))
 """What there is room for on the one screen: the first of these with which it is one, else the last."""
 _CUTS = (_Room(3, 0, lines=3), _Room(3, 0, lines=2), _Room(3, 0, 2, lines=2), _Room(3, 0, 2, lines=2, advice=3),
          _Room(3, 0, 2, lines=2, advice=2), _Room(3, 0, 2, lines=1, advice=2),
@@ -245,13 +245,16 @@ def _trace(page: Page, diagnosis: Diagnosis, most: int) -> None:
         if frame.symbol and frame.symbol.startswith("("):
             name = frame.symbol
         name += f" [{frame.module}]" if frame.module else ""
-        if frame.symbol and frame.offset is None and not frame.symbol.startswith("("):
-            name += " (inlined)" if frame.inline else " (tail call)"
+        name += " (inlined)" if frame.symbol and frame.inline and frame.offset is None else \
+            " (tail call)" if jumped(frame) else ""
         mark, style = ("→ ", Style.CULPRIT) if frame.culprit else ("  ", Style.PLAIN)
         name += times
         page.pieces((mark, style), (name, style), (f"   {frame.source}" if frame.source else "", Style.QUIET), indent=2)
     if len(rows) > first + most:
         page.line(f"… and {len(rows) - first - most} more", Style.QUIET, indent=4)
+    # On one screen only where it matters: the culprit is on no stack.
+    if any(jumped(frame) and (frame.culprit or most >= _FRAMES) for frame, _ in rows[first:first + most]):
+        page.paragraph(TAIL_CALL, Style.QUIET, indent=4)
 
 
 def _blocked(page: Page, diagnosis: Diagnosis) -> None:
@@ -325,7 +328,7 @@ def _system(page: Page, diagnosis: Diagnosis) -> None:
         ("uptime", human_seconds(system.uptime_s).replace(".0 s", " s") if system.uptime_s is not None else ""),
         ("hardware", ", ".join(part for part in (
             f"{system.cpus} CPUs" if system.cpus else "",
-            f"{human_bytes(system.memory_bytes)} memory" if system.memory_bytes else "") if part)),
+            memory_words(diagnosis)) if part)),
         ("memory", used),
         ("load", ", ".join(f"{value:.2f}" for value in system.load)),
         ("taint", "; ".join(system.taints)),

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdumpy.diagnosis.facts.findings import MachineFinding, Severity, Unchecked
+from kdumpy.diagnosis.facts.memory import MemoryAccount, MemoryZone
 from kdumpy.diagnosis.model import (
     SCHEMA,
     Blocked,
@@ -71,6 +72,24 @@ def test_the_verdict_stands_first() -> None:
 def test_a_terminal_gets_colours_and_a_file_does_not() -> None:
     assert "\x1b[" in text.render(diagnosis(), colour=True)
     assert "\x1b" not in text.render(diagnosis())
+
+
+def test_what_left_no_frame_is_marked_and_explained() -> None:
+    shown = text.render(diagnosis(), full=True)
+    assert "(tail call)" not in shown
+    jumped = replace(diagnosis(), trace=(FrameFacts(1, "spin", 2, "drv", None, False, False),
+                                         FrameFacts(3, "poll", None, "drv", None, False, True)))
+    for full in (False, True):
+        shown = text.render(jumped, full=full)
+        assert "→ poll [drv] (tail call)\n" in shown
+        assert "bt does not show it" in " ".join(shown.split())
+
+
+def test_memory_is_what_is_there_and_what_of_it_is_managed() -> None:
+    account = MemoryAccount(640 << 20, (), 0, (MemoryZone(0, "DMA32", 640 << 20, 402 << 20, 0, 0, 0, ()),), (), (), (),
+                            (), ())
+    told = replace(diagnosis(), memory=MemoryFacts(402 << 20, 2, 3, 4, 5, 6, account))
+    assert "2 CPUs, 640.0 MiB memory (402.0 MiB of it managed)" in text.render(told, full=True)
 
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\r\x9b31m\x08\x00"

@@ -84,6 +84,8 @@ class CacheRow:
     """With -S."""
     nodes: tuple[NodeRow, ...]
     """With -S."""
+    bytes: int
+    """Of all its slabs."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +189,8 @@ def _cache(session: Session, slabs: Slabs, cache: Cache, *, deep: bool, only: in
         problems = [*problems[:_MOST_PROBLEMS], f"and {len(problems) - _MOST_PROBLEMS} more"]
     return CacheRow(cache.address, cache.object_size, inuse - len(kept) - len(barns), total, len(which),
                     cache.slab_bytes, cache.name, len(kept), tuple(problems), details,
-                    tuple(cpus) if deep and only is None else (), nodes if deep and only is None else ())
+                    tuple(cpus) if deep and only is None else (), nodes if deep and only is None else (),
+                    len(which) * cache.slab_bytes)
 
 
 def _of_cpus(row: CacheRow, cpus: frozenset[int]) -> CacheRow:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from kdumpy.diagnosis import culprit
 from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Unjudged, Words
 from kdumpy.diagnosis.crash import Crash
-from kdumpy.diagnosis.crashed.origin import origin_of
+from kdumpy.diagnosis.crashed.origin import of_thread, origin_of
 from kdumpy.diagnosis.crashed.tickless import Tickless, went_on, why_unknown
 from kdumpy.diagnosis.model import Evidence
 from kdumpy.diagnosis.oops import Kind
@@ -105,7 +105,7 @@ class HardLockup(Cause):
         task = stuck.task if stuck else None
         if origin is not None and task is not None:
             return [Evidence("what its thread was set to do", f"{task.comm} (pid {task.pid}) runs {origin.function}()",
-                             crash.evidence.command(f"task {task.pid}"))]
+                             crash.evidence.command(*of_thread(crash.kernel, task)))]
         return crash.evidence.stack("where the CPU was", frames, stuck)
 
     @staticmethod

@@ -8,6 +8,7 @@ from kdumpy.diagnosis import culprit
 from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Unjudged, Words
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.crashed.diskdriver import DiskDriver, disk_of_page, disk_of_request
+from kdumpy.diagnosis.evidence import in_a_line
 from kdumpy.diagnosis.left import Left, giver_twice, left_by
 from kdumpy.diagnosis.locks import BlockedTask, LockWait
 from kdumpy.diagnosis.model import OWNED, Evidence
@@ -158,7 +159,7 @@ class HungTask(Cause):
     def _owner_evidence(crash: Crash, owner: Task | None, frames: tuple[Frame, ...]) -> list[Evidence]:
         if owner is None or not frames:
             return []
-        names = " ← ".join(str(frame.function) for frame in frames if frame.symbol)
+        names = in_a_line(frames)
         return [Evidence(f"what the owner does ({owner.comm}, state {owner.state})", names,
                          crash.evidence.command(f"bt {owner.pid}"))]
 

@@ -11,8 +11,9 @@ from kdumpy.diagnosis.account import memory_account
 from kdumpy.diagnosis.allocators import Threads, is_known, leaked_threads, takers_of
 from kdumpy.diagnosis.allocsites import allocation_sites
 from kdumpy.diagnosis.causes.base import LIKELY, POSSIBLE, Cause, Finding, Unjudged, Words
-from kdumpy.diagnosis.causes.out_of_memory import cgroup_of, memory_evidence
+from kdumpy.diagnosis.causes.out_of_memory import LARGEST_CACHES, cgroup_of, memory_evidence
 from kdumpy.diagnosis.crash import Crash
+from kdumpy.diagnosis.evidence import in_a_line
 from kdumpy.diagnosis.model import Evidence
 from kdumpy.diagnosis.oops import Kind
 from kdumpy.diagnosis.takers import asking_modules, vmalloc_callers
@@ -97,7 +98,7 @@ class MemoryLeak(Cause):
             else POSSIBLE,
             explanation=words.paragraph(
                 f"Memory ran out because the kernel's own {_USES[use]} took "
-                f"{round(100 * size / account.managed)} % of it"
+                f"{round(100 * size / account.managed)} % of the {human_bytes(account.managed)} that it manages"
                 + (f"; {human_bytes(caches[0][1])} are of the kind {name}." if caches else "."),
                 taker.why, words.where if taker.frame and taker.frame == crash.own_frame and not taker.task
                 and not taker.frames and use != "vmalloc" else ""),
@@ -127,7 +128,9 @@ class MemoryLeak(Cause):
             evidence=[*crash.evidence.log(crash.closing),
                       Evidence("kernel threads of one function",
                                f"{threads.number:,} run {threads.function.function}()",
-                               crash.evidence.command("ps -k")), *memory_evidence(crash)],
+                               crash.evidence.command(
+                                   f"foreach kernel bt |: where frames.function={threads.function.symbol} "
+                                   "|: count frames.function")), *memory_evidence(crash)],
             next=["Threads must come to their end, or be stopped by kthread_stop(): look for the way on which they are "
                   "made and forgotten."],
             culprit=frame, decisions=(f"chosen: {frame.function}, "
@@ -163,7 +166,8 @@ class MemoryLeak(Cause):
         frame = culprit.choose(sites[0].frames).frame or sites[0].frame
         listed = ", ".join(f"{round(100 * site.part)} % by {site.frame}" for site in sites[:3])
         shown = Evidence(f"who allocated {cache}, by a sample", listed,
-                         crash.evidence.command(f"kmem -s {cache}"))
+                         crash.evidence.command(f"struct track {sites[0].track:x}",
+                                                crash.evidence.of_track(sites[0].track)))
         return Taker(frame, f"{round(100 * sites[0].part)} % of them were allocated by {Words(crash, frame).name}: the "
                             "kernel was told to remember (slub_debug=U).", frames=sites[0].frames, evidence=(shown,))
 
@@ -192,17 +196,18 @@ class MemoryLeak(Cause):
     def _largest(crash: Crash, use: str, caches: list[tuple[str, int]]) -> list[Evidence]:
         if caches:
             listed = ", ".join(f"{cache} {human_bytes(held)}" for cache, held in caches[:3])
-            return [Evidence("the largest kinds of kernel objects", listed, crash.evidence.command("kmem -s"))]
+            return [Evidence("the largest kinds of kernel objects", listed, crash.evidence.command(LARGEST_CACHES))]
         if use == "vmalloc" and crash.kernel is not None:
             listed = ", ".join(f"{frame} {human_bytes(held)}" for frame, held in vmalloc_callers(crash.kernel)[:3])
-            return [Evidence("who asked for vmalloc areas", listed, crash.evidence.command("kmem -v"))]
+            return [Evidence("who asked for vmalloc areas", listed,
+                             crash.evidence.command("kmem -v |: sum bytes by caller |: head 3"))]
         return []
 
     @staticmethod
     def _asking(crash: Crash, taker: Taker) -> list[Evidence]:
         if taker.task is None or crash.kernel is None:
             return []
-        names = " ← ".join(str(frame.function) for frame in crash.kernel.stack(taker.task).frames if frame.symbol)
+        names = in_a_line(crash.kernel.stack(taker.task).frames)
         return [Evidence(f"what {taker.task.comm} was doing", names, crash.evidence.command(f"bt {taker.task.pid}"))]
 
     @staticmethod

@@ -24,6 +24,10 @@ _FULL = 0.95
 _PAGE = 4096
 _WORTH_TELLING = 1 << 19
 """Bytes by which two counts of free memory may differ without a word."""
+LARGEST_CACHES = "kmem -s |: sort -bytes |: head 3"
+"""The shell's line that shows the largest slab caches."""
+_COUNTERS = "kmem -V |: where group=VM_NODE_STAT value>0"
+"""The counters, in pages, of what `kmem -i` has no line for."""
 _SHARES = 7
 """Uses of memory that are named; the rest is summed up."""
 
@@ -89,7 +93,9 @@ def _largest_evidence(crash: Crash, largest: list[tuple[int, int, str]]) -> list
     if not largest:
         return []
     words = ", ".join(f"{name} (pid {pid}) {human_bytes(size)}" for pid, size, name in largest[:3])
-    return [Evidence("the largest processes", words, crash.evidence.command("ps -G"))]
+    pids = "|".join(str(pid) for pid, _, _ in largest[:3])
+    return [Evidence("the largest processes, in the killer's table (which counts pages)", words,
+                     crash.evidence.command(rf'log |: where text~"^\[ *({pids})\] "'))]
 
 
 def _on_cpus(account: MemoryAccount) -> str:
@@ -105,13 +111,15 @@ def memory_evidence(crash: Crash) -> list[Evidence]:
     account = memory_account(crash.kernel) if crash.kernel else None
     if account is None:
         return []
-    listed = account.shares[:_SHARES]
-    listed += tuple(share for share in account.shares[_SHARES:] if share.name == "free")
+    # What was never the page allocator's is told apart: `kmem -i` and every share in percent are of the rest.
+    uses = [share for share in account.shares if share.name != "reserved"]
+    listed = uses[:_SHARES] + [share for share in uses[_SHARES:] if share.name == "free"]
     shares = [f"{human_bytes(share.size)} {share.name}" + (_on_cpus(account) if share.name == "free" else "")
               for share in listed if share.size or share.name == "free"]
-    rest = sum(share.size for share in account.shares if share not in listed)
-    words = f"{human_bytes(account.ram)} in all: " + ", ".join(shares) + f", {human_bytes(rest)} the rest"
-    found = [Evidence("memory", words, crash.evidence.command("kmem -i"))]
+    rest = sum(share.size for share in uses if share not in listed)
+    words = (f"{human_bytes(account.ram)} ({human_bytes(account.managed)} of it managed by the kernel): "
+             + ", ".join(shares) + f", {human_bytes(rest)} the rest")
+    found = [Evidence("memory", words, crash.evidence.command("sys", "kmem -i", _COUNTERS))]
     kills = list(oom_kills(crash.lines, crash.seconds))
     if kills:
         named = ", ".join(f"{kill.comm} (pid {kill.pid}) {human_bytes(kill.anonymous)}"
@@ -121,5 +129,6 @@ def memory_evidence(crash: Crash) -> list[Evidence]:
     full = [group for group in account.cgroups if group.used >= _FULL * group.limit]
     if full:
         named = ", ".join(f"{group.path} {human_bytes(group.used)} of {human_bytes(group.limit)}" for group in full[:3])
-        found.append(Evidence("cgroups at their limit", named, ""))
+        shown = [f"struct mem_cgroup.memory {group.address:x}" for group in full[:3] if group.address]
+        found.append(Evidence("cgroups at their limit", named, crash.evidence.command(*shown) if shown else ""))
     return found

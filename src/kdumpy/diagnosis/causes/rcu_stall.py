@@ -15,6 +15,7 @@ from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.crashed.held import RCU
 from kdumpy.diagnosis.crashed.origin import origin_of
 from kdumpy.diagnosis.crashed.tickless import loops_with_interrupts
+from kdumpy.diagnosis.evidence import in_a_line
 from kdumpy.diagnosis.model import Evidence
 from kdumpy.diagnosis.oops import Event, Kind
 from kdumpy.diagnosis.spinblame import blame, kind_of_loop
@@ -112,7 +113,7 @@ class RcuStall(Cause):
                 "The kernel is set to panic then (kernel.panic_on_rcu_stall)." if "RCU" in crash.closing_words else "",
                 words.blame),
             evidence=[*crash.evidence.log(), Evidence(
-                f"where {task.comm} is", " ← ".join(str(frame.function) for frame in frames if frame.symbol),
+                f"where {task.comm} is", in_a_line(frames),
                 crash.evidence.command(f"bt {task.pid}")), *(crash.evidence.stack("who runs on its CPU", told, hog)
                                                              if hog else ())],
             culprit=choice.frame, decisions=choice.decisions, trace=told, trace_task=who, subtype="reader",

@@ -22,7 +22,8 @@ def origin_of(kernel: Kernel, task: Task) -> Frame | None:
         return None
     try:
         found = kernel.task_object(task.address)
-        function = _work(kernel.prog, found) if int(found.flags) & _PF_WQ_WORKER else _function(kernel.prog, found)
+        function = int(_worker(kernel.prog, found).current_func) if int(found.flags) & _PF_WQ_WORKER \
+            else int(_thread(found).threadfn)
         symbol = kernel.prog.symbol(function)
     except READ_ERRORS:
         return None
@@ -30,13 +31,26 @@ def origin_of(kernel: Kernel, task: Task) -> Frame | None:
     return Frame(function, symbol.name, 0, symbols.module_at(function) if symbols else None)
 
 
-def _work(prog: drgn.Program, task: drgn.Object) -> int:
+def of_thread(kernel: Kernel | None, task: Task | None) -> tuple[str, ...]:
+    """Return the crash shell's lines that show what a kernel thread was set to do."""
+    if kernel is None or task is None:
+        return ("runq",)
+    try:
+        found = kernel.task_object(task.address)
+        shown = f"struct worker.current_func {_worker(kernel.prog, found).value_():x}" \
+            if int(found.flags) & _PF_WQ_WORKER else f"struct kthread.threadfn {_thread(found).value_():x}"
+    except READ_ERRORS:
+        return (f"ps {task.pid}",)
+    return f"ps {task.pid}", shown
+
+
+def _worker(prog: drgn.Program, task: drgn.Object) -> drgn.Object:
     from drgn.helpers.linux.kthread import kthread_data
 
-    return int(drgn.cast(prog.type("struct worker *"), kthread_data(task)).current_func)
+    return drgn.cast(prog.type("struct worker *"), kthread_data(task))
 
 
-def _function(prog: drgn.Program, task: drgn.Object) -> int:
+def _thread(task: drgn.Object) -> drgn.Object:
     from drgn.helpers.linux.kthread import to_kthread
 
-    return int(to_kthread(task).threadfn)
+    return to_kthread(task)

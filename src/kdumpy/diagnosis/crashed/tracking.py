@@ -52,6 +52,11 @@ def allocated_by(cache: drgn.Object, address: int) -> int:
     return int(cache.prog_.read_u64(address + _info_end(cache) + drgn.offsetof(made, "addr")))
 
 
+def track_address(cache: drgn.Object, address: int) -> int:
+    """Return where the allocator keeps who allocated an object."""
+    return address + _info_end(cache)
+
+
 def _store_user(prog: drgn.Program) -> int:
     try:
         return 1 << int(prog.constant("_SLAB_STORE_USER").value_())
@@ -83,7 +88,7 @@ def _track(kernel: Kernel, event: str, track: drgn.Object) -> Track | None:
         ticks = (int(kernel.prog["jiffies_64"].value_()) - int(track.when.value_())) % (1 << 64)
         rate = ticks_per_second(kernel)
         seconds = round(ticks / rate, 2) if rate and ticks < 1 << 40 else None
-    return Track(event, int(track.pid.value_()), int(track.cpu.value_()), seconds, trace)
+    return Track(event, int(track.pid.value_()), int(track.cpu.value_()), seconds, trace, int(track.address_ or 0))
 
 
 def ticks_per_second(kernel: Kernel) -> int | None:

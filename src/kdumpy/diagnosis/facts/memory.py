@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from kdumpy.diagnosis.facts.base import HEX
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,8 @@ class CgroupLimit:
     """Memory that is charged to it."""
     limit: int
     """memory.max."""
+    address: int = field(default=0, metadata=HEX)
+    """Its struct mem_cgroup; 0 where only the log tells of it."""
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,8 @@ class Track:
     """Seconds before the crash, by the timer tick; null where unknown."""
     trace: tuple[str, ...]
     """The stack that did it, innermost first."""
+    address: int = field(default=0, metadata=HEX)
+    """Where the allocator keeps that: its struct track, behind the object."""
 
 
 @dataclass(frozen=True)

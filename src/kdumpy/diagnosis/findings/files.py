@@ -32,7 +32,7 @@ def frozen(machine: Machine) -> Iterator[Found]:
         level = int(block.s_writers.frozen.value_())
         if level:
             words = f"The file system on {device_name(block)} is frozen {FROZEN.get(level, '')}".rstrip()
-            yield Found(WARNING, words, command="mount")
+            yield Found(WARNING, words, command=f"struct super_block.s_id,s_writers.frozen {block.value_():x}")
 
 
 def lost_writes(machine: Machine) -> Iterator[Found]:

@@ -94,9 +94,10 @@ def stacks(machine: Machine) -> Iterator[Found]:
     at = drgn.offsetof(prog.type("struct task_struct"), "stack")
     for task in machine.tasks:
         with contextlib.suppress(drgn.FaultError):
-            if prog.read_u32(prog.read_u64(task.address + at)) != _STACK_END_MAGIC:
+            end = prog.read_u64(task.address + at)
+            if prog.read_u32(end) != _STACK_END_MAGIC:
                 yield Found(CRITICAL, f"The end of the stack of {task.comm} (pid {task.pid}) was written over",
-                            f"the mark {_STACK_END_MAGIC:#x} is gone: it overflowed", f"bt {task.pid}")
+                            f"the mark {_STACK_END_MAGIC:#x} is gone: it overflowed", f"rd -32 {end:x}")
 
 
 def chains(machine: Machine) -> Iterator[Found]:

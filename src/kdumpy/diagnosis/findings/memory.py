@@ -91,7 +91,8 @@ def slab(machine: Machine) -> Iterator[Found]:
         largest = next(iter(machine.account.caches), None)
         yield Found(CRITICAL if used > memory // 2 else WARNING,
                     f"{_percent(used, memory)} % of memory are kernel objects that cannot be given back",
-                    f"the largest cache is {largest.name}: {human_bytes(largest.size)}" if largest else "", "kmem -s")
+                    f"the largest cache is {largest.name}: {human_bytes(largest.size)}" if largest else "",
+                    "kmem -s |: sort -bytes |: head 3")
 
 
 def unaccounted(machine: Machine) -> Iterator[Found]:

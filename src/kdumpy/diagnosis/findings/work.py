@@ -85,7 +85,8 @@ def queues(machine: Machine) -> Iterator[Found]:
                         f"{_count(behind)} behind {_name(machine, worker.current_func)}, which "
                         f"{text(worker.task.comm)} "
                         f"(pid {int(worker.task.pid.value_())}) runs and sleeps in",
-                        f"bt {int(worker.task.pid.value_())}")
+                        f"bt {int(worker.task.pid.value_())}; struct worker.current_func {worker.value_():x}; "
+                        f"struct workqueue_struct.name {queue.value_():x}")
 
 
 def _workers(pool: drgn.Object) -> Iterator[drgn.Object]:

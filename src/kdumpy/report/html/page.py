@@ -56,7 +56,9 @@ def context(diagnosis: Diagnosis, details: Details) -> dict[str, Any]:
         "trust": list(_trust(diagnosis)), "evidence": list(_evidence(diagnosis)),
         "findings": [(item, item.command.replace(shlex.quote(diagnosis.dump.path), "$VMCORE"))
                      for item in diagnosis.findings], "reading": list(_reading(diagnosis)),
-        "trace": list(_trace(diagnosis)), "trace_of": _trace_of(diagnosis), "code": _code(diagnosis, details),
+        "trace": list(_trace(diagnosis)), "trace_of": _trace_of(diagnosis),
+        "jumped": words.TAIL_CALL if any(words.jumped(frame) for frame in diagnosis.trace) else "",
+        "code": _code(diagnosis, details),
         "registers": [item for item in held if item.words],
         "used": _used(diagnosis, details),
         "other_registers": [item for item in held if not item.words],
@@ -131,7 +133,7 @@ def _glance(diagnosis: Diagnosis, details: Details) -> Iterator[tuple[str, str, 
     if system.release:
         size = ", ".join(part for part in (
             system.machine or "", f"{system.cpus} CPUs" if system.cpus else "",
-            human_bytes(system.memory_bytes) if system.memory_bytes else "") if part)
+            words.memory_words(diagnosis)) if part)
         yield "Kernel", system.release, size
 
 
@@ -174,8 +176,10 @@ def _trace(diagnosis: Diagnosis) -> Iterator[TraceRow]:
         if where and where not in told:
             told.add(where)
             notes.append(f"in {where}")
-        if frame.symbol and frame.offset is None and not frame.symbol.startswith("("):
-            notes.append("inlined" if frame.inline else "tail call")
+        if words.jumped(frame):
+            notes.append("tail call")
+        elif frame.inline and frame.offset is None:
+            notes.append("inlined")
         kind = "culprit" if frame.culprit else "module" if frame.module else \
             "plumbing" if _plain(frame) in plumbing or where else "plain"
         yield TraceRow(number, frame.symbol or f"{frame.pc:#x}",
@@ -336,7 +340,7 @@ def _facts(diagnosis: Diagnosis) -> Iterator[tuple[str, list[tuple[str, str]]]]:
         ("machine", system.machine or ""), ("booted", human_time(system.boot_time)),
         ("crashed", human_time(system.panic_time)), ("uptime", uptime(diagnosis)),
         ("CPUs online", str(system.cpus or "")),
-        ("memory", human_bytes(system.memory_bytes) if system.memory_bytes else ""),
+        ("memory", words.memory_words(diagnosis, noun="")),
         ("load", ", ".join(f"{value:.2f}" for value in system.load)), ("taint", "; ".join(system.taints)),
         ("command line", system.cmdline or "")) if value]
     if panic:
