@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from itertools import islice
 
@@ -15,8 +16,17 @@ from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.locks import Waits
 from kdumpy.diagnosis.verdict import judge
 from kdumpy.diagnosis.waiterlists import lock_of_waiters
+from kdumpy.kernel import Kernel
 from kdumpy.kernel.tasks import task_objects
 
+
+def overlay(kernel: Kernel, address: int, data: bytes) -> None:
+    """Put other bytes into the kernel's memory."""
+    kernel.prog.add_memory_segment(address, len(data), lambda at, count, offset, _: data[offset:offset + count])
+
+
+_READER_OWNED = 1
+"""RWSEM_READER_OWNED, kernel/locking/rwsem.c."""
 KERNELS = sorted({kernel for kernel, _ in lab.panics("deadlock", "hung-task")})
 
 
@@ -104,3 +114,36 @@ def test_the_two_ways_to_the_lock_agree(deadlock: Waits) -> None:
             offset = drgn.offsetof(deadlock.prog.type("struct mutex_waiter"), "task")
             waiters = {begin + 8 * number - offset for number, word in enumerate(words) if word == item.task.address}
             assert lock_of_waiters(deadlock.prog, lock, waiters, (begin, words)) == item.waits_for.address
+
+
+def test_a_page_fault_holds_the_memory_map_of_its_process() -> None:
+    """The lock names who read it last: here init, who is made to have; dd is in the fault that has it."""
+    with kdumpy.open(lab.dump("6.1", "out-of-memory").path) as kernel:
+        waits = Crash(kernel.path, kernel, kernel.log).waits
+        assert waits is not None
+        faulting = next(task for task in kernel.tasks() if task.comm == "dd" and task.on_cpu)
+        init = kernel.task_object(next(task for task in kernel.tasks() if task.pid == 1).address)
+        lock = kernel.task_object(faulting.address).mm.mmap_lock
+        overlay(kernel, lock.owner.address_of_().value_(), struct.pack("<Q", init.value_() | _READER_OWNED))
+        found = waits._lock("rwsem", lock.address_, init, "write")
+        assert found.owner is not None
+        assert (found.owner.pid, found.certain) == (faulting.pid, True)
+        assert found.note == "held by 1 reader; dd is in a page fault, which takes it"
+        other = waits._lock("rwsem", init.mm.mmap_lock.address_, init, "write")
+        assert other.owner is None or other.owner.pid != faulting.pid
+
+
+def test_who_waits_for_a_lock_is_not_told_to_hold_it() -> None:
+    """The last that came, and that the lock names, has gone and come again."""
+    with kdumpy.open(lab.dump("6.1", "rwsem-readers").path) as kernel:
+        waits = Crash(kernel.path, kernel, kernel.log).waits
+        assert waits is not None
+        (waiting,) = (item for item in waits.blocked if item.task.comm == "tardy_enter")
+        assert waiting.waits_for is not None
+        address = waiting.waits_for.address
+        lock = drgn.Object(kernel.prog, "struct rw_semaphore", address=address)
+        overlay(kernel, lock.owner.address_of_().value_(), struct.pack("<Q", waiting.task.address | _READER_OWNED))
+        waits._takers[address] = None               # as where the code of no stack tells who took it
+        found = waits.lock_of(kernel.task_object(waiting.task.address), waiting.stack)
+        assert found is not None
+        assert (found.owner, found.note) == (None, "held by 1 reader")

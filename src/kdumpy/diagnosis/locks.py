@@ -14,6 +14,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 
 import drgn
 from drgn.helpers.linux.locking import mutex_owner, rwsem_owner
@@ -23,6 +24,7 @@ from kdumpy.diagnosis import rtlocks, srcu
 from kdumpy.diagnosis.bringers import PERCPU_WRITERS, bringer, waits_for_readers
 from kdumpy.diagnosis.crashed.held import FAMILIES, RWSEM, SRCU, Family
 from kdumpy.diagnosis.disks import Disks
+from kdumpy.diagnosis.faulting import Faulting
 from kdumpy.diagnosis.holders import Holders
 from kdumpy.diagnosis.iowaits import IoWaits
 from kdumpy.diagnosis.locknames import LockNames
@@ -341,8 +343,12 @@ class Waits:
                 if count < 0:
                     return LockWait(kind, address, self.names.of(address, kind), None, mode, False, note, over=True)
                 if count:
-                    return self._reader(LockWait(kind, address, self.names.of(address, kind), task_value(holder)
-                                                 if holder.value_() else None, mode, False, note), count, frames)
+                    wait = LockWait(kind, address, self.names.of(address, kind), task_value(holder)
+                                    if holder.value_() else None, mode, False, note)
+                    found = self._reader(wait, count, frames)
+                    # Who came last waits for it now: he gave it back, as whoever has it still did not.
+                    gone = found is wait and holder.value_() and self._lock_address(holder, kind) == address
+                    return replace(wait, owner=None, note=f"held by {_readers(count)}") if gone else found
             if holder.value_():
                 left = is_gone(holder) or came_later(holder, waiter, lock, self._slept(waiter), self.kernel.stack_size)
                 owner = None if left else task_value(holder)
@@ -354,10 +360,18 @@ class Waits:
     def _reader(self, wait: LockWait, count: int, frames: Sequence[Frame]) -> LockWait:
         """Name a reader that holds a rwsem: the lock names the last that came, who may be gone while others stay."""
         taker = self._taker(wait.address, RWSEM, frames, wait.owner)
-        if taker is None:
+        if taker is not None:
+            return replace(wait, owner=taker[0], certain=count == 1,
+                           note=f"held by {_readers(count)}; {taker[0].comm} took it in {taker[1].function}()")
+        faulting = self._faulting.reader_of(wait.address)
+        if faulting is None:
             return wait
-        held = f"held by {count} reader{'s' if count != 1 else ''}; {taker[0].comm} took it in {taker[1].function}()"
-        return replace(wait, owner=taker[0], certain=count == 1, note=held)
+        return replace(wait, owner=faulting, certain=count == 1 and not self._faulting.by_parts,
+                       note=f"held by {_readers(count)}; {faulting.comm} is in a page fault, which takes it")
+
+    @cached_property
+    def _faulting(self) -> Faulting:
+        return Faulting(self.kernel, islice(task_objects(self.prog), MOST_TASKS))
 
     @staticmethod
     def _readers(lock: drgn.Object) -> tuple[int, str]:
@@ -368,7 +382,7 @@ class Waits:
         count = int(lock.count.counter.value_()) >> _READER_SHIFT
         if count < 0:
             return count, f"its count of readers is {count}: it was given back more often than it was taken"
-        return count, f"held by {count} reader{'s' if count != 1 else ''}; the one named came last"
+        return count, f"held by {_readers(count)}; the one named came last"
 
     def _lock_address(self, task: drgn.Object, kind: str) -> int:
         """Return the lock's address, 0 where it cannot be told."""
@@ -400,3 +414,7 @@ class Waits:
             sp = begin
         sp -= sp % 8
         return sp, struct.unpack(f"<{(end - sp) // 8}Q", self.prog.read(sp, end - sp))
+
+
+def _readers(count: int) -> str:
+    return f"{count} reader{'s' if count != 1 else ''}"
