@@ -14,7 +14,8 @@ import kdumpy
 import lab
 from diagnosed import diagnosed, holds
 from kdumpy.diagnosis.crash import Crash
-from kdumpy.diagnosis.crashed.held import COMPLETION, MUTEX, SPIN
+from kdumpy.diagnosis.crashed.following import function_at
+from kdumpy.diagnosis.crashed.held import COMPLETION, MUTEX, PREEMPTION, SOFTIRQS, SPIN
 from kdumpy.diagnosis.locks import Waits
 from kdumpy.vm.faults import FAULTS
 
@@ -79,6 +80,19 @@ def test_the_timer_that_a_processor_waits_for(kernel: str) -> None:
     assert verdict.confidence == "certain"
     assert "waits for the end of a timer's function, winch_motor_tick(), on CPU 1" in verdict.explanation
     assert "del_timer_sync()" in verdict.next[0]
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_the_instructions_that_keep_preemption_off(kernel: str) -> None:
+    with waits_of(kernel, "answer-locked") as waits:
+        prog, held = waits.kernel.prog, waits.holders.ways_out.held
+        function = function_at(prog, prog.symbol("schedule").address)
+        assert function is not None
+        names = set(held.code_of(function).calls.values())
+        assert {"count up: preempt", "count down: preempt"} <= names    # schedule() keeps it off while it works
+        assert len(held.takes(function, PREEMPTION)) == len([value for _, value in held.takes(function, PREEMPTION)
+                                                             if value is None]) > 0
+        assert held.takes(function, SOFTIRQS) == []
 
 
 @full

@@ -15,7 +15,7 @@ import drgn
 
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.diagnosis.crash import Crash
-from kdumpy.diagnosis.crashed.held import SPIN
+from kdumpy.diagnosis.crashed.held import PREEMPTION, SOFTIRQS, SPIN
 from kdumpy.diagnosis.crashed.origin import origin_of
 from kdumpy.kernel import Kernel, Task
 from kdumpy.kernel.values import Frame
@@ -26,6 +26,8 @@ _OPERATIONS = {0: ("read", "read_iter"), 1: ("write", "write_iter"), 16: ("unloc
                20: ("write_iter",), 9: ("mmap",), 8: ("llseek",), 74: ("fsync",), 17: ("read", "read_iter"),
                18: ("write", "write_iter"), 3: ("flush", "release")}
 """System calls of x86-64 on an open file, by number, and the file's operation that each calls."""
+_SOFTIRQS_OFF = 0xFE00
+"""Bits of the preempt count: include/linux/preempt.h."""
 _MOST_FILES = 1 << 20
 _USER = 3
 """The privilege level in the lowest bits of cs: what lies there are a process's registers."""
@@ -37,25 +39,37 @@ class Suspect(NamedTuple):
     frame: Frame
     why: str
     """A sentence."""
+    spinlock: bool = False
+    """It is a spinlock that it did not give back."""
 
 
-def suspect(crash: Crash) -> Suspect | None:
-    """Return who left preemption off in the task that was found; None where code on its stack keeps it off itself."""
+def suspect(crash: Crash, count: int) -> Suspect | None:
+    """Return who left preemption off in the task that was found; None where code on its stack keeps it off itself.
+
+    Args:
+        crash: the crash.
+        count: the count of what keeps preemption off, as the scheduler told it.
+    """
     kernel, task, waits = crash.kernel, crash.task, crash.waits
     if kernel is None or task is None or waits is None:
         return None
     own = crash.own_frame
-    if waits.holders.within(crash.below_panic, SPIN) is not None:
+    kinds = (SPIN, SOFTIRQS) if count & _SOFTIRQS_OFF else (SPIN, PREEMPTION)
+    # The scheduler keeps preemption off itself.
+    of_modules = [frame for frame in crash.below_panic if frame.module]
+    if any(waits.holders.within(crash.below_panic if kind is SPIN else of_modules, kind) is not None for kind in kinds):
         return None
     ran = _ran_last(kernel, task, crash.below_panic) if own is None or not own.module else None
     module = own.module if own is not None and own.module else ran.frame.module if ran is not None else None
     modules = [module] if module else [name for name in crash.modules if crash.is_foreign(name)]
-    leavers = waits.holders.leavers(modules, SPIN, waits.spins.is_taken)
-    if len(leavers) == 1:
-        found = leavers[0]
-        before = f"{ran.why} " if ran is not None and ran.frame.function != found.function else ""
-        return Suspect(found, f"{before}{found.function}() of the module {found.module} takes a spinlock, and has a "
-                              "way out on which it does not give it back.")
+    for kind, does in zip(kinds, ("takes a spinlock", "keeps softirqs off" if SOFTIRQS in kinds else
+                                  "keeps preemption off"), strict=True):
+        leavers = waits.holders.leavers(modules, kind, waits.spins.is_taken if kind is SPIN else None)
+        if len(leavers) == 1:
+            found = leavers[0]
+            before = f"{ran.why} " if ran is not None and ran.frame.function != found.function else ""
+            return Suspect(found, f"{before}{found.function}() of the module {found.module} {does}, and has a way out "
+                                  "on which it does not give that back.", kind is SPIN)
     return ran
 
 

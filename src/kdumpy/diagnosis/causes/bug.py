@@ -67,22 +67,22 @@ def _atomic(crash: Crash) -> Finding:
     count = int(match[1], 16) if match else 0
     # schedule() itself has counted one up: what is left of it is one too few.
     below = match is not None and not count
-    left = None if count & _EVIDENT else over_giver(crash) if below else suspect(crash)
+    left = None if count & _EVIDENT else over_giver(crash) if below else suspect(crash, count)
     frame = left.frame if left else crash.own_frame
     words, slept = Words(crash, frame), Words(crash, crash.own_frame)
     held = next((name for bits, name in _CONTEXTS if count & bits), "an interrupt, or code that holds a spinlock")
     who = slept.name if crash.own_frame and not left else "The task"
     return Finding(
         title=words.titled("Sleep in atomic context" if not (left or below) else
-                           "A spinlock was not given back" if not below else
-                           "Something was unlocked that was not locked"),
+                           "Something was unlocked that was not locked" if below else
+                           "A spinlock was not given back" if left and left.spinlock else "Preemption was left off"),
         confidence=CERTAIN if count & _EVIDENT and frame else LIKELY,
         explanation=words.paragraph(
             f"{who} went to sleep, and the scheduler found the count of what keeps preemption off below 0 "
             "(\"scheduling while atomic\"): something was given back once more often than it was taken." if below else
             f"{who} went to sleep (it waited for a mutex, for memory, or for time to pass) in {held}, where "
             "nothing may sleep: the scheduler found that (\"scheduling while atomic\").",
-            f"No code on the stack has taken a spinlock: who did has returned with it. {left.why}"
+            f"No code on the stack keeps preemption off: who did has returned. {left.why}"
             if left and not below else left.why if left else "",
             "The kernel would have gone on, but it is set to panic on warnings (kernel.panic_on_warn)."
             if "panic_on_warn" in crash.closing_words else "", words.where, words.blame),

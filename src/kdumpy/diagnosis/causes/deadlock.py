@@ -130,7 +130,7 @@ def _of_spinlocks(crash: Crash) -> Finding | None:
         explanation=words[0].paragraph(
             f"{'A CPU waits' if alone else f'{_COUNTS.get(len(circle), str(len(circle)))} CPUs wait'} for "
             + ("what can never come to its end" if ends else "a spinlock that can never become free") + f": {told}.",
-            words[0].where if alone else "", words[0].blame),
+            words[0].where if alone and circle[0].cpu.panicked else "", words[0].blame),
         evidence=[*(item for spin in circle for item in spin_evidence(crash, spin)), *crash.evidence.log()],
         next=[(_ENDLESS if ends else
                "Do not take a spinlock again in a function that is called with it held; where an interrupt takes it, "

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
+import drgn
+
 from kdumpy.diagnosis import operands
-from kdumpy.diagnosis.crashed.assembly import Line, lines
+from kdumpy.diagnosis.crashed.assembly import Immediate, Line, Memory, lines
 from kdumpy.diagnosis.crashed.dataflow import LARGEST, PRESERVED, State
 from kdumpy.diagnosis.crashed.following import Follower, Function, function_at
 from kdumpy.diagnosis.crashed.values import Argument, Constant, Loaded, Value, apart, plus
@@ -59,12 +62,17 @@ QUEUE = Family((), ("__wake_up", "__wake_up_sync", "__wake_up_sync_key", "__wake
 PAGE = Family((), ("unlock_page", "folio_unlock", "end_page_writeback", "folio_end_writeback", "folio_end_read"),
               whole=True)
 BIT = Family((), ("wake_up_bit", "wake_up_var", "unlock_buffer"), whole=True)
+COUNTS = ("count up: ", "count down: ")
+"""How `Code.calls` names the instructions of preempt_disable(), local_bh_disable() and their opposites."""
+PREEMPTION = Family(("count up: preempt",), ("count down: preempt",))
+SOFTIRQS = Family(("count up: softirq",), ("__local_bh_enable_ip", "count down: softirq"))
 FAMILIES: Mapping[str, Family] = {"mutex": MUTEX, "rwsem": RWSEM, "semaphore": SEMAPHORE, "spinlock": SPIN,
                                   "rwlock": SPIN, "percpu rwsem": PERCPU_RWSEM, "rt_mutex": RT_MUTEX,
                                   "socket lock": SOCKET}
 """By the kind of lock."""
 _LARGEST_HELPER = 1024
 """Bytes of a function that takes or gives a lock for its callers."""
+_WORD = 1 << 64
 _ENDS = ("ret", "iret", "hlt")
 
 
@@ -142,7 +150,8 @@ class Held:
         code, found = self.code_of(function), list[tuple[int, Value | None]]()
         for at, name in code.calls.items():
             if family.gives(name) if given else family.takes(name):
-                found.append((at, self._flow(frames, at, {}).values.get("rdi")))
+                counts = name.startswith(COUNTS)        # they have no argument
+                found.append((at, None if counts else self._flow(frames, at, {}).values.get("rdi")))
             elif (target := code.lines[at].target) is not None:
                 inside = self._helper(target, family, given=given)
                 passed = self._flow(frames, at, {}).values if inside else {}
@@ -278,10 +287,34 @@ class Held:
             self._code[function.begin] = Code({item.address: item for item in found}, self._calls(found))
         return self._code[function.begin]
 
+    @cached_property
+    def _preempt_count(self) -> int:
+        """Where a CPU has its count of what keeps preemption off, within its own memory; 0 where it is not found."""
+        prog = self.kernel.prog
+        with contextlib.suppress(LookupError):
+            return int(prog.symbol("__preempt_count").address)
+        with contextlib.suppress(LookupError):          # 6.2 to 6.14
+            inside = drgn.offsetof(prog.type("struct pcpu_hot"), "preempt_count")
+            return int(prog.symbol("pcpu_hot").address + inside)
+        return 0
+
+    def _counted(self, item: Line) -> str | None:
+        """Name an instruction that counts that up or down, as if it were a call: preempt_disable() is inlined."""
+        place = item.operands[-1] if item.operands else None
+        if not isinstance(place, Memory) or place.segment != "gs" or place.base != "rip" or place.index \
+                or not item.name.startswith(("add", "sub", "inc", "dec")) \
+                or (item.address + item.size + place.displacement) % _WORD != self._preempt_count:
+            return None
+        by = item.operands[0].number if isinstance(item.operands[0], Immediate) else 1
+        down = item.name.startswith(("sub", "dec")) or by >> 31 & 1
+        return COUNTS[1 if down else 0] + ("softirq" if by & 0xFF00 and not by >> 31 & 1 else "preempt")
+
     def _calls(self, code: Sequence[Line]) -> dict[int, str]:
         found = {}
         inside = {item.address for item in code}
         for item in code:
+            if (counted := self._counted(item)) is not None:
+                found[item.address] = counted
             if item.target is None or item.target in inside or not item.name.startswith(("call", "jmp")):
                 continue
             try:

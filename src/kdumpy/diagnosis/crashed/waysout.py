@@ -47,7 +47,7 @@ class WaysOut:
 
     def __init__(self, kernel: Kernel, held: Held, read: operands.Read) -> None:
         self.kernel = kernel
-        self._held = held
+        self.held = held
         self._read = read
         self._functions: dict[str, tuple[Function, ...]] = {}
         self._calls: dict[str, dict[int, list[tuple[Function, int]]]] = {}
@@ -63,9 +63,9 @@ class WaysOut:
         """
         found = []
         for function in self.functions(module):
-            code = self._held.code_of(function)
-            gives = self._held.gives(function, family)
-            for call, value in self._held.takes(function, family):
+            code = self.held.code_of(function)
+            gives = self.held.gives(function, family)
+            for call, value in self.held.takes(function, family):
                 back = {at for at, given in gives if given is None or value is None
                         or given == value or place_of(given) == place_of(value)}
                 if _differs(value, lock, place) or not ways_out(code.lines, call, back) \
@@ -80,7 +80,7 @@ class WaysOut:
     def calls(self, module: str) -> Iterator[tuple[Function, int, str]]:
         """Yield (function, address of a call in it, the name of what is called) of a module's code."""
         for function in self.functions(module):
-            for at, name in self._held.code_of(function).calls.items():
+            for at, name in self.held.code_of(function).calls.items():
                 yield function, at, name
 
     def passed(self, module: str, function: Function, call: int) -> frozenset[int]:
@@ -100,22 +100,22 @@ class WaysOut:
                     yield (held + offset) % _WORD
         elif isinstance(base, Argument) and depth:
             for caller, at in self._callers(module).get(function.begin, ())[:_MOST_CALLS]:
-                passed = self._held.values_at(Follower(self.kernel, self._read, (), at, {})).get(base.register)
+                passed = self.held.values_at(Follower(self.kernel, self._read, (), at, {})).get(base.register)
                 for number in self._numbers(module, caller, passed, depth - 1):
                     yield (number + offset) % _WORD
 
     def _for_callers(self, module: str, function: Function, family: Family) -> bool:
         """Tell whether a function's callers give back what it returns with: it begins what another one ends."""
-        return any(ways_out(self._held.code_of(caller).lines, at, set(), upto=give)
+        return any(ways_out(self.held.code_of(caller).lines, at, set(), upto=give)
                    for caller, at in self._callers(module).get(function.begin, ())[:_MOST_CALLS]
-                   for give, _ in self._held.gives(caller, family) if give != at)
+                   for give, _ in self.held.gives(caller, family) if give != at)
 
     def _callers(self, module: str) -> dict[int, list[tuple[Function, int]]]:
         """Return (function, address of the call) of the calls within a module, by the begin of what is called."""
         if module not in self._calls:
             found: dict[int, list[tuple[Function, int]]] = {}
             for caller in self.functions(module):
-                for at, item in self._held.code_of(caller).lines.items():
+                for at, item in self.held.code_of(caller).lines.items():
                     if item.target is not None and not caller.begin <= item.target < caller.end:
                         found.setdefault(item.target, []).append((caller, at))
             self._calls[module] = found
@@ -132,9 +132,9 @@ class WaysOut:
         """
         found = []
         for function in self.functions(module):
-            code = self._held.code_of(function)
-            takes = {at for at, _ in self._held.takes(function, family)}
-            gives = [(at, value) for at, value in self._held.gives(function, family)
+            code = self.held.code_of(function)
+            takes = {at for at, _ in self.held.takes(function, family)}
+            gives = [(at, value) for at, value in self.held.gives(function, family)
                      if not _differs(value, lock, place)] if takes else []
             if any(ways_out(code.lines, first, takes, upto=second) for first, one in gives for second, other in gives
                    if one is None or other is None or one == other or place_of(one) == place_of(other)):
@@ -162,7 +162,7 @@ class WaysOut:
 
     def argument(self, function: Function, call: int) -> Value | None:
         """Return what a function passes as the first argument at a call."""
-        return self._held.values_at(Follower(self.kernel, self._read, (), call, {})).get("rdi")
+        return self.held.values_at(Follower(self.kernel, self._read, (), call, {})).get("rdi")
 
 
 def place_of(value: Value | None) -> int | None:
