@@ -173,3 +173,27 @@ def test_without_tracking_nobody_is_named() -> None:
         assert allocation_sites(opened, "flaky_sample") == []
         assert allocation_sites(opened, "no such cache") == []
         assert any("slub_debug=U,flaky_sample" in words for words in diagnosed("6.1", "memory-leak").verdict.next)
+
+
+def test_what_is_in_no_cache_is_blamed_on_none() -> None:
+    """kmalloc() of more than two pages counts as slabs, and is in no cache: as if that were what grew."""
+    from kdumpy.diagnosis import diagnose
+
+    with kdumpy.open(lab.dump("6.1", "memory-leak").path) as opened:
+        prog = opened.prog
+        counter = prog["vm_node_stat"][prog.constant("NR_SLAB_UNRECLAIMABLE_B")].counter
+        more = struct.pack("<q", 3 * int(counter))
+        prog.add_memory_segment(counter.address_, 8, lambda _at, count, offset, _: more[offset:offset + count])
+        verdict = diagnose(opened).verdict
+    assert verdict.title.startswith("Memory leak in the kernel: large kmallocs")
+    assert "MiB are in no cache" in verdict.explanation
+    assert "flaky_sample" not in verdict.explanation
+    assert "slub_debug" not in " ".join(verdict.next)
+
+
+@pytest.mark.skipif(not lab.FULL, reason="a dump of the full matrix")
+@pytest.mark.parametrize("kernel", ["6.1", "6.12"])
+def test_a_leak_of_large_kmallocs_is_told_as_one(kernel: str) -> None:
+    verdict = diagnosed(kernel, "lost-frames").verdict
+    assert verdict.title == "Memory leak in the kernel: large kmallocs, taken by hive_take_frames [hive]"
+    assert "in no cache" in verdict.explanation

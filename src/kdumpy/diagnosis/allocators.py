@@ -52,6 +52,10 @@ _TAKERS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
 )
 """Beginnings of a cache's name, or a use of memory, and of the kernel's functions that take of it."""
 _KMALLOC = re.compile(r"^(?:kmalloc|dma-kmalloc)-(?:rnd-\d+-|cg-|rcl-)?(\d+)(k|M)?$")
+LARGE_KMALLOCS = "large kmallocs"
+"""The use of memory that kmalloc() takes of the page allocator, and counts as slabs: more than two pages at a time."""
+_LARGE = (2 * 4096, 1 << 31)
+"""Bytes: KMALLOC_MAX_CACHE_SIZE, with pages of x86-64; KMALLOC_MAX_SIZE is less than the other."""
 _MOST_MODULES = 32
 _MOST_CACHES = 4096
 _MOST_TASKS = 8192
@@ -145,6 +149,8 @@ def _takes_of(ways: WaysOut, module: str, place: tuple[Function, int], name: str
 
 def _limits(what: str) -> tuple[int, int] | None:
     """Return the sizes that come from one of kmalloc()'s caches: more than the first, up to the second; in bytes."""
+    if what == LARGE_KMALLOCS:
+        return _LARGE
     match = _KMALLOC.match(what)
     if match is None:
         return None

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 from kdumpy.diagnosis import culprit
 from kdumpy.diagnosis.account import memory_account
-from kdumpy.diagnosis.allocators import Threads, is_known, leaked_threads, takers_of
+from kdumpy.diagnosis.allocators import LARGE_KMALLOCS, Threads, is_known, leaked_threads, takers_of
 from kdumpy.diagnosis.allocsites import allocation_sites
 from kdumpy.diagnosis.causes.base import LIKELY, POSSIBLE, Cause, Finding, Unjudged, Words
 from kdumpy.diagnosis.causes.out_of_memory import LARGEST_CACHES, cgroup_of, memory_evidence
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.evidence import in_a_line
+from kdumpy.diagnosis.facts.memory import MemoryAccount
 from kdumpy.diagnosis.model import Evidence
 from kdumpy.diagnosis.oops import Kind
 from kdumpy.diagnosis.takers import asking_modules, vmalloc_callers
@@ -85,13 +86,15 @@ class MemoryLeak(Cause):
         # The dump's own counts, which `kmem -s` shows; the log's are of a moment before, and leave out slabs' rests.
         held = largest_slabs(crash.kernel)
         caches = (held if held and held[0][1] else self._told_slabs(crash)) if use.startswith("slab") else []
-        name = caches[0][0] if caches else ""
+        loose = _in_no_cache(account, caches) if caches else 0
+        name = caches[0][0] if caches and caches[0][1] >= loose else ""
+        kind = LARGE_KMALLOCS if caches and not name else use
         taker = self._allocator(crash, name) or self._taker(crash, use)
         if taker.frame is None:
-            taker = self._by_code(crash, name or use, [cache for cache, size in held[:_MOST_BESIDE]
+            taker = self._by_code(crash, name or kind, [cache for cache, size in held[:_MOST_BESIDE]
                                                        if size >= _BESIDE * account.managed and cache != name])
         words = Words(crash, taker.frame)
-        what = f"objects of {name}" if name else _USES[use]
+        what = f"objects of {name}" if name else kind if kind == LARGE_KMALLOCS else _USES[use]
         return Finding(
             title=f"Memory leak in the kernel: {what}" + (f", taken by {words.short}" if taker.frame else ""),
             confidence=LIKELY if taker.frame and (taker.frame.module or taker.frames) and not taker.one_of
@@ -99,16 +102,20 @@ class MemoryLeak(Cause):
             explanation=words.paragraph(
                 f"Memory ran out because the kernel's own {_USES[use]} took "
                 f"{round(100 * size / account.managed)} % of the {human_bytes(account.managed)} that it manages"
-                + (f"; {human_bytes(caches[0][1])} are of the kind {name}." if caches else "."),
+                + (f"; {human_bytes(caches[0][1])} are of the kind {name}." if name else
+                   f"; {human_bytes(loose)} are in no cache: kmalloc() of more than two pages takes them of the page "
+                   "allocator." if caches else "."),
                 taker.why, words.where if taker.frame and taker.frame == crash.own_frame and not taker.task
                 and not taker.frames and use != "vmalloc" else ""),
-            evidence=[*crash.evidence.log(crash.closing), *self._largest(crash, use, caches), *taker.evidence,
+            evidence=[*crash.evidence.log(crash.closing), *self._largest(crash, use, caches, loose), *taker.evidence,
                       *memory_evidence(crash), *self._asking(crash, taker), *crash.evidence.stack()],
             next=["Watch it on a running machine (slabtop, /proc/vmallocinfo, /proc/meminfo): does it only ever grow?",
                   *([f"To know who allocates: boot with slub_debug=U,{name}; the next dump's report names the code."]
-                    if name and not taker.frames else [])],
+                    if name and not taker.frames else []),
+                  *(["To know who allocates: watch the event kmem:kmalloc for sizes above two pages, or boot with "
+                     "page_owner=on, where the kernel has that."] if kind == LARGE_KMALLOCS else [])],
             culprit=taker.frame, decisions=(*crash.own.decisions, *([taker.why] if taker.why else [])),
-            tokens=name or use, subtype="" if name else use,
+            tokens=name or kind, subtype="" if name else kind,
             trace=taker.frames or (crash.kernel.stack(taker.task).frames if taker.task else ()),
             trace_task=taker.task, trace_of="the allocation of most of the objects" if taker.frames else "")
 
@@ -193,9 +200,11 @@ class MemoryLeak(Cause):
         return Taker()
 
     @staticmethod
-    def _largest(crash: Crash, use: str, caches: list[tuple[str, int]]) -> list[Evidence]:
+    def _largest(crash: Crash, use: str, caches: list[tuple[str, int]], loose: int) -> list[Evidence]:
         if caches:
             listed = ", ".join(f"{cache} {human_bytes(held)}" for cache, held in caches[:3])
+            if loose > caches[0][1]:
+                listed = f"{human_bytes(loose)} in no cache, {listed}"
             return [Evidence("the largest kinds of kernel objects", listed, crash.evidence.command(LARGEST_CACHES))]
         if use == "vmalloc" and crash.kernel is not None:
             listed = ", ".join(f"{frame} {human_bytes(held)}" for frame, held in vmalloc_callers(crash.kernel)[:3])
@@ -216,3 +225,12 @@ class MemoryLeak(Cause):
         lines = crash.event.lines if crash.event else ()
         rows = [(match[1], int(match[3]) << 10) for line in lines if (match := _SLAB_LINE.match(line))]
         return sorted(rows, key=lambda row: -row[1])
+
+
+def _in_no_cache(account: MemoryAccount, caches: Sequence[tuple[str, int]]) -> int:
+    """Return the bytes that the kernel counts as slabs, and that no cache has.
+
+    Of kmalloc() of more than KMALLOC_MAX_CACHE_SIZE: 6a486c0ad4dc "mm, sl[ou]b: improve memory accounting" (5.5).
+    """
+    slabs = sum(share.size for share in account.shares if share.name in ("slab reclaimable", "slab unreclaimable"))
+    return max(0, slabs - sum(size for _, size in caches))
