@@ -109,3 +109,27 @@ def test_whom_a_cpu_spins_for_is_told_also_where_it_gave_no_registers(kernel: st
     assert found.verdict.culprit.function in ("tardy_wait_sensor", "tardy_grip")
     assert found.verdict.culprit.function in found.verdict.explanation
     assert found.signature.parts[4] == "tardy_grip"
+
+
+@pytest.mark.parametrize(("fault", "ran"), [
+    ("null-workqueue", "a work queue (flaky_poll_work), in kernel thread kworker/"),
+    ("null-timer", "a timer (flaky_watchdog_tick), which had interrupted "),
+    ("bad-address", "the system call write of process sh (pid "),
+])
+def test_what_ran_the_code_is_told(fault: str, ran: str) -> None:
+    assert f"It ran in {ran}" in diagnosed("6.1", fault).verdict.explanation
+
+
+@pytest.mark.skipif(not lab.FULL, reason="dumps of the full matrix")
+@pytest.mark.parametrize(("kernel", "fault", "ran"), [
+    ("6.1", "mirrored-belt", "a work queue (addrconf_dad_work), in kernel thread kworker/"),
+    ("6.12", "same-lever", "an irq_work (points_chip), which had interrupted process sh "),
+    ("6.1", "wrong-side", "a timer (loom_at_whistle), which had interrupted process sh "),
+    ("6.12", "half-tasklet", "a tasklet, in kernel thread ksoftirqd/"),
+    ("6.1", "kiln-damper", "a timer, which had interrupted the idle task."),
+    ("6.12", "kiln-glow", "a timer, which had interrupted the idle task."),
+    ("6.1", "cleared-timer", "a timer, which had interrupted the idle task."),
+    ("6.1", "kiln-weigh", "the worker of a work queue, between two works, in kernel thread kworker/"),
+])
+def test_what_ran_the_culprit_s_code_is_not_what_noticed(kernel: str, fault: str, ran: str) -> None:
+    assert f"It ran in {ran}" in diagnosed(kernel, fault).verdict.explanation

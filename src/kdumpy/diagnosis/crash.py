@@ -220,7 +220,12 @@ class Crash:
     @cached_property
     def context(self) -> str | None:
         """What the code was run by, in words."""
-        return culprit.context_of(self.below_fault if self.faulted else self.below_panic)
+        return culprit.context_of(self.told_stack)
+
+    @property
+    def told_stack(self) -> tuple[Frame, ...]:
+        """The frames from the faulting one, or from the caller of panic(), outwards."""
+        return self.below_fault if self.faulted else self.below_panic
 
     @cached_property
     def task(self) -> Task | None:
@@ -231,10 +236,7 @@ class Crash:
     def task_words(self) -> str:
         """The task, in words; empty where unknown."""
         if self.task:
-            kind = "kernel thread" if self.task.kernel_thread else "process"
-            if self.task.pid == 0:
-                return "the idle task"
-            return f"{kind} {self.task.comm} (pid {self.task.pid})"
+            return words_of(self.task)
         if self.event and self.event.task:
             return f"task {self.event.task[1]} (pid {self.event.task[0]})"
         return ""
@@ -416,6 +418,12 @@ class Crash:
     def tickless(self) -> tuple[Tickless, ...]:
         """The busy CPUs that took no timer interrupt for longer than the kernel allows."""
         return tickless_cpus(self.kernel, self.now) if self.kernel else ()
+
+
+def words_of(task: Task) -> str:
+    """Return a task in words: `process sh (pid 7)`."""
+    kind = "kernel thread" if task.kernel_thread else "process"
+    return f"{kind} {task.comm} (pid {task.pid})" if task.pid else "the idle task"
 
 
 def _odd_operand(instruction: operands.Instruction | None, levels: int | None) -> operands.Operand | None:

@@ -18,8 +18,10 @@ from kdumpy.kernel.values import Frame
 _SYSCALL_PREFIXES = ("__x64_sys_", "__ia32_sys_", "__ia32_compat_sys_", "__x64_compat_sys_", "__arm64_sys_",
                      "__do_compat_sys_", "__se_compat_sys_", "__se_sys_", "__do_sys_", "__pfx_")
 
-_INTERRUPTS = ("asm_sysvec_", "asm_common_interrupt", "el1h_64_irq", "el1_irq")
+_INTERRUPTS = ("asm_sysvec_", "asm_common_interrupt", "el1h_64_irq", "el1_irq", "el0t_64_irq", "el0_irq")
 """Beginnings of the entries of interrupts (arch/x86/include/asm/idtentry.h, arch/arm64/kernel/entry.S)."""
+_OF_TASKS = ("thread", "work queue", "system call", "start of", "end of a process", "idle loop")
+"""What the words of a context have that is a task's own, and interrupts none."""
 _SOFT = frozenset({"handle_softirqs", "__do_softirq"})
 """What runs soft interrupts: also where somebody turns them on again (local_bh_enable()), who need not have raised
 one."""
@@ -147,20 +149,49 @@ def watched(frames: Sequence[Frame]) -> Sequence[Frame]:
 
 def context_of(frames: Sequence[Frame]) -> str | None:
     """Say in words what the code was run by: `a work queue (flaky_poll_work)`, `the system call write`."""
+    number, words = _context_at(frames)
+    if number is None:
+        return None
+    if words != "a system call":
+        caller, called = frames[number], frames[number - 1]
+        # What is left of a function that jumped on to the kernel's own is not what was called.
+        own = called.module or not any(plain_name(called) in names for names in (
+            name_list("plumbing"), name_list("anchors"), name_list("forwarders")))
+        named = own and not _is_entry(caller) and plain_name(caller) != "worker_thread"
+        return f"{words} ({plain_name(called)})" if named and plain_name(called) else words
+    call = next((plain_name(item)[4:] for item in reversed(frames[:number])
+                 if plain_name(item).startswith("sys_")), "")
+    return f"the system call {call}" if call else words
+
+
+def had_interrupted(frames: Sequence[Frame]) -> bool:
+    """Tell whether what ran the code had interrupted the task: an interrupt, or what soft interrupts run behind one.
+
+    They also run in a thread of their own (ksoftirqd), and where a task turns them on again.
+    """
+    number, words = _context_at(frames)
+    if number is None or any(each in words for each in _OF_TASKS):
+        return False
+    if any(_is_entry(frame) or (frame.interrupted and not frame.user) for frame in frames[number:]):
+        return True
+    # Where the stack ends before it comes to the task's own code, nothing shows that it did not.
+    return not any(words in contexts().get(plain_name(frame), "") for frame in frames[number:] for words in _OF_TASKS)
+
+
+def _is_entry(frame: Frame) -> bool:
+    return not frame.module and (frame.symbol or "").startswith(_INTERRUPTS)
+
+
+def _context_at(frames: Sequence[Frame]) -> tuple[int | None, str]:
+    """Return the place of the frame that called into a context, and what that is."""
     known = contexts()
     for number, frame in enumerate(frames):
         words = None if frame.module else known.get(plain_name(frame))
-        if number and not words and not frame.module and (frame.symbol or "").startswith(_INTERRUPTS):
-            return "an interrupt"           # what it interrupted is another context
-        if not words or not number:
-            continue
-        if words != "a system call":
-            called = plain_name(frames[number - 1])
-            return f"{words} ({called})" if called else words
-        call = next((plain_name(item)[4:] for item in reversed(frames[:number])
-                     if plain_name(item).startswith("sys_")), "")
-        return f"the system call {call}" if call else words
-    return None
+        if number and words and plain_name(frame) == "worker_thread":       # process_one_work() would run one
+            return number, "the worker of a work queue, between two works"
+        if number and (words or _is_entry(frame)):
+            return number, words or "an interrupt"           # what it interrupted is another context
+    return None, ""
 
 
 def beside_soft(frames: Sequence[Frame]) -> Choice:

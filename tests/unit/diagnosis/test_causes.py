@@ -228,12 +228,21 @@ def test_a_counter_of_zero_is_not_told_as_a_freed_object() -> None:
     (("f", "asm_sysvec_deferred_error", "do_idle", "cpu_startup_entry"),
      "It ran in an interrupt, which had interrupted {}."),
     (("f", "do_idle", "cpu_startup_entry"), "It ran in {}."),
+    (("f", "tasklet_action_common", "handle_softirqs", "run_ksoftirqd", "smpboot_thread_fn", "kthread"),
+     "It ran in a tasklet (f), in {}."),
+    (("f", "net_rx_action", "__do_softirq", "do_softirq", "__local_bh_enable_ip", "vfs_write", "do_syscall_64"),
+     "It ran in network receive (f), in {}."),
+    (("f", "irq_work_single", "irq_work_run_list", "sysvec_irq_work", "asm_sysvec_irq_work", "vfs_write"),
+     "It ran in an irq_work (f), which had interrupted {}."),
+    (("call_timer_fn", "__run_timers", "__do_softirq", "asm_sysvec_apic_timer_interrupt", "do_idle"),
+     "It ran in a timer, which had interrupted {}."),
+    (("__timer_delete_sync", "call_timer_fn", "__run_timers"), "It ran in a timer, which had interrupted {}."),
+    (("schedule", "worker_thread", "kthread"), "It ran in the worker of a work queue, between two works, in {}."),
 ])
 def test_what_ran_the_code_and_what_it_interrupted(names: tuple[str, ...], where: str) -> None:
     crash = kernel_logs.crash("[    7.700000] BUG: kernel NULL pointer dereference, address: 0000000000000008\n"
                               "[    7.700000] CPU: 0 PID: 7 Comm: thread Not tainted 6.1.0\n")
-    vars(crash)["context"] = culprit.context_of(stack(*names))
-    assert Words(crash).where == where.format("task thread (pid 7)")
+    assert Words(crash).where_in(stack(*names), crash.task_words) == where.format("task thread (pid 7)")
 
 
 def blocked(comm: str, pid: int, wait: LockWait | None) -> BlockedTask:

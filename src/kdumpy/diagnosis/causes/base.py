@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from kdumpy.diagnosis import culprit
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.model import Confidence, Evidence
 from kdumpy.kernel.values import Frame, Task
@@ -107,17 +108,19 @@ class Words:
     @property
     def where(self) -> str:
         """A sentence: what ran the code."""
-        who = self.crash.task_words
-        context = self.crash.context or ""
+        return self.where_in(self.crash.told_stack, self.crash.task_words)
+
+    @staticmethod
+    def where_in(frames: Sequence[Frame], who: str) -> str:
+        """Return a sentence: what ran the code of a stack, in which task."""
+        context = culprit.context_of(frames) or ""
         if not who or not context:
             return f"It ran in {context or who}." if context or who else ""
         if context.startswith("a kernel thread") or "idle loop" in context:
             return f"It ran in {who}."
-        if context.startswith("an interrupt thread"):      # it is a thread of its own, which nothing interrupted
-            return f"It ran in {context}, in {who}."
         if "system call" in context:
             return f"It ran in {context} of {who}."
-        if any(words in context for words in ("interrupt", "timer", "tasklet", "RCU", "call from another CPU")):
+        if culprit.had_interrupted(frames):
             return f"It ran in {context}, which had interrupted {who}."
         return f"It ran in {context}, in {who}."
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.diagnosis import culprit
 from kdumpy.diagnosis.causes.base import CERTAIN, Cause, Finding, Unjudged, Words
-from kdumpy.diagnosis.crash import Crash
+from kdumpy.diagnosis.crash import Crash, words_of
 from kdumpy.diagnosis.graph import lock_orders
 from kdumpy.diagnosis.locks import BlockedTask
 from kdumpy.diagnosis.model import Evidence
@@ -123,6 +123,7 @@ def _of_spinlocks(crash: Crash) -> Finding | None:
            f"spins for the {spin.kind} {spin.name} that CPU {spin.holder.cpu.number} took in {frame.function}()")
         for spin, word, frame in zip(circle, words, taken, strict=True) if spin.holder and spin.holder.cpu)
     title = " and ".join(dict.fromkeys(word.short for word in words if word.short))
+    task = circle[0].cpu.task
     alone, ends = len(circle) == 1, any(spin.kind in SYNCS for spin in circle)
     return Finding(
         title=f"Deadlock of {title} with itself" if alone else f"Deadlock between {title}",
@@ -130,7 +131,7 @@ def _of_spinlocks(crash: Crash) -> Finding | None:
         explanation=words[0].paragraph(
             f"{'A CPU waits' if alone else f'{_COUNTS.get(len(circle), str(len(circle)))} CPUs wait'} for "
             + ("what can never come to its end" if ends else "a spinlock that can never become free") + f": {told}.",
-            words[0].where if alone and circle[0].cpu.panicked else "", words[0].blame),
+            words[0].where_in(circle[0].frames, words_of(task) if task else "") if alone else "", words[0].blame),
         evidence=[*(item for spin in circle for item in spin_evidence(crash, spin)), *crash.evidence.log()],
         next=[(_ENDLESS if ends else
                "Do not take a spinlock again in a function that is called with it held; where an interrupt takes it, "

@@ -141,10 +141,9 @@ class RcuStall(Cause):
         """Say what ran there: the task, or the interrupt that had interrupted it."""
         task = cpu.task
         who = "" if task is None else "the idle task" if task.pid == 0 else f"the task {task.comm} (pid {task.pid})"
-        context = culprit.context_of(culprit.watched(cpu.stack.frames)) or ""
-        interrupts = any(words in context for words in ("interrupt", "timer", "tasklet", "RCU callback", "call from"))
-        return f", in {context}, which had interrupted {who}," if interrupts and "thread" not in context else \
-            f", in {who},"
+        frames = culprit.watched(cpu.stack.frames)
+        return f", in {culprit.context_of(frames)}, which had interrupted {who}," if culprit.had_interrupted(frames) \
+            else f", in {who},"
 
     @staticmethod
     def _how(crash: Crash, cpu: Cpu | None) -> str:
