@@ -126,10 +126,6 @@ def test_what_ran_the_code_is_told(fault: str, ran: str) -> None:
     ("6.12", "same-lever", "an irq_work (points_chip), which had interrupted process sh "),
     ("6.1", "wrong-side", "a timer (loom_at_whistle), which had interrupted process sh "),
     ("6.12", "half-tasklet", "a tasklet, in kernel thread ksoftirqd/"),
-    ("6.1", "kiln-damper", "a timer, which had interrupted the idle task."),
-    ("6.12", "kiln-glow", "a timer, which had interrupted the idle task."),
-    ("6.1", "cleared-timer", "a timer, which had interrupted the idle task."),
-    ("6.1", "kiln-weigh", "the worker of a work queue, between two works, in kernel thread kworker/"),
 ])
 def test_what_ran_the_culprit_s_code_is_not_what_noticed(kernel: str, fault: str, ran: str) -> None:
     assert f"It ran in {ran}" in diagnosed(kernel, fault).verdict.explanation
