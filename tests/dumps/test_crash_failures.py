@@ -106,3 +106,33 @@ def test_a_pipeline_that_finds_nothing_or_has_read_enough_is_none(old: Console) 
     assert old("ps | grep nothing_of_this_name") == ""
     assert old("sym -l | head -1").count("\n") == 1
     assert old("ps | kill -PIPE $$") == ""
+
+
+@pytest.mark.parametrize(("line", "expected"), [
+    ("rd -u 400000", "the context task has no user space (set another: set PID)"),
+    ("rd -u -a 400000", "the context task has no user space (set another: set PID)"),
+    ("rd 6b6b6b6b6b6b6b6b", "no memory at 6b6b6b6b6b6b6b6b: no page table of the kernel's reaches there"),
+    ("struct list_head 6b6b6b6b6b6b6b6b", "no memory at 6b6b6b6b6b6b6b6b: no page table of the kernel's reaches there"),
+    ("p $rip", "$rip means nothing here"), ("x/i $rip", "$rip means nothing here"), ("p $9", "there is no value $9"),
+    ("repeat", "kdumpy: repeat wants a command (see"), ("list 0", "no memory at 0000000000000000"),
+    ("irq 9999", "there is no interrupt 9999"), ("tsk_struct ffff888000000000", "did you mean 'task_struct'?"),
+    ("kmem -p |: where flags~slab |: count", "flags is a number, which holds no 'slab'"),
+    ("irq |: where name~virtio", "did you mean 'actions.name'?"),
+    ("foreach 1 files |: where path~x", "did you mean 'files.path'?"),
+])
+def test_what_is_said_names_the_cause_and_nothing_stands_in_front(old: Console, line: str, expected: str) -> None:
+    good, text, errors = old.attempt(line)
+    assert not good
+    assert text == ""
+    assert expected in errors
+
+
+def test_a_kernel_without_maple_trees_says_so() -> None:
+    console = Console(kernel_of("5.10", "null-workqueue"))
+    assert "no maple trees are known" in console.fails("tree -t maple 0")
+
+
+@pytest.mark.parametrize("line", ["py while True: pass", "py sum(1 for _ in iter(int, 1))"])
+def test_a_timeout_that_was_set_holds_for_python_too(old: Console, line: str) -> None:
+    old("set timeout 1")
+    assert "stopped after 1 s of work" in old.fails(line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import select
@@ -216,6 +217,16 @@ class Hello(TextCommand):
 
 COMMAND = Hello()
 '''
+
+
+def test_a_crashrc_says_nothing_in_front_of_an_answer(tmp_path: Path) -> None:
+    (tmp_path / ".crashrc").write_text("set scroll off\nset radix 16\nhex\nalias kt ps -k\nset 1\nsys -t\n")
+    environment = {**os.environ, "HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path / "config"),
+                   "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), *sys.path])}
+    done = subprocess.run([sys.executable, "-m", "kdumpy", "crash", str(lab.dump("6.1", "null-workqueue").path), "-e",
+                           "p 17 --json"], capture_output=True, text=True, check=True, env=environment, cwd=tmp_path)
+    assert json.loads(done.stdout)[0]["text"] == "0x11"
+    assert done.stderr.startswith("TAINTED_MASK: ")
 
 
 def test_what_a_session_begins_with(tmp_path: Path) -> None:

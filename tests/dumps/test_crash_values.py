@@ -195,3 +195,15 @@ def test_lines_are_run_again(old: Console) -> None:
         assert "no line of this session" in console.fails(line)
     assert "r NUMBER" in console("help input")
     assert ">> FILE" in console("help output")
+
+
+def test_x_needs_an_address_and_no_type(null: Console) -> None:
+    place = null.prog.symbol("flaky_poll_work").address
+    assert null("x/2i flaky_poll_work").startswith(f"{place:#x} <flaky_poll_work>:")
+    assert null("x/2gx flaky_poll_work+8") == null("x/2gx &flaky_poll_work + 8") == null(f"rd -64 -x {place + 8:x} 2")
+    assert "there is no gdb in this shell" in null("gdb list schedule")
+
+
+def test_addresses_of_user_space_look_like_addresses(null: Console) -> None:
+    starts = [area["start"] for area in null.json("vm 1 --json")[0]["areas"]]
+    assert null("vm 1 |: columns areas.start").split()[1:] == [f"{start:016x}" for start in starts]

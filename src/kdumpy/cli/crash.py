@@ -109,7 +109,7 @@ def run(arguments: argparse.Namespace) -> int:
                 if refusal:
                     print(f"kdumpy: {path}: not run: {refusal}", file=sys.stderr)
                 else:
-                    shell.run_file(path)
+                    shell.start_with(path)
             for path in arguments.input:
                 good = shell.run_file(path) and good
             for line in arguments.execute:

@@ -14,7 +14,8 @@ import drgn
 from kdumpy.crash.session import Session
 from kdumpy.errors import NotInDump, UsageError
 
-_TOKEN = re.compile(r"\s*(?:(?P<number>0[xX][0-9a-fA-F]+|\d+)(?P<suffix>[uUlL]*)|(?P<name>[A-Za-z_]\w*|\$\$?\d{0,9})"
+_TOKEN = re.compile(r"\s*(?:(?P<number>0[xX][0-9a-fA-F]+|\d+)(?P<suffix>[uUlL]*)|"
+                    r"(?P<name>\$?[A-Za-z_]\w*|\$\$?\d{0,9})"
                     r"|(?P<char>'(?:\\.|[^\\'])')"
                     r"|(?P<sign>->|<<|>>|<=|>=|==|!=|&&|\|\||[-+*/%&|^~!<>().\[\]@]))")
 

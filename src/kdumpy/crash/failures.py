@@ -47,13 +47,15 @@ def missing_page(error: drgn.FaultError) -> MissingPage:
     """Return the engine's fault as what it means in a dump.
 
     libkdumpfile says "Excluded page" for one that was filtered out, "... not present: pud[211] = 0x0" for an address
-    that no page table maps, and "address is not mapped" for one that none can; drgn says "could not find memory
-    segment". A bad pointer gives these too.
+    that no page table maps, and "address is not mapped" or "No way to translate" for one that none can; drgn says
+    "could not find memory segment". A bad pointer gives these too.
     """
     text = str(error.args[0]) if error.args else ""
     at = f"{error.address:016x}"
     if "xcluded" in text:
         return MissingPage(f"page excluded at {at}", why="the dump was filtered (see 'kdumpy info')")
+    if "No way to translate" in text:
+        return MissingPage(f"no memory at {at}", why="no page table of the kernel's reaches there")
     if any(words in text for words in ("could not find memory segment", "not present", "not mapped")):
         return MissingPage(f"no memory at {at}", why="nothing is mapped there")
     return MissingPage(f"page missing at {at}", why=text.rstrip("."))

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from kdumpy.errors import UsageError
 
 _QUOTES = "'\""
+_EXPRESSIONS = ("p", "px", "pd", "print", "output", "inspect", "x", "gdb", "g", "eval", "whatis", "ptype", "py", "drgn")
+"""Commands in whose arguments a `>` may compare."""
 _OPENING, _CLOSING = "([{", ")]}"
 
 
@@ -134,8 +136,9 @@ def _command(text: str) -> ParsedLine:
                 raise UsageError("nothing follows the '|'", where=stripped)
             _no_filter_in(text[start:])
             return _plain(pieces, filters, pipeline=text[start:].strip())
-        # "->" and a comparison are parts of an expression: a redirection begins a word.
-        begins_word = position == 0 or text[position - 1].isspace()
+        # "->" and a comparison are parts of an expression: where there may be one, a redirection begins a word.
+        begins_word = position == 0 or text[position - 1].isspace() or \
+            (not _is_expression(text) and text[position - 1] != "-")
         compares = pieces is not None and text[start:].split(None, 1)[:1] == ["where"]
         if character == ">" and begins_word and text[position + 1:position + 2] != "=" and not compares:
             append = text[position + 1:position + 2] == ">"
@@ -144,6 +147,10 @@ def _command(text: str) -> ParsedLine:
                 raise UsageError("a redirection wants one file", where=stripped)
             return _plain(_add(pieces, filters, text[start:position]), filters, file=words[0], append=append)
     return _plain(_add(pieces, filters, text[start:]), filters)
+
+
+def _is_expression(text: str) -> bool:
+    return text.split(None, 1)[0].partition("/")[0] in _EXPRESSIONS
 
 
 def _add(command: str | None, filters: list[str], text: str) -> str:

@@ -51,6 +51,10 @@ _NOTHING = ("-", "none")
 _MOST_DIGITS = 24
 _ADDRESS = 1 << 47
 """Numbers from here on are shown as addresses."""
+_PLACES = ("address", "start", "end", "virtual", "physical")
+"""Fields whose numbers are addresses, of user space and of the machine's memory too."""
+_PAGE = 4096
+"""Below it nothing is mapped."""
 
 Rows = Iterable[Any]
 
@@ -107,22 +111,23 @@ def table(rows: Rows) -> Iterator[str]:
     header = list(dict.fromkeys(name for row in found for name in row))
     right = [all(isinstance(row.get(name), int | float) and not isinstance(row.get(name), bool) for row in found)
              for name in header]
-    cells = ([shown(row.get(name)) for name in header] for row in found)
+    cells = ([shown(row.get(name), name) for name in header] for row in found)
     yield from columns([name.upper() for name in header], cells, "".join("<>"[side] for side in right))
 
 
-def shown(value: Any) -> str:
-    """Return a value for people."""
+def shown(value: Any, name: str = "") -> str:
+    """Return a value for people; the name of its field tells whether a small number is an address."""
     if value is None:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
-        return f"{value:016x}" if value >= _ADDRESS else str(value)
+        is_address = value >= _ADDRESS or (value >= _PAGE and name.rpartition(".")[2] in _PLACES)
+        return f"{value:016x}" if is_address else str(value)
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, tuple | list):
-        return " ".join(shown(one) for one in value) if not any(map(_is_compound, value)) else f"[{len(value)}]"
+        return " ".join(shown(one, name) for one in value) if not any(map(_is_compound, value)) else f"[{len(value)}]"
     if isinstance(value, Mapping) or dataclasses.is_dataclass(value):
         return "{…}"
     return str(value)
@@ -143,9 +148,28 @@ def names_of(row: Any, depth: int = 2) -> list[str]:
         found.append(field.name)
         value = getattr(row, field.name, None)
         inner = next(iter(value), None) if isinstance(value, tuple) else value
+        if not dataclasses.is_dataclass(inner):
+            inner = _class_of(row, field.name)      # there is none in this row
         if depth > 1 and dataclasses.is_dataclass(inner):
             found += [f"{field.name}.{name}" for name in names_of(inner, depth - 1)]
     return found
+
+
+def _class_of(row: Any, name: str) -> type | None:
+    """Return the class of what a field holds, or holds some of; None for plain values."""
+    import typing
+
+    owner = row if isinstance(row, type) else type(row)
+    try:
+        waiting = [typing.get_type_hints(owner)[name]]
+    except (NameError, KeyError):       # a name that is only there for who checks the types
+        return None
+    while waiting:
+        hint = waiting.pop()
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+            return hint
+        waiting += typing.get_args(hint)
+    return None
 
 
 def field(row: Any, name: str) -> Any:
@@ -179,9 +203,9 @@ def _no_field(row: Any, name: str) -> UsageError:
     known = names_of(row, 1)
     import difflib  # only where something is wrong
 
-    near = difflib.get_close_matches(name, known, n=1)
-    return UsageError(f"the rows have no field {name!r}",
-                      mend=f"did you mean {near[0]!r}?" if near else f"they have {', '.join(known)}")
+    near = [path for path in names_of(row) if path.endswith(f".{name}")] or difflib.get_close_matches(name, known, n=1)
+    return UsageError(f"the rows have no field {name!r}", mend=f"did you mean {' or '.join(map(repr, near))}?" if near
+                      else f"they have {', '.join(known)}; '|: fields' lists those inside of these")
 
 
 def _where(rows: Rows, text: str) -> Iterator[Any]:
@@ -205,8 +229,15 @@ def _test(sign: str, text: str) -> Callable[[Any, str], bool]:
             pattern = re.compile(text)
         except re.error as error:
             raise UsageError(f"{text!r} is no regular expression", why=str(error)) from None
-        wanted = sign == "~"
-        return lambda value, _: any(pattern.search(shown(one)) for one in _each(value)) is wanted
+        wanted, is_word = sign == "~", bool(re.fullmatch(r"[A-Za-z_]\w*", text) and not re.fullmatch("[0-9a-f]+", text))
+
+        def matches(value: Any, name: str) -> bool:
+            if is_word and isinstance(value, int) and not isinstance(value, bool):
+                raise UsageError(f"{name} is a number, which holds no {text!r}", where="where",
+                                 mend="'|: fields' shows what the others hold")
+            return any(pattern.search(shown(one, name)) for one in _each(value)) is wanted
+
+        return matches
     if sign in ("=", "==", "!="):
         choices = text.split(",")
         wanted = sign != "!="
@@ -359,7 +390,7 @@ def _sum(rows: Rows, text: str) -> Iterator[Record]:
 def _describe(rows: Rows, text: str) -> Iterator[Record]:
     for row in rows:
         for name in names_of(row):
-            yield Record({"field": name, "example": shown(field(row, name))[:60]})
+            yield Record({"field": name, "example": shown(field(row, name), name)[:60]})
         return
 
 

@@ -26,6 +26,7 @@ LEAVING = ("q", "quit", "exit")
 
 BUILT_IN_ALIASES = {"man": "help", "?": "help", "dmesg": "log", "sf": "set scroll off", "sn": "set scroll on",
                     "hex": "set radix 16", "dec": "set radix 10", "px": "p -x", "pd": "p -d",
+                    "last": "ps -l", "lsmod": "mod", "for": "foreach", "size": "*", "g": "gdb",
                     "print": "p", "output": "p", "inspect": "p", "ptype": "whatis", "disassemble": "dis"}
 """crash's own aliases (alias.c), where the command exists here; and gdb's words, which crash hands on to gdb."""
 

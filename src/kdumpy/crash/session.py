@@ -247,6 +247,9 @@ class Session:
         Raises:
             NotInDump: there is none.
         """
+        if name[1:2].isalpha() or name[1:2] == "_":
+            raise NotInDump(f"{name} means nothing here", why="gdb's names for registers and its variables need gdb",
+                            mend="'bt' shows the registers")
         if name.startswith("$$"):
             number = len(self.values) - int(name[2:] or 1)
         else:

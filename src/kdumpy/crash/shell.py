@@ -17,6 +17,7 @@ from kdumpy.crash.command import Command, Line, Options
 from kdumpy.crash.failures import UNKNOWN, explain
 from kdumpy.crash.output import SafeOutput, destination, find_pager, run_in_shell
 from kdumpy.crash.parser import ParsedLine, parse
+from kdumpy.crash.partial import Partial
 from kdumpy.crash.patience import Patience
 from kdumpy.crash.session import Answer, Call, Session
 from kdumpy.errors import KdumpyError, NotInDump, UsageError
@@ -31,6 +32,10 @@ _DEEPEST = 16
 
 _THEIR_OWN = ("py", "drgn", "repeat", "extend", "gdb")
 """Commands that run what the user wrote, or that have a prompt of their own."""
+
+
+_SETTINGS = ("set", "alias")
+"""What a crashrc does without a word."""
 
 
 _OF_A_NAME = re.compile(r"symbol|variable|could not find")
@@ -60,6 +65,8 @@ class Shell:
         self.session.load_packages = self._load_packages
         self._packages = packages
         """Commands of installed packages may be loaded, and were not yet."""
+        self._starting = False
+        """A crashrc is run."""
         self._patience = Patience(errors)
         self._depth = 0
         self._target: IO[str] | None = None
@@ -131,6 +138,19 @@ class Shell:
             for text in file:
                 good = self.run(text) and good
         return good
+
+    def start_with(self, path: Path) -> None:
+        """Run the lines of a crashrc. What it sets is set in silence, as by crash; what else it says is no answer to
+        what was asked: where that may go to a program, it goes beside it.
+        """
+        out = self.out
+        self._starting = True
+        if not self.interactive:
+            self.out = self.errors
+        try:
+            self.run_file(path)
+        finally:
+            self._starting, self.out = False, out
 
     def banner(self) -> None:
         """Say what was opened, as crash does: the machine, its panic, the context."""
@@ -252,7 +272,11 @@ class Shell:
         options.as_text = not options.json and not line.filters
         output = self._output(line, target)
         self.session.output = output    # type: ignore[assignment]
-        rows = _Partial(command.rows(self.session, options))
+        rows = Partial(command.rows(self.session, options))
+        if self._starting and name in _SETTINGS and words:
+            for _ in rows:
+                pass
+            return
         self._show(rows, line, output, lambda found: command.render(found, self.session, options), json=options.json)
         if rows.failure is not None:
             raise rows.failure
@@ -322,9 +346,13 @@ class Shell:
         known = [*registry.COMMANDS, *registry.EXTENSIONS, *self.session.engine.names]
         import difflib  # only where something is wrong
 
+        from kdumpy.debuginfo.btf import Kind
+
         if line.name in registry.OF_GDB:
             raise UsageError(f"{line.name!r} is a command of gdb's, which is not here", mend="see 'help gdb'")
-        near = difflib.get_close_matches(line.name, known, n=1)
+        types = self.session.kernel.debuginfo.types
+        structures = (types.btf.index.names[Kind.STRUCT],) if types and line.arguments else ()
+        near = difflib.get_close_matches(line.name, [*known, *itertools.chain(*structures)], n=1)
         raise UsageError(f"there is no command or structure {line.name!r}",
                          mend=f"did you mean {near[0]!r}?" if near else "see 'help'")
 
@@ -371,27 +399,6 @@ def _laid_out(rows: Iterable[Any], render: Callable[[Iterable[Any]], Iterator[st
     if first is not None:
         both = itertools.chain((first,), given)
         yield from pipes.table(both) if isinstance(first, pipes.Record) else render(both)
-
-
-class _Partial:
-    """Rows of which what can be read is given; an error after the first is kept for the end."""
-
-    def __init__(self, rows: Iterator[Any]) -> None:
-        self._rows = rows
-        self.failure: Exception | None = None
-
-    def __iter__(self) -> Iterator[Any]:
-        given = False
-        try:
-            for row in self._rows:
-                yield row
-                given = True
-        except GeneratorExit:
-            raise
-        except Exception as error:      # of whatever kind: what was read stands
-            if not given:
-                raise
-            self.failure = error
 
 
 def _write_json(value: object, output: SafeOutput) -> None:

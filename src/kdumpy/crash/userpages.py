@@ -61,12 +61,22 @@ def in_user_space(session: Session, made: drgn.Type, address: int) -> drgn.Objec
         NotInDump: the task has none.
         drgn.FaultError: it is not in the dump.
     """
+    data = read_user(session, address, drgn.sizeof(made))
+    return drgn.Object.from_bytes_(session.prog, made, data)
+
+
+def read_user(session: Session, address: int, size: int) -> bytes:
+    """Read the context task's user space.
+
+    Raises:
+        NotInDump: the task has none.
+        drgn.FaultError: it is not in the dump.
+    """
     from drgn.helpers.linux.mm import access_process_vm
 
     if not session.context.mm:
         raise NotInDump("the context task has no user space", mend="set another: set PID")
-    data = access_process_vm(session.context, address, drgn.sizeof(made))
-    return drgn.Object.from_bytes_(session.prog, made, data)
+    return bytes(access_process_vm(session.context, address, size))
 
 
 class _Walker:

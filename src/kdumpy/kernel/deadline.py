@@ -40,6 +40,8 @@ class Deadline:
     def __init__(self, seconds: float = DEFAULT_SECONDS) -> None:
         self.seconds = seconds
         """0: none."""
+        self.chosen = False
+        """The user has said how many: they hold for the user's own code too."""
         self._depth = 0
         self._started = 0.0
 
@@ -78,7 +80,7 @@ class Deadline:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Stop the clock for what may take any time: the user's own code."""
+        """Stop the clock for what may take any time: the user's own code and programs."""
         running, self._depth = self._depth, 2 if self._depth else 0
         self._stop()
         try:

@@ -83,3 +83,11 @@ def test_no_option_has_the_name_of_what_the_shell_adds_to_a_call() -> None:
     for name in NAMES:
         for argument in registry.command(name).args:
             assert argument.keywords.get("dest", argument.names[0].lstrip("-")) not in ("typed", "command", "render")
+
+
+def test_every_alias_of_crash_is_there() -> None:
+    """Source: crash 8.0.2, `alias` without a crashrc; q is a name of its own here."""
+    theirs = {"man": "help", "?": "help", "sf": "set scroll off", "sn": "set scroll on", "hex": "set radix 16",
+              "dec": "set radix 10", "g": "gdb", "px": "p -x", "pd": "p -d", "for": "foreach", "size": "*",
+              "dmesg": "log", "lsmod": "mod", "last": "ps -l"}
+    assert theirs.items() <= registry.BUILT_IN_ALIASES.items()

@@ -11,6 +11,7 @@ from drgn import Symbol, SymbolKind
 from kdumpy.crash.command import Arg, Command, Options
 from kdumpy.crash.disassembler import Disassembler, Instruction
 from kdumpy.crash.session import Session
+from kdumpy.crash.userpages import read_user
 from kdumpy.errors import NotInDump, UsageError
 
 _MOST = 100_000
@@ -148,17 +149,8 @@ def _registers(session: Session, text: str) -> dict[str, int]:
 
 
 def _user_reader(session: Session) -> Callable[[int, int], bytes]:
-    """Return how the context task's user space is read.
-
-    Raises:
-        NotInDump: it has none.
-    """
-    from drgn.helpers.linux.mm import access_process_vm
-
-    task = session.context
-    if not task.mm:
-        raise NotInDump("the context task has no user space", mend="set another: set PID")
-    return lambda address, size: bytes(access_process_vm(task, address, size))
+    """Return how the context task's user space is read."""
+    return lambda address, size: read_user(session, address, size)
 
 
 def _fault(session: Session) -> int | None:

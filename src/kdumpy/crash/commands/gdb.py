@@ -12,12 +12,14 @@ from kdumpy.crash import registry
 from kdumpy.crash.command import Arg, Line, Options, TextCommand
 from kdumpy.crash.expression import address_of, evaluate
 from kdumpy.crash.session import Session
-from kdumpy.errors import UsageError
+from kdumpy.errors import NotInDump, UsageError
 
 _REASON = ("there is no gdb in this shell: it would need the kernel's DWARF, and types come out of the dump.\n"
            "Instead: 'p' and 'print', 'output', 'p/x'; 'ptype' and 'whatis'; 'x/3i', 'x/4gx', 'x/s'; 'info symbol', "
            "'info line';\n'struct', 'list', 'dis', 'rd'; or 'kdumpy shell VMCORE' for Python.")
 _SIZES = {"b": 8, "h": 16, "w": 32, "g": 64}
+_OTHERWISE = ("gdb", "list", "search", "set")
+"""Commands of ours whose names mean another thing to gdb."""
 _INFO = {"symbol": "sym", "address": "sym", "line": "sym", "functions": "sym -q", "variables": "sym -q"}
 """Our command for a word behind `info`."""
 
@@ -72,8 +74,25 @@ class Gdb(TextCommand):
 def _known(text: str) -> str:
     """Return what follows the word `gdb` where it is a command of ours, or one that stands for gdb's; else empty."""
     word = text.split(None, 1)[0] if text else ""
-    known = (word in registry.COMMANDS and word != "gdb") or registry.meaning(word) is not None
+    known = (word in registry.COMMANDS and word not in _OTHERWISE) or registry.meaning(word) is not None
     return text if known else ""
+
+
+def _address(session: Session, text: str) -> int:
+    """Return where an expression lies; a symbol, or SYMBOL+OFFSET, needs no type for that.
+
+    Raises:
+        UsageError: it is no address.
+    """
+    try:
+        return address_of(evaluate(session, text))
+    except TypeError:
+        raise UsageError(f"{text!r} is no address", where="x") from None
+    except NotInDump:
+        match = re.fullmatch(r"&?([A-Za-z_]\w*)(\s*\+\s*\w+)?", text)
+        if not match or not session.prog.symbols(match[1]):
+            raise
+        return session.address(f"({text})")
 
 
 def _examine(session: Session, text: str, letters: str) -> str:
@@ -82,10 +101,7 @@ def _examine(session: Session, text: str, letters: str) -> str:
         raise UsageError(f"{letters!r} is no format", where="x", mend="such as x/3i, x/4gx, x/s")
     if not text:
         raise UsageError("which address?", where="x", mend="see 'help x'")
-    try:
-        address = address_of(evaluate(session, text))
-    except TypeError:
-        raise UsageError(f"{text!r} is no address", where="x") from None
+    address = _address(session, text)
     count = match[1] or "1"
     if "i" in match[2]:
         return f"dis {address:x} {count}"

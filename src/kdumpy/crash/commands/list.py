@@ -68,6 +68,8 @@ class ListCommand(Command[EntryRow]):
                     [member for member in name.partition(".")[2].split(",") if member]) for name in shown]
         within = offset_of(session, words[words.index("-l") + 1]) if structs and "-l" in words[:-1] else 0
         radix = 16 if "-x" in words else 10 if "-d" in words else None
+        if words and not words[-1].startswith("-"):
+            session.prog.read_u64(start + offset_of(session, _offset(words)))       # else it is no entry
         count, last = 0, 0
         for line in session.engine.lines(" ".join(("list", *_without_offset(words, not structs)))):
             if line.startswith(_DUPLICATE):
@@ -136,6 +138,10 @@ def _ordered(words: list[str]) -> list[str]:
     return [*options, *others]
 
 
+def _offset(words: list[str]) -> str:
+    return words[words.index("-o") + 1] if "-o" in words[:-1] else ""
+
+
 def _closes(session: Session, words: list[str], last: int, count: int) -> None:
     """Check that a list with a head (-H) ends at its head.
 
@@ -146,10 +152,9 @@ def _closes(session: Session, words: list[str], last: int, count: int) -> None:
     """
     if "-H" not in words or "-e" in words:
         return
-    offset = words[words.index("-o") + 1] if "-o" in words[:-1] else ""
     try:
         head = session.address(words[-1])
-        following = session.prog.read_u64(last + offset_of(session, offset) + (8 if "-r" in words else 0))
+        following = session.prog.read_u64(last + offset_of(session, _offset(words)) + (8 if "-r" in words else 0))
     except READ_ERRORS:
         return          # where the list lies cannot be told: drgn's command has spoken
     if following != head and following:

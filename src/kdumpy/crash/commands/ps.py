@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -108,12 +107,10 @@ class Ps(Command[TaskRow]):
         if view is not None:
             yield from VIEWS[view].render(rows, options)
             return
-        rows = iter(rows)
-        first = next(rows, None)        # what raises before it gives a task needs no header
         if options.header:
             yield (f"      PID    PPID  CPU {'     KSTACKP     ' if options.stack else '      TASK       '} ST  %MEM"
                    "      VSZ      RSS  COMM")
-        for row in itertools.chain((first,) if first else (), rows):
+        for row in rows:
             place = _middle(row.stack) if options.stack else f"{row.task:016x}"
             command = f"[{row.command}]" if row.kernel_thread else row.command
             yield (f"{'>' if row.active else ' '} {row.pid:>7} {row.ppid:>7} {row.cpu:>3}  {place}  {row.state:<2} "

@@ -52,7 +52,8 @@ class Py(Command[Any]):
         if not options.typed:
             _converse(session, names)
             return
-        with session.deadline.paused(), contextlib.redirect_stdout(session.output), _failures():
+        unhurried = contextlib.nullcontext() if session.deadline.chosen else session.deadline.paused()
+        with unhurried, contextlib.redirect_stdout(session.output), _failures():
             value = _run(options.typed, names)
             if value is None:
                 return

@@ -10,6 +10,7 @@ from pathlib import Path
 from kdumpy.crash.command import Arg, Command, Options
 from kdumpy.crash.failures import explain
 from kdumpy.crash.session import Session
+from kdumpy.crash.userpages import read_user
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.errors import NotInDump, UsageError
 
@@ -216,10 +217,7 @@ def _number(text: str) -> int:
 
 def _read(session: Session, address: int, size: int, options: Options) -> bytes:
     if options.user:
-        from drgn.helpers.linux.mm import access_process_vm
-
-        user: bytes = access_process_vm(session.context, address, size)
-        return user
+        return read_user(session, address, size)
     if options.in_file:
         source = session.kernel.dump.source
         if not 0 <= address <= source.size - size:
@@ -233,12 +231,9 @@ def _read(session: Session, address: int, size: int, options: Options) -> bytes:
 
 def _text(session: Session, address: int, options: Options) -> bytes:
     if options.user:
-        from drgn.helpers.linux.mm import access_remote_vm
-
-        mm = session.context.mm
         data = b""
         while b"\0" not in data and len(data) < 4096:
-            data += access_remote_vm(mm, address + len(data), 64)
+            data += read_user(session, address + len(data), 64)
         return data.partition(b"\0")[0]
     text: bytes = session.prog.read_c_string(address, options.physical, max_size=1 << 16)
     return text

@@ -44,7 +44,7 @@ class Repeat(TextCommand):
             else:
                 raise UsageError(f"{word!r} is neither -SECONDS nor -n COUNT", where="repeat")
         if not words:
-            raise UsageError("repeat wants a command", where="repeat")
+            raise UsageError("repeat wants a command", mend="see 'help repeat'")
         if count is None and not session.interactive:
             raise UsageError("this would not end", where="repeat", why="nobody is there to press Ctrl-C",
                              mend="repeat -n COUNT COMMAND")

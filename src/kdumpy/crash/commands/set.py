@@ -112,7 +112,7 @@ class Set(Command[Fact]):
             if value is not None:
                 if not value.isdecimal() or len(value) > _LONGEST_TIMEOUT:
                     raise UsageError("timeout is a number of seconds, or 0 for none")
-                session.deadline.seconds = int(value)
+                session.deadline.seconds, session.deadline.chosen = int(value), True
             return Fact("timeout", f"{session.deadline.seconds:g}")
         if name == "workers":
             if value is not None:

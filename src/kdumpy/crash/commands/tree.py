@@ -10,8 +10,9 @@ from drgn.helpers.linux.xarray import xa_for_each
 
 from kdumpy.crash.command import Arg, Command, Options
 from kdumpy.crash.commands.struct import find_type, offset_of, struct_text
+from kdumpy.crash.failures import UNKNOWN
 from kdumpy.crash.session import Session
-from kdumpy.errors import DamagedDump, UsageError
+from kdumpy.errors import DamagedDump, NotInDump, UsageError
 from kdumpy.kernel import maple
 from kdumpy.kernel.maple import MapleNode
 
@@ -77,6 +78,10 @@ class Tree(Command[NodeRow]):
         if options.nodes and kind != "maple":
             raise UsageError("-v is for maple trees", mend="-t maple")
         if kind == "maple":
+            try:
+                session.prog.type("struct maple_tree")
+            except LookupError:
+                raise NotInDump("no maple trees are known", why=UNKNOWN) from None
             yield from _maple(session, start, shown, options)
             return
         if kind == "rbtree":
