@@ -21,6 +21,8 @@ from kdumpy.diagnosis.spinblame import spin_evidence, spins_of
 from kdumpy.units import human_seconds
 
 _FREED = (Meaning.FREED, Meaning.LIST_POISON)
+_REGISTERS = 2
+"""Registers that lead to an object with which code works; a single one may hold what came before."""
 
 
 class UseAfterFree(Cause):
@@ -58,7 +60,8 @@ class UseAfterFree(Cause):
             found = Meant(Meaning.KERNEL, f"it held {crash.pointer:#x}")
         if found is None:
             read = freed_read(crash)
-            return self._of_number(crash, read) if read is not None else self._of_reused(crash)
+            return self._of_number(crash, read) if read is not None else \
+                self._of_reused(crash) or self._of_left(crash)
         called = nowhere is not None
         own, left = self._user(crash)
         words = Words(crash, own.frame)
@@ -130,6 +133,32 @@ class UseAfterFree(Cause):
             evidence=[*crash.evidence.log(), *crash.evidence.instruction(),
                       *crash.evidence.object("where the pointer was read", place), *crash.evidence.stack()],
             culprit=own.frame, decisions=own.decisions, subtype="follow")
+
+    def _of_left(self, crash: Crash) -> Finding | None:
+        """Match a fault of the kernel's own code while it works on a freed object that it still knew.
+
+        What it read there need not be what it used: a flag that poison has not set makes a pointer NULL.
+        """
+        if crash.own.frame is not None and crash.own.frame.module and not crash.own.doubtful:
+            return None
+        own, left = self._user(crash)
+        if left is None or left.times < _REGISTERS or crash.kernel is None:
+            return None
+        words = Words(crash, own.frame)
+        freer = own.frame is not None and who_freed(crash.kernel, left).frame == own.frame
+        runs = next((frame.function for frame in crash.below_fault if frame.function), None)
+        user = f"The kernel's own {runs}()" if runs else "Code"
+        return Finding(
+            title=words.titled("Use after free"), confidence=LIKELY,
+            explanation=words.paragraph(
+                f"{user} worked on an object that had already been freed: "
+                f"{left.object.words}.",
+                f"{words.name} freed it while the kernel still knew it." if freer else "",
+                "A timer, work or a callback in it was not cancelled before it was freed.", words.where, words.blame),
+            evidence=[*crash.evidence.log(), *crash.evidence.instruction(),
+                      *crash.evidence.object(f"what the register {left.register} leads to", left.object),
+                      *crash.evidence.stack()],
+            next=tracking_advice(crash, left.object), culprit=own.frame, decisions=own.decisions, subtype="left")
 
     @staticmethod
     def _of_number(crash: Crash, read: Read) -> Finding:

@@ -33,6 +33,8 @@ class FreedObject(NamedTuple):
 
     register: str
     object: Pointee
+    times: int = 1
+    """How many registers lead to it."""
 
 
 def freed_object(kernel: Kernel, registers: Mapping[str, int]) -> FreedObject | None:
@@ -49,7 +51,7 @@ def freed_object(kernel: Kernel, registers: Mapping[str, int]) -> FreedObject | 
             found.setdefault(place.object, []).append(FreedObject(register, place))
     most = max(map(len, found.values()), default=0)
     often = [items for items in found.values() if len(items) == most]
-    return often[0][0] if len(often) == 1 else None
+    return often[0][0]._replace(times=most) if len(often) == 1 else None
 
 
 def clears_freed(kernel: Kernel) -> bool:
