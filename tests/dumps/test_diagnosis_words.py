@@ -10,6 +10,7 @@ from drgn.helpers.linux.mm import for_each_vmap_area
 import kdumpy
 import lab
 from diagnosed import diagnosed
+from kdumpy.cli.main import main
 from kdumpy.diagnosis import Diagnosis
 from kdumpy.diagnosis.crashed.pointee import BEYOND, pointee
 from kdumpy.report import text
@@ -129,3 +130,11 @@ def test_what_ran_the_code_is_told(fault: str, ran: str) -> None:
 ])
 def test_what_ran_the_culprit_s_code_is_not_what_noticed(kernel: str, fault: str, ran: str) -> None:
     assert f"It ran in {ran}" in diagnosed(kernel, fault).verdict.explanation
+
+
+def test_lines_of_source_of_a_module_that_no_server_has(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its own file is asked for, which drgn takes beside the kernel's only: alone it is refused with that reason."""
+    assert diagnosed("6.1", "null-workqueue").verdict.next[-1].endswith("--vmlinux VMLINUX --vmlinux flaky.ko.")
+    path = lab.dump("6.1", "null-workqueue").path
+    assert main(["report", str(path), "--vmlinux", str(path.parent / "flaky.ko")]) == 3
+    assert "a module's file is used beside the kernel's own" in capsys.readouterr().err

@@ -54,6 +54,17 @@ def test_each_new_crash_gets_its_report_once(crashes: Path, capsys: pytest.Captu
     assert "no report of the dump" in (crashes / "web-3-damaged" / "report.txt").read_text()
     assert main(["report", "--new", "--json", str(crashes)]) == 0
     assert json.loads(capsys.readouterr().out) == []
+    assert main(["report", "--new", str(crashes)]) == 0
+    assert capsys.readouterr().err == f"nothing new: every dump in {crashes} has its report\n"
+
+
+def test_what_is_of_one_dump_is_refused_for_many(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words, why in ((["--new", str(tmp_path), "--html", str(tmp_path / "page.html")], "--html is for one dump"),
+                       (["one", "other"], "one VMCORE at a time, 2 were named")):
+        with pytest.raises(SystemExit) as ended:
+            main(["report", *words])
+        assert ended.value.code == 2
+        assert why in capsys.readouterr().err
 
 
 def test_what_ends_one_report_does_not_end_the_others(crashes: Path, capsys: pytest.CaptureFixture[str],

@@ -84,6 +84,8 @@ def run_new(arguments: argparse.Namespace) -> int:
     else:
         for one in news:
             print(printable(one.line))
+        if not news and (arguments.folders or sys.stderr.isatty()):     # the service at boot stays silent
+            print(printable(f"nothing new: every dump in {', '.join(places)} has its report"), file=sys.stderr)
     sys.stdout.flush()
     if news and not arguments.folders:
         _tell(system, configured, news)

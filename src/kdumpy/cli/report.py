@@ -70,11 +70,17 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.new:
         from kdumpy.cli.newreports import run_new
 
+        given = [name for name in ("html", "output", "explain", "timeout", "vmlinux")
+                 if getattr(arguments, name, None) not in (None, False, [])]
+        if given:
+            arguments.parser.error(f"--{given[0]} is for one dump: --new writes report.txt, report.json and "
+                                   "report.html beside each")
         arguments.folders = arguments.vmcore
         return run_new(arguments)
     if len(arguments.vmcore) != 1:
         arguments.parser.error("one VMCORE is wanted" if not arguments.vmcore else
-                               f"unrecognized arguments: {' '.join(map(str, arguments.vmcore[1:]))}")
+                               f"one VMCORE at a time, {len(arguments.vmcore)} were named: the folders of several "
+                               "are for --new")
     arguments.vmcore = arguments.vmcore[0]
     from kdumpy.crash.patience import Patience
 

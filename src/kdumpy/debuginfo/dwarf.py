@@ -49,6 +49,10 @@ def load(prog: drgn.Program, release: str, build_id: str | None, files: Sequence
             what = "not a file" if file.exists() else "no such file"
             raise UsageError(what, where=str(file), mend="give a vmlinux with debug symbols")
     mend = f"it must be of {release}, build id {build_id or 'unknown'}, and have debug symbols"
+    # drgn knows the modules by the kernel's own types: a module's file is of use behind the kernel's only.
+    files = sorted(files, key=_is_module)
+    if files and _is_module(files[0]):
+        mend = "a module's file is used beside the kernel's own: --vmlinux VMLINUX --vmlinux MODULE.ko"
     for file in files:
         try:
             prog.load_debug_info([str(file)])
@@ -75,6 +79,10 @@ def load(prog: drgn.Program, release: str, build_id: str | None, files: Sequence
         with contextlib.suppress(drgn.MissingDebugInfoError):   # of some modules; what was found is in use
             prog.load_default_debug_info()
     return _loaded(prog)
+
+
+def _is_module(file: Path) -> bool:
+    return ".ko" in file.suffixes
 
 
 def _loaded(prog: drgn.Program) -> list[str]:

@@ -47,7 +47,11 @@ def general_advice(crash: Crash, culprit: Culprit | None) -> list[str]:
             advice.append(f"Look whether a newer kernel mends {culprit.module or 'this'}; if not, report it with the "
                           f"signature above to {tracker(release, build)}.")
     if culprit and culprit.function and not culprit.source and crash.kernel and not crash.kernel.debuginfo.dwarf:
-        advice.append("For lines of source, give debug symbols: --vmlinux FILE, or --dwarf fetch.")
+        # No server of debug symbols has those of a module that was built elsewhere.
+        own = culprit.module and crash.is_foreign(culprit.module)
+        advice.append("For lines of source, give the kernel's file and the module's own, both with debug symbols (no "
+                      f"server has the latter): --vmlinux VMLINUX --vmlinux {culprit.module}.ko."
+                      if own else "For lines of source, give debug symbols: --vmlinux FILE, or --dwarf fetch.")
     return advice
 
 
