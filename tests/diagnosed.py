@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 import kdumpy
 import lab
 from kdumpy.diagnosis import Diagnosis, diagnose
+from kdumpy.diagnosis.crash import Crash
+from kdumpy.diagnosis.locks import Waits
 from kdumpy.vm.faults import Fault
 
 
@@ -15,6 +19,15 @@ def diagnosed(kernel: str, fault: str) -> Diagnosis:
     """Diagnose a dump. The dump is closed, and the values are small."""
     with kdumpy.open(lab.dump(kernel, fault).path) as opened:
         return diagnose(opened)
+
+
+@contextmanager
+def waits_of(kernel: str, fault: str) -> Iterator[Waits]:
+    """Open a dump, and give who waits for whom in it."""
+    with kdumpy.open(lab.dump(kernel, fault).path) as opened:
+        waits = Crash(opened.path, opened, opened.log).waits
+        assert waits is not None
+        yield waits
 
 
 def holds(kernel: str, fault: Fault) -> None:

@@ -5,31 +5,17 @@ Two dumps are of `make test`; the others are of the full matrix.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pytest
 
-import kdumpy
 import lab
-from diagnosed import diagnosed, holds
-from kdumpy.diagnosis.crash import Crash
+from diagnosed import diagnosed, holds, waits_of
 from kdumpy.diagnosis.crashed.following import function_at
 from kdumpy.diagnosis.crashed.held import COMPLETION, MUTEX, PREEMPTION, SOFTIRQS, SPIN
-from kdumpy.diagnosis.locks import Waits
 from kdumpy.vm.faults import FAULTS
 
 WINCH = [name for name, fault in FAULTS.items() if fault.driver == "winch"]
 KERNELS = ("6.1", "6.12", "newest") if lab.FULL else ("6.1",)
 full = pytest.mark.skipif(not lab.FULL, reason="a dump of the full matrix")
-
-
-@contextmanager
-def waits_of(kernel: str, fault: str) -> Iterator[Waits]:
-    with kdumpy.open(lab.dump(kernel, fault).path) as opened:
-        waits = Crash(opened.path, opened, opened.log).waits
-        assert waits is not None
-        yield waits
 
 
 @pytest.mark.parametrize(("kernel", "fault"), lab.panics(*WINCH))

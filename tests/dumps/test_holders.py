@@ -5,29 +5,17 @@ The readers' dump is one of `make test`; the others are of the full matrix.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import drgn
 import pytest
 
 import kdumpy
 import lab
+from diagnosed import waits_of
 from kdumpy.diagnosis import diagnose
-from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.crashed.held import RWSEM, SEMAPHORE, SPIN, Family
-from kdumpy.diagnosis.locks import Waits
 
 KERNELS = lab.KERNELS if lab.FULL else ("6.1",)
 full = pytest.mark.skipif(not lab.FULL, reason="a dump of the full matrix")
-
-
-@contextmanager
-def waits_of(kernel: str, fault: str) -> Iterator[Waits]:
-    with kdumpy.open(lab.dump(kernel, fault).path) as opened:
-        waits = Crash(opened.path, opened, opened.log).waits
-        assert waits is not None
-        yield waits
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
