@@ -16,6 +16,7 @@ import drgn
 from kdumpy.diagnosis import culprit, memory, onnostack, operands, silent, tailcalls
 from kdumpy.diagnosis.beginning import closing_of, first_event
 from kdumpy.diagnosis.crashed.freed import FreedObject, freed_object
+from kdumpy.diagnosis.crashed.indexed import Indexed, indexed
 from kdumpy.diagnosis.crashed.moment import is_another
 from kdumpy.diagnosis.crashed.percpu import per_cpu_addresses
 from kdumpy.diagnosis.crashed.reading import Reader
@@ -289,8 +290,15 @@ class Crash:
         return self.operand.address if self.operand else None
 
     @cached_property
+    def indexed(self) -> Indexed | None:
+        """How the address was made of a good pointer and an index; None where it was not."""
+        return indexed(self.kernel, self.operand, self.page_levels) if self.kernel else None
+
+    @cached_property
     def pointer(self) -> int | None:
         """The value that was used as a pointer: the base register's, else the address."""
+        if self.indexed is not None:
+            return self.indexed.pointer
         if self.operand and self.operand.base_value is not None and self.operand.base != "rip":
             values = [value for value in (self.operand.base_value, self.operand.index_value) if value is not None]
             odd = [value for value in values

@@ -118,6 +118,10 @@ class CrashEvidence:
         if reader is None:
             return []
         found, source = [], reader.source
+        index = reader.index
+        if index is not None and self.crash.indexed is not None:
+            found.append(Evidence("the index in the source", f"{index.text}, which was {self.crash.indexed.words}",
+                                  self.command(f"dis {index.function}") if index.function else ""))
         if source.named is not None:
             text = f"what {source.named.text} returned" if source.named.text.endswith("()") else source.named.text
             words = f"{text} in {source.named.function}()" if source.named.function else text

@@ -33,7 +33,8 @@ class BadAddress(Cause):
         told = meant is not None and meant.meaning not in (Meaning.KERNEL, Meaning.NULL) and not crash.per_cpu
         explained = f" ({meant.words})" if told and meant else ""
         if told and meant and meant.meaning == Meaning.USER:
-            explained = ", which is none of the kernel's, and where no process has memory"
+            explained = ", which is no address of the kernel's, and at which no process has memory"
+        out_of_range = crash.indexed if not error and not crash.per_cpu else None
         absent = crash.event.no_page_there if crash.event else None
         held = absent is True
         # An object that was passed on and is gone with its memory: a stack, an area; that is as good a use after free.
@@ -48,13 +49,17 @@ class BadAddress(Cause):
         return Finding(
             title=words.titled("Use of a bad address"),
             confidence=CERTAIN if held and meant and not words.gone and not gone and (
-                meant.meaning in (Meaning.KERNEL, Meaning.ERROR) or (crash.per_cpu and not doubtful)) else LIKELY,
+                (meant.meaning == Meaning.KERNEL and not out_of_range) or meant.meaning == Meaning.ERROR
+                or (crash.per_cpu and not doubtful)) else LIKELY,
             explanation=words.paragraph(
-                f"{'The kernel' if words.gone else words.name} {how} the address {crash.address or 0:#x}{explained}, "
-                + ("and nobody gave it to the kernel." if told and meant and meant.meaning == Meaning.USER else
-                   "where no memory is mapped." if held else "which it may not use like that." if absent is False else
-                   "which cannot be used."),
+                f"{'The kernel' if words.gone else words.name} {how} the address {crash.address or 0:#x}{explained}"
+                + ("." if told and meant and meant.meaning == Meaning.USER else
+                   ", where no memory is mapped." if held else
+                   ", which it may not use like that." if absent is False else ", which cannot be used."),
                 f"It lies {'at' if area else 'in'} {place}." if place else "",
+                f"The pointer was good: {out_of_range.register} led to {out_of_range.pointer:#x}, "
+                f"{out_of_range.where}. What was added to it was not: an index or a length was out of range "
+                f"({out_of_range.index_register} was {out_of_range.words})." if out_of_range else
                 "An error code was returned by a function, and was used as a pointer without a check."
                 if error else
                 per_cpu if per_cpu else

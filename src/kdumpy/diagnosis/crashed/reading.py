@@ -119,6 +119,17 @@ class Reader:
         return (self.value - added) % (1 << 64) if added else None
 
     @cached_property
+    def index(self) -> Named | None:
+        """The index that led out of range, as the source has it; None where there is none, or it has no name."""
+        indexed = self.crash.indexed
+        if indexed is None or self.follower is None:
+            return None
+        try:
+            return self.follower.names.named(self.follower.values.get(indexed.index_register))
+        except READ_ERRORS:
+            return None
+
+    @cached_property
     def source(self) -> Source:
         """Where the pointer came from."""
         if self.follower is None or self.register is None:
