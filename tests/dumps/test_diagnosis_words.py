@@ -13,7 +13,10 @@ from diagnosed import diagnosed
 from kdumpy.cli.main import main
 from kdumpy.diagnosis import Diagnosis
 from kdumpy.diagnosis.crashed.pointee import BEYOND, pointee
+from kdumpy.diagnosis.diagnose import _frames as shown
+from kdumpy.kernel.values import Frame
 from kdumpy.report import text
+from kdumpy.units import human_bytes
 
 
 def said(found: Diagnosis) -> str:
@@ -47,7 +50,7 @@ def test_shares_of_memory_have_one_base() -> None:
     assert account.managed < account.ram
     slab = next(share.size for share in account.shares if share.name == "slab unreclaimable")
     percent = round(100 * slab / account.managed)
-    assert f"took {percent} % of it" in found.verdict.explanation
+    assert f"took {percent} % of the {human_bytes(account.managed)} that it manages" in found.verdict.explanation
     assert any(item.title.startswith(f"{percent} % of memory are kernel objects") for item in found.findings)
 
 
@@ -77,7 +80,7 @@ def test_a_stack_that_is_no_tasks_is_named() -> None:
 
 def test_the_number_that_was_divided_by_is_shown() -> None:
     found = diagnosed("6.1", "divide-error")
-    assert re.search(r"divided by zero, which %\w+ held", found.verdict.explanation)
+    assert re.search(r"divided by zero, which the register \w+ held", found.verdict.explanation)
     assert any(re.search(r"with %\w+ = 0x0$", item.detail) for item in found.verdict.evidence)
     assert found.panic is not None
     assert found.panic.reading is not None
@@ -136,5 +139,21 @@ def test_lines_of_source_of_a_module_that_no_server_has(capsys: pytest.CaptureFi
     """Its own file is asked for, which drgn takes beside the kernel's only: alone it is refused with that reason."""
     assert diagnosed("6.1", "null-workqueue").verdict.next[-1].endswith("--vmlinux VMLINUX --vmlinux flaky.ko.")
     path = lab.dump("6.1", "null-workqueue").path
-    assert main(["report", str(path), "--vmlinux", str(path.parent / "flaky.ko")]) == 3
+    assert main(["report", str(path), "--vmlinux", str(path.parent / "flaky.ko")]) == 1
     assert "a module's file is used beside the kernel's own" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("fault", "words"), [
+    ("answer-locked", "waits for the completion kmalloc-512 object+0xa8 that kworker/"),
+    ("nmi", "Stopped by an NMI of unknown origin"),
+    ("bug", "The condition stands in the module's own source, which its vendor has: flaky_control.c:11."),
+])
+def test_what_is_told_reads_well(fault: str, words: str) -> None:
+    assert words in said(diagnosed("6.1", fault))
+
+
+def test_only_what_called_the_kernel_is_user_space() -> None:
+    """An address that code jumped to, though a process could have it, is above the kernel's frames and nobody's code."""
+    inner, called, outer = (Frame(0x700001004, None, None, None, user=True), Frame(1 << 63, "pull", 22, "attic"),
+                            Frame(0x47B7A0, None, None, None, user=True))
+    assert [frame.symbol for frame in shown((inner, called, outer), None)] == [None, "pull", "(user space)"]

@@ -49,8 +49,8 @@ def general_advice(crash: Crash, culprit: Culprit | None) -> list[str]:
     if culprit and culprit.function and not culprit.source and crash.kernel and not crash.kernel.debuginfo.dwarf:
         # No server of debug symbols has those of a module that was built elsewhere.
         own = culprit.module and crash.is_foreign(culprit.module)
-        advice.append("For lines of source, give the kernel's file and the module's own, both with debug symbols (no "
-                      f"server has the latter): --vmlinux VMLINUX --vmlinux {culprit.module}.ko."
+        advice.append("For lines of source, give the module's own file with debug symbols beside the kernel's: "
+                      f"--vmlinux VMLINUX --vmlinux {culprit.module}.ko."
                       if own else "For lines of source, give debug symbols: --vmlinux FILE, or --dwarf fetch.")
     return advice
 

@@ -269,10 +269,12 @@ def _frames(frames: Sequence[Frame], judgement: Judgement | None) -> tuple[Frame
     culprit = judgement.finding.culprit if judgement else None
     marked = False
     found = []
-    for frame in frames:
+    # What called the kernel stands below all of it; above, it is an address that was jumped to, and nobody's code.
+    kernel = max((number for number, frame in enumerate(frames) if not frame.user), default=-1)
+    for number, frame in enumerate(frames):
         is_culprit = not marked and culprit is not None and frame == culprit
         marked = marked or is_culprit
-        symbol = frame.symbol or ("(user space)" if frame.user else None)
+        symbol = frame.symbol or ("(user space)" if frame.user and number > kernel else None)
         found.append(FrameFacts(frame.pc, symbol, frame.offset, frame.module, frame.source, frame.inline, is_culprit))
     return tuple(found)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -25,6 +26,8 @@ MOST_ERRNO = 4095
 _FAR_FIELD = 0x1000
 _LARGEST_INDEXED = 0x1000
 """Bytes of the largest thing of which there is an array, as far as an index is concerned."""
+_OBJECT = re.compile(r"^(free )?slab object: (.+?)(\+0x[0-9a-f]+)?$")
+"""What drgn's identify_address() calls an object: `slab object: kmalloc-64+0x8`."""
 _MARKS = ("__start_", "__stop_")
 
 
@@ -163,14 +166,15 @@ def _errno(number: int) -> str:
 
 
 def describe(prog: drgn.Program, address: int) -> str:
-    """Name what lies at an address of the kernel: `flaky+0x80`, `slab object kmalloc-64+0x8`; empty if unknown."""
+    """Name what lies at an address of the kernel: `flaky+0x80`, `kmalloc-64 object+0x8`; empty if unknown."""
     symbol = symbol_at(prog, address)
     if symbol:
         return symbol
     try:
         from drgn.helpers.common.memory import identify_address
 
-        return (identify_address(prog, address) or "").removeprefix("symbol: ")
+        found = (identify_address(prog, address) or "").removeprefix("symbol: ")
+        return _OBJECT.sub(lambda match: f"{match[1] or ''}{match[2]} object{match[3] or ''}", found)
     except Exception:                   # drgn's helpers walk kernel structures that a crash may have broken
         return ""
 

@@ -17,6 +17,9 @@ from kdumpy.kernel.values import Cpu, Frame, Task
 
 _STRUCTURES = {"spinlock": "struct spinlock", TIMER: "struct timer_list", HRTIMER: "struct hrtimer"}
 
+_SHOWN = 12
+"""Frames of a stack in a line: what was interrupted by what spins says nothing."""
+
 
 @dataclass(frozen=True)
 class Blame:
@@ -138,7 +141,7 @@ def kind_of_loop(crash: Crash, spin: Blame | None, cpu: Cpu | None, *, takes_int
 
 def spin_evidence(crash: Crash, spin: Spin) -> tuple[Evidence, ...]:
     """Return what a CPU spins for, and what the one does that holds it."""
-    names = in_a_line(spin.frames)
+    names = in_a_line(spin.frames[:_SHOWN])
     bt = "bt" if spin.cpu.panicked else f"bt -c {spin.cpu.number}"
     found = [Evidence(f"where CPU {spin.cpu.number} spins", names, crash.evidence.command(bt))]
     if spin.address:

@@ -51,6 +51,12 @@ def waited_for(wait: LockWait) -> str:
     return f"{wait_kind(wait)} {wait.name}".rstrip() + (f" ({known})" if known else "")
 
 
+def by_whom(wait: LockWait) -> str:
+    """Return `, which NAME (pid 1) holds`; empty where nobody is known, or what is waited for has his name already."""
+    owner = f"{wait.owner.comm} (pid {wait.owner.pid})" if wait.owner else ""
+    return f", which {owner} {holds(wait)}" if owner and owner not in waited_for(wait) else ""
+
+
 def others_wait(blocked: Sequence[BlockedTask], first: BlockedTask, blamed: Sequence[Task]) -> str:
     """Say what further tasks wait for; empty where there are none.
 

@@ -12,7 +12,10 @@ from kdumpy.units import printable
 NARROWEST, WIDEST = 40, 120
 """Columns: narrower is not wrapped further, wider lines are hard to read."""
 
-
+_COMMAND = re.compile("`[^`]{1,60}`")
+"""What is to be copied whole, and so stands on one line."""
+_KEPT = "\u2800"
+"""Stands for a space that no line ends at; no letter of any text."""
 _SGR = re.compile("\x1b\\[[0-9;]*m")
 
 
@@ -66,8 +69,10 @@ class Page:
         What goes beyond `most` lines (0: any number) is left out, with a sign that it is.
         """
         room = self.width - indent
-        wrapped = textwrap.wrap(printable(text.replace("\n", " ").replace("\t", " ")), max(room - hanging, 20),
-                                break_on_hyphens=False, break_long_words=False) or [""]
+        whole = _COMMAND.sub(lambda found: found[0].replace(" ", _KEPT),
+                             printable(text.replace("\n", " ").replace("\t", " ")))
+        wrapped = [line.replace(_KEPT, " ") for line in textwrap.wrap(
+            whole, max(room - hanging, 20), break_on_hyphens=False, break_long_words=False)] or [""]
         if most and len(wrapped) > most:
             last = wrapped[most - 1]
             if len(last) + 2 > max(room - hanging, 20):

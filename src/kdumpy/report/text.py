@@ -209,6 +209,10 @@ def _findings(page: Page, diagnosis: Diagnosis, most: int | None) -> None:
     shown = found[:most]
     if found and not shown:
         page.line()
+        alone = f"Also found on this machine: {found[0].title}"
+        if len(found) == 1 and len(alone) <= page.width:
+            page.line(alone, Style.HEADING)
+            return
         page.line(f"Also found on this machine: {len(found)} (see them with --full)", Style.HEADING)
         return
     if not shown and not (full and diagnosis.unchecked):

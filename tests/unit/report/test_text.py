@@ -245,3 +245,10 @@ def test_where_nothing_crashed_nothing_was_chosen() -> None:
     shown = text.render(diagnosis(cause="none"), explained=True)
     assert "there was nothing to choose" in shown
     assert "What groups" not in shown
+
+
+def test_a_command_within_a_sentence_stands_on_one_line() -> None:
+    advice = "On that host, `modinfo weaver` names the author of it, and `dpkg -S $(modinfo -n weaver)` the package."
+    told = replace(diagnosis(), verdict=replace(diagnosis().verdict, next=(advice,)))
+    for width in range(60, 100):
+        assert "`dpkg -S $(modinfo -n weaver)`" in text.render(told, width=width)

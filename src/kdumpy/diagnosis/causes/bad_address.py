@@ -72,7 +72,7 @@ class BadAddress(Cause):
                 "that was overwritten." if meant and meant.meaning == Meaning.USER else
                 "Such an address comes from an object that was unmapped or freed while it was still used, or from a "
                 "pointer that was overwritten.",
-                words.where, words.blame),
+                words.where, f"If so, t{words.blame[1:]}" if words.gone else words.blame),
             evidence=[*crash.evidence.log(), *crash.evidence.instruction(),
                       *([Evidence("the module that was unloaded last", str(frame.module),
                                   crash.evidence.command("rd -a last_unloaded_module"))]

@@ -41,6 +41,8 @@ class Bug(Cause):
         # An assertion in code that serves many is a check of theirs: what it found wrong may have a name of its own.
         checked = crash.fault.function if own and crash.fault and own.function != crash.fault.function else None
         place = crash.event.bug_at if crash.event else None
+        # The path of a module that was built elsewhere is one of the machine that built it.
+        foreign = own is not None and crash.is_foreign(own.module) if own and own.module else False
         said = told_by_check(crash)
         if said is not None:
             what = f"{words.name} {said.sentence}; a check of the kernel noticed it, and stopped the kernel before " \
@@ -57,7 +59,9 @@ class Bug(Cause):
             evidence=[*(Evidence("what the check found", said.line.strip(), item.command)
                         for item in crash.evidence.log()[:1] if said), *crash.evidence.log(), *crash.evidence.stack()],
             next=[f"Look at the call of {said.function} in {words.name}: how long may what it copies be?"] if said else
-            [f"Read the condition in the source: {place}."] if place else [],
+            [f"Read the condition in the source: {place}."] if place and not foreign else
+            [f"The condition stands in the module's own source, which its vendor has: {place.rpartition('/')[2]}."]
+            if place else [],
             culprit=crash.own_frame, decisions=crash.own.decisions)
 
 

@@ -80,7 +80,7 @@ class Deadlock(Cause):
             f"{waited_for(item.waits_for)} that "
             f"{item.waits_for.owner.comm} {holds(item.waits_for)}"
             for item, word in zip(circle, words, strict=True) if item.waits_for and item.waits_for.owner)
-        title = " and ".join(dict.fromkeys(word.short for word in words if word.short))
+        title = _listed(list(dict.fromkeys(word.short for word in words if word.short)))
         return Finding(
             title=f"Deadlock between {title}" if len(circle) > 1 else f"Deadlock of {title} with itself",
             confidence=CERTAIN,
@@ -90,7 +90,8 @@ class Deadlock(Cause):
                 if len(circle) > 1 else
                 f"{_OWN.get(_kinds(circle)[0], 'A task waits for a lock that it holds itself')}: {told}.",
                 _why(circle),
-                f"The kernel would have gone on without them, but it is set to panic {panics}.",
+                f"The kernel would have gone on without {'them' if len(circle) > 1 else 'it'}, but it is set to panic "
+                f"{panics}.",
                 words[0].blame)).replace("  ", " "),
             evidence=[Evidence("the order in which they take the locks", lock_orders(circle),
                                crash.evidence.command(" ".join(["foreach", *(str(item.task.pid) for item in circle),
@@ -122,7 +123,7 @@ def _of_spinlocks(crash: Crash) -> Finding | None:
            f"spins for the {spin.kind} {spin.name} that it took itself in {frame.function}()" if len(circle) == 1 else
            f"spins for the {spin.kind} {spin.name} that CPU {spin.holder.cpu.number} took in {frame.function}()")
         for spin, word, frame in zip(circle, words, taken, strict=True) if spin.holder and spin.holder.cpu)
-    title = " and ".join(dict.fromkeys(word.short for word in words if word.short))
+    title = _listed(list(dict.fromkeys(word.short for word in words if word.short)))
     task = circle[0].cpu.task
     alone, ends = len(circle) == 1, any(spin.kind in SYNCS for spin in circle)
     return Finding(
@@ -196,6 +197,11 @@ def _why(circle: tuple[BlockedTask, ...]) -> str:
     if any(kind in _BROUGHT_ABOUT for kind in kinds):
         return "One of them waits, with a lock held, for one who wants that lock before he can bring that about."
     return "They take the same locks in different order."
+
+
+def _listed(names: list[str]) -> str:
+    """Return `a, b and c`."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1]))) if names else ""
 
 
 def _turned(circle: tuple[BlockedTask, ...]) -> tuple[BlockedTask, ...]:

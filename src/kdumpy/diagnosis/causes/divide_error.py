@@ -19,11 +19,13 @@ class DivideError(Cause):
         words = Words(crash, crash.own_frame)
         divisor = crash.divisor
         zero = divisor is None or divisor[1] == 0
+        held = f"which the register {divisor[0].lstrip('%')} held" if divisor and divisor[0].startswith("%") else \
+            f"which {divisor[0]} held" if divisor else ""
         if divisor is None:
             what = "divided by zero (or by a number so small that the result had no room)"
         else:
-            what = f"divided by zero, which {divisor[0]} held" if zero else \
-                f"divided by {divisor[1]:#x}, which {divisor[0]} held: the result had no room"
+            what = f"divided by zero, {held}" if zero else \
+                f"divided by {divisor[1]:#x}, {held}: the result had no room"
         return Finding(
             title=words.titled("Division by zero" if zero else "Division whose result has no room"),
             confidence=CERTAIN,

@@ -14,7 +14,7 @@ from kdumpy.diagnosis.locks import BlockedTask, LockWait
 from kdumpy.diagnosis.model import OWNED, Evidence
 from kdumpy.diagnosis.oops import Kind
 from kdumpy.diagnosis.waiting import SOCKET_LOCK
-from kdumpy.diagnosis.waitwords import holds, others_wait, wait_evidence, wait_kind, waited_for
+from kdumpy.diagnosis.waitwords import by_whom, holds, others_wait, wait_evidence, wait_kind, waited_for
 from kdumpy.kernel.values import Frame, Task
 
 _FAMILIES = (("synchronize_rcu", "rcu"), ("synchronize_srcu", "srcu"), ("rtnl_lock", "rtnl"), ("io_schedule", "io"))
@@ -80,10 +80,9 @@ class HungTask(Cause):
                 + f" in {waiter.name} and could not be interrupted."]
         told += [_on_the_way(item) for item in ([blocked, *links[:-1]] if links and blocked else [])]
         if lock and owner:
-            held = holds(lock)
             back = "give it back" if lock.kind in OWNED else "come to its end"
             who = f"{last.task.comm} (pid {last.task.pid})" if links and last else "It"
-            told.append(f"{who} waits for the {waited_for(lock)}, which {owner.comm} (pid {owner.pid}) {held}"
+            told.append(f"{who} waits for the {waited_for(lock)}{by_whom(lock)}"
                         + (f"; that task is in {words.name} and does not {back}." if holder else
                            f"; no code on that task's stack has it: it was left locked on a way out of the module "
                            f"{left.module}." if left else "."))
@@ -174,8 +173,8 @@ def _on_the_way(item: BlockedTask) -> str:
     lock = item.waits_for
     if lock is None or lock.owner is None:
         return ""
-    return (f"{item.task.comm} (pid {item.task.pid}) waits for the {waited_for(lock)}, which {lock.owner.comm} "
-            f"(pid {lock.owner.pid}) {holds(lock)}; that one waits, too.")
+    return (f"{item.task.comm} (pid {item.task.pid}) waits for the {waited_for(lock)}{by_whom(lock)}; that one waits, "
+            "too.")
 
 
 def _title(lock: LockWait, words: Words) -> str:

@@ -21,7 +21,7 @@ class Nmi(Cause):
         text = " ".join(line for event in crash.events if Kind.NMI in event.kinds for line in event.lines[:3])
         hardware = "IOCK" in text or "SERR" in text or "PCI system error" in text
         return Finding(
-            title="Stopped by an NMI: " + ("the hardware reported an error" if hardware else "of unknown origin"),
+            title="Stopped by an NMI" + (": the hardware reported an error" if hardware else " of unknown origin"),
             confidence=CERTAIN,
             explanation="A non-maskable interrupt (NMI) arrived"
                         + (", with which the hardware reports an error of a bus or of memory." if hardware else

@@ -53,7 +53,9 @@ class OutOfMemory(Cause):
         if largest:
             pid, size, name = largest[0]
             told.append(f"The largest process {'in it ' if group else ''}was {name} (pid {pid}) with "
-                        f"{human_bytes(size)}.")
+                        f"{human_bytes(size)}"
+                        + (", of which the cgroup was not charged all: pages that another one touched first, as of its "
+                           "program's file, are that one's." if group and size > group.limit else "."))
         told.append("There was no process left that could be ended." if no_process else
                     "The kernel is set to panic instead of ending a process (vm.panic_on_oom).")
         name = largest[0][2] if largest else ""

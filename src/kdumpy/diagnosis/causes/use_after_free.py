@@ -82,7 +82,7 @@ class UseAfterFree(Cause):
                 f"{user} {what} out of an object that had already been "
                 + ("taken off its list" if off_list else "freed") + f" ({found.words}).",
                 f"The pointer came from {holder.words}." if holder and freed else
-                f"The register {register} leads to such an object: {place.words}." if place and left is None else "",
+                f"The register {register} leads to {place.words}." if place and left is None else "",
                 f"It is {left.object.words}; {words.name} freed it while the kernel still knew it: a timer, work or a "
                 "callback in it was not cancelled before." if left and freer else
                 f"It is {left.object.words}; a timer, work or a callback in it was not cancelled before it was freed."

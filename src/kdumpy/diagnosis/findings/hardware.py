@@ -34,7 +34,8 @@ def recovered(machine: Machine) -> Iterator[Found]:
         count, last = int(counts[number].count.counter), int(counts[number].timestamp)
         if count > 0:
             before = f", the last {human_seconds(ended - last)} before the end" if ended and 0 < last <= ended else ""
-            parts.append(f"{_KINDS.get(names.get(number, ''), names.get(number, f'kind {number}'))}: {count}{before}")
+            kind = _KINDS.get(names.get(number, ""), names.get(number, f"kind {number}"))
+            parts.append(f"{count} of {kind}{before}")
     if parts:
         yield Found(WARNING, "The kernel recovered from errors of the hardware", "; ".join(parts), "p hwerr_data")
 
