@@ -153,7 +153,7 @@ def test_what_is_told_reads_well(fault: str, words: str) -> None:
 
 
 def test_only_what_called_the_kernel_is_user_space() -> None:
-    """An address that code jumped to, though a process could have it, is above the kernel's frames and nobody's code."""
+    """An address that code jumped to stands above the kernel's frames: a process could have it, but none called."""
     inner, called, outer = (Frame(0x700001004, None, None, None, user=True), Frame(1 << 63, "pull", 22, "attic"),
                             Frame(0x47B7A0, None, None, None, user=True))
     assert [frame.symbol for frame in shown((inner, called, outer), None)] == [None, "pull", "(user space)"]

@@ -54,8 +54,8 @@ class OutOfMemory(Cause):
             pid, size, name = largest[0]
             told.append(f"The largest process {'in it ' if group else ''}was {name} (pid {pid}) with "
                         f"{human_bytes(size)}"
-                        + (", of which the cgroup was not charged all: pages that another one touched first, as of its "
-                           "program's file, are that one's." if group and size > group.limit else "."))
+                        + ("; more than the limit, for pages that another cgroup touched first, as of a program's "
+                           "file, are charged to that one." if group and size > group.limit else "."))
         told.append("There was no process left that could be ended." if no_process else
                     "The kernel is set to panic instead of ending a process (vm.panic_on_oom).")
         name = largest[0][2] if largest else ""
