@@ -136,3 +136,11 @@ def test_a_kernel_without_maple_trees_says_so() -> None:
 def test_a_timeout_that_was_set_holds_for_python_too(old: Console, line: str) -> None:
     old("set timeout 1")
     assert "stopped after 1 s of work" in old.fails(line)
+
+
+@pytest.mark.parametrize("line", ["dis -l schedule 2", "dis -s schedule 2", "bt -l", "foreach active bt -l"])
+def test_lines_of_source_that_are_not_known_are_told_once_and_behind(old: Console, line: str) -> None:
+    good, text, errors = old.attempt(line)
+    assert not good
+    assert text == old.attempt(line.replace(" -l", "").replace(" -s", ""))[1] != ""
+    assert errors.count("no file and line is known") == errors.count("\n") == 1

@@ -73,12 +73,12 @@ def test_the_history_is_the_users_alone(tmp_path: Path, monkeypatch: pytest.Monk
 class Terminal:
     """A session on a pseudo-terminal."""
 
-    def __init__(self, dump: Path, state: Path) -> None:
+    def __init__(self, dump: Path, state: Path, command: str = "crash") -> None:
         self.pid, self.descriptor = pty.fork()
         if self.pid == 0:
             os.environ.update(TERM="xterm", XDG_STATE_HOME=str(state),
                               PYTHONPATH=os.pathsep.join([str(ROOT / "src"), *sys.path]))
-            os.execv(sys.executable, [sys.executable, "-m", "kdumpy", "crash", str(dump)])
+            os.execv(sys.executable, [sys.executable, "-m", "kdumpy", command, str(dump)])
         self.seen = b""
 
     def until(self, wanted: bytes) -> None:
@@ -197,6 +197,17 @@ def test_a_python_prompt_inside_the_session(terminal: Terminal) -> None:
     terminal.prompt()
     terminal.type(b"py answer + 1\r", b"42\r\n")
     terminal.prompt()
+    assert terminal.leave() == 0
+
+
+def test_the_python_prompt_shows_what_an_object_holds(tmp_path: Path) -> None:
+    terminal = Terminal(lab.dump("6.1", "null-workqueue").path, tmp_path, "shell")
+    terminal.until(b">>> ")
+    terminal.type(b"prog['init_task'].comm\r", b'(char [16])"swapper/0"\r\n>>> ')
+    terminal.type(b"_.address_ == prog['init_task'].comm.address_\r", b"True\r\n>>> ")
+    terminal.type(b"drgn.Object(prog, 'int', address=0)\r", b"Object(prog, 'int', address=0x0): ")
+    terminal.until(b">>> ")
+    os.write(terminal.descriptor, b"\x04")
     assert terminal.leave() == 0
 
 

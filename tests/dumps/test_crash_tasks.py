@@ -92,6 +92,15 @@ def test_nobody_in_a_state_or_like_a_regular_expression_is_an_answer(null: Conso
     assert null.json("foreach TR bt --json") == null.json("ps --state TR --json") == null.json("ps '^zz' --json") == []
 
 
+@pytest.mark.parametrize("line", ["foreach files -R null", "foreach bt -R schedule", "foreach user vm -R busybox"])
+def test_an_empty_line_stands_between_tasks_and_nowhere_else(null: Console, line: str) -> None:
+    """The first tasks have nothing to show: idle ones."""
+    text = null(line)
+    assert text.startswith("PID: ")
+    assert text.count("\n\nPID: ") + 1 == len(re.findall("^PID: ", text, re.MULTILINE)) > 2
+    assert "\n\n\n" not in text
+
+
 def test_a_process_id_may_be_hexadecimal(old: Console) -> None:
     pid = next(row["pid"] for row in old.json("ps --json") if row["pid"] > 9)
     task = find_task(old.prog, pid).value_()

@@ -138,8 +138,26 @@ def converse(kernel: Kernel, names: dict[str, Any]) -> int:
 
     readline.set_completer(rlcompleter.Completer(names).complete)
     readline.parse_and_bind("tab: complete")
+    sys.displayhook = display
     code.interact(banner=banner, local=names, exitmsg="")
     return 0
+
+
+def display(value: object) -> None:
+    """Show a value as drgn's own prompt does: an object of the dump by what it holds."""
+    if value is None:
+        return
+    import builtins
+
+    import drgn
+
+    from kdumpy.crash.commands.py import text_of
+
+    builtins._ = value      # type: ignore[attr-defined]  # as Python's own prompt has it
+    try:
+        print(text_of(value))
+    except drgn.FaultError as error:
+        print(f"{value!r}: {error}")
 
 
 def _ipython() -> Callable[..., None] | None:

@@ -305,6 +305,16 @@ class Session:
             return str(symbol.name)
         return f"{symbol.name}+{offset:#x}" if (radix or self.radix) == 16 else f"{symbol.name}+{offset}"
 
+    def check_lines(self) -> None:
+        """Say that no lines of source are known; behind what was asked for with them.
+
+        Raises:
+            NotInDump: there is no DWARF.
+        """
+        if not self.kernel.debuginfo.dwarf:
+            raise NotInDump("no file and line is known", why="they stand in DWARF, and none is at hand",
+                            mend=f"kdumpy crash {self.kernel.path.name} VMLINUX")
+
     def module(self, address: int) -> str | None:
         """Return the name of the module that holds an address."""
         symbols = self.kernel.debuginfo.module_symbols

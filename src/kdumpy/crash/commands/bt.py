@@ -134,6 +134,8 @@ class Bt(Command[Backtrace]):
         if unchecked:
             raise NotInDump(f"{len(unchecked)} stack{'s' if len(unchecked) > 1 else ''} could not be checked",
                             why="no memory is there", where="task " + ", ".join(f"{at:x}" for at in unchecked[:4]))
+        if options.lines and all(isinstance(task, str) for task in options.tasks):      # `foreach` says it once
+            session.check_lines()
 
     def _tasks(self, session: Session, options: Options) -> Iterable[drgn.Object]:
         prog = session.prog

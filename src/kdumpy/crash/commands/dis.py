@@ -89,6 +89,8 @@ class Dis(Command[InstructionRow]):
             raise NotInDump(f"no code at {address:016x} can be read")
         for instruction in found:
             yield self._row(session, instruction, options, fault)
+        if options.lines:
+            session.check_lines()
 
     @staticmethod
     def _row(session: Session, instruction: Instruction, options: Options, fault: int | None) -> InstructionRow:

@@ -81,12 +81,16 @@ class Foreach(Command[Any]):
             elif command == "ps":       # all tasks' lines make one table
                 yield from self._table(session, options, one, tasks)
             elif options.as_text:
+                shown = False
                 lots = [(first, tasks[first:first + _LOT]) for first in range(0, len(tasks), _LOT)]
                 for part in session.share(lots, one.texts):
                     if isinstance(part, Exception):
                         session.tell(part)
-                    else:
+                    elif isinstance(part, Shown):
                         yield Line(part)
+                    else:
+                        yield Line(f"\n{part}" if shown else part)
+                        shown = True
             else:
                 for task in tasks:
                     yield from self._rows(session, options, one, task)
@@ -94,6 +98,8 @@ class Foreach(Command[Any]):
             session.set_context(context)
         if failure is not None:
             raise failure
+        if one.wants_lines:
+            session.check_lines()
 
     @staticmethod
     def _table(session: Session, options: Options, one: _OneTask, tasks: list[drgn.Object]) -> Iterator[Any]:
@@ -164,6 +170,9 @@ class _OneTask:
         self._nameless = command in ("set", "vtop") or (command == "net" and {"-s", "-S"}.isdisjoint(words))
         self._line = shlex.join((command, *words))
         self._call = session.call(self._line)
+        self._sparse = any(re.match("-[^-]*R", word) for word in words)
+        """Many a task has nothing to show: the empty line between those that have is set where all of it meets."""
+        self.wants_lines = command == "bt" and self._call is not None and self._call.options.lines
 
     def answer(self, task: drgn.Object, *others: drgn.Object) -> Answer:
         """Return the rows of the command for a task, and for others where it takes some, and their layout."""
@@ -177,7 +186,7 @@ class _OneTask:
         return Answer(command.rows(self._session, options),
                       partial(command.render, session=self._session, options=options))
 
-    def texts(self, lot: tuple[int, list[drgn.Object]]) -> Iterator[Shown | Exception]:
+    def texts(self, lot: tuple[int, list[drgn.Object]]) -> Iterator[str | Exception]:
         """Yield what is shown of some tasks, an empty line between them; an error where one of them fails.
 
         A task's lines come in one piece: each text that is shown costs as much as it takes to make some lines.
@@ -194,7 +203,9 @@ class _OneTask:
                 lines.extend(answer.render(answer.rows))
             except Exception as error:      # of this task's data, of whatever kind: what was made until then is shown
                 failure = _forgiven(error)
-            if lines:
+            if lines and self._sparse:
+                yield "\n".join(lines)
+            elif lines:
                 yield Shown("\n".join(["", *lines] if number else lines))
             if failure is not None:
                 yield failure

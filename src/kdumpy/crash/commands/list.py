@@ -46,7 +46,7 @@ class ListCommand(Command[EntryRow]):
     row = EntryRow
     args = (
         Arg("words", nargs="...", metavar="[[-o] OFFSET] [-e END] [-s|-S STRUCT.MEMBER [-l OFFSET]] [-r] "
-            "[-h [-O OFFSET]|-H] START", help="as in crash: OFFSET in bytes or STRUCT.MEMBER"),
+            "[-x|-d] [-h [-O OFFSET]|-H] START", help="as in crash: OFFSET in bytes or STRUCT.MEMBER"),
     )
 
     def parse(self, name: str, words: Sequence[str]) -> Options:

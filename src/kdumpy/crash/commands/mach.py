@@ -84,8 +84,7 @@ def _facts(session: Session) -> Iterator[MachineRow]:
         ("CPUS", lambda: system.cpus),
         ("HYPERVISOR", lambda: _hypervisor(session)),
         ("PROCESSOR SPEED", lambda: processor_speed(session)),
-        # tick_nsec is what a tick lasts, rounded; HZ itself is no variable. Source: kernel/time/ntp.c.
-        ("HZ", lambda: round(1e9 / word(session, "tick_nsec"))),
+        ("HZ", lambda: _ticks(session)),
         ("PAGE SIZE", lambda: int(prog["PAGE_SIZE"])),
         ("KERNEL VIRTUAL BASE", lambda: _address(_arm64_bases(session, "PAGE_OFFSET") or session.arrays.direct)),
         ("KERNEL VMALLOC BASE", lambda: _address(_arm64_bases(session, "VMALLOC_START")
@@ -117,6 +116,18 @@ def _facts(session: Session) -> Iterator[MachineRow]:
 
 def _address(value: int | None) -> str | None:
     return None if value is None else f"{value:016x}"
+
+
+def _ticks(session: Session) -> int:
+    """Return HZ, by what a tick lasts (ns, rounded): HZ itself is no variable.
+
+    Source: kernel/time/ntp.c, tick_nsec; kernel/time/jiffies.c, clocksource_jiffies, for 7.2 has no tick_nsec.
+    """
+    if session.prog.symbols("tick_nsec"):
+        return round(1e9 / word(session, "tick_nsec"))
+    clock = drgn.Object(session.prog, "struct clocksource", address=session.prog.symbol("clocksource_jiffies").address)
+    lasts: int = clock.mult.value_() >> clock.shift.value_()
+    return round(1e9 / lasts)
 
 
 def _modules_base(session: Session) -> int | None:

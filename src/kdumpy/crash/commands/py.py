@@ -137,9 +137,9 @@ def _as_rows(value: Any) -> Iterator[Any]:
     """Yield a value as rows: those of a list of them, else its text."""
     if isinstance(value, Iterator) or (isinstance(value, list | tuple) and value and not hasattr(value, "_fields")):
         for one in value:
-            yield _as_row(one) if _is_row(one) else Line(_text(one))
+            yield _as_row(one) if _is_row(one) else Line(text_of(one))
         return
-    yield from map(Line, _text(value).splitlines() or [""])
+    yield from map(Line, text_of(value).splitlines() or [""])
 
 
 def _is_row(value: Any) -> bool:
@@ -152,7 +152,12 @@ def _as_row(value: Any) -> pipes.Record:
     return pipes.Record({field.name: getattr(value, field.name) for field in dataclasses.fields(value)})
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
+    """Return how a prompt shows a value.
+
+    Raises:
+        drgn.FaultError: it is not in the dump.
+    """
     return str(value) if isinstance(value, _SHOWN_WHOLE) else repr(value)
 
 
@@ -169,7 +174,7 @@ def _converse(session: Session, names: dict[str, Any]) -> None:
     def display(value: Any) -> None:
         if value is not None:
             names["_"] = value
-            print(_text(value))
+            print(text_of(value))
 
     with session.deadline.paused():
         try:

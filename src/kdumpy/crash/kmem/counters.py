@@ -33,7 +33,8 @@ class CounterRow:
     """A counter."""
 
     group: str
-    """Which counters it is one of: VM_ZONE_STAT, VM_NODE_STAT, VM_EVENT_STATES, VM_NUMA_EVENT."""
+    """Which counters it is one of: VM_ZONE_STAT, VM_NODE_STAT, VM_EVENT_STATES; VM_NUMA_EVENT, or before 5.14
+    VM_NUMA_STAT."""
     name: str
     value: int
     """As the kernel keeps it: what the CPUs have not handed in yet is not in it, so it can be below 0."""
@@ -48,7 +49,7 @@ def rows(session: Session, options: Options) -> Iterator[CounterRow]:
     prog = session.prog
     problems = []
     for group, read in (("VM_ZONE_STAT", _zones), ("VM_NODE_STAT", _nodes), ("VM_EVENT_STATES", _events),
-                        ("VM_NUMA_EVENT", _numa)):
+                        ("VM_NUMA_EVENT" if "vm_numa_event" in prog else "VM_NUMA_STAT", _numa)):
         try:
             found = read(prog)
         except READ_ERRORS as error:
@@ -149,7 +150,7 @@ def counter_lines(counters: Iterable[tuple[str, int]], width: int) -> Iterator[s
 
 
 def render(found: Iterable[CounterRow], session: Session, options: Options) -> Iterator[str]:
-    """Lay the counters out as crash does, those of NUMA, which crash does not show, behind the others."""
+    """Lay the counters out as crash does, those of NUMA, which crash shows of old kernels only, behind the others."""
     begun = False
     for group, members in groupby(found, key=lambda row: row.group):
         if begun:
