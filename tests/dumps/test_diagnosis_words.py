@@ -157,3 +157,24 @@ def test_only_what_called_the_kernel_is_user_space() -> None:
     inner, called, outer = (Frame(0x700001004, None, None, None, user=True), Frame(1 << 63, "pull", 22, "attic"),
                             Frame(0x47B7A0, None, None, None, user=True))
     assert [frame.symbol for frame in shown((inner, called, outer), None)] == [None, "pull", "(user space)"]
+
+
+def test_what_was_taken_off_null_is_told_as_that() -> None:
+    found = diagnosed("6.1", "empty-head")
+    assert re.search(r"\(register \w+ was 0xf{13}\w{3}: NULL less 0x20, as container_of\(\) takes",
+                     found.verdict.explanation)
+
+
+@pytest.mark.skipif(not lab.FULL, reason="dumps of the full matrix")
+@pytest.mark.parametrize(("fault", "told"), [
+    ("late-account", "(register rdi was 0x18: NULL and the offset of a member). The pointer was read from "
+                     "loom_accounts+0x8 [loom]."),
+    ("no-almanac", "(register rdi was 0x10: NULL and the offset of a member). In the source that is mast->almanac."),
+    ("two-strippers", "(register rdi was 0x0). The pointer was read from hive_sheets+0x28 [hive]."),
+    ("blind-register", "through a pointer that was NULL. The pointer was read from vane_mast+0x70 [vane]."),
+])
+def test_which_pointer_was_null_is_told(fault: str, told: str) -> None:
+    found = diagnosed("6.12", fault)
+    assert told in found.verdict.explanation
+    assert not [item for item in found.verdict.evidence if item.what == "the pointer in the source"
+                and "+0x" in item.detail]

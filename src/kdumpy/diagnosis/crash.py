@@ -325,7 +325,8 @@ class Crash:
         """`read`, `write`, `execute`, or empty."""
         if self.event and self.event.access:
             return self.event.access
-        return self.operand.access if self.operand else ""
+        # What reads and writes at once faults as what writes does: Intel SDM, volume 3, 4.7, bit W/R.
+        return "" if self.operand is None else "write" if "write" in self.operand.access else self.operand.access
 
     @cached_property
     def reader(self) -> Reader | None:

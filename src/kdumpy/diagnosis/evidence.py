@@ -126,8 +126,13 @@ class CrashEvidence:
             text = f"what {source.named.text} returned" if source.named.text.endswith("()") else source.named.text
             words = f"{text} in {source.named.function}()" if source.named.function else text
             made = f", of type {source.named.type.type_name()}" if source.named.type is not None else ""
-            found.append(Evidence("the pointer in the source", words + made,
+            found.append(Evidence("the pointer in the source" if source.named.is_source else
+                                  "where the pointer was read", words + made,
                                   self.command(f"dis {source.named.function}") if source.named.function else ""))
+        if reader.root == 0 and reader.root_named is not None:
+            root = reader.root_named
+            found.append(Evidence("what was NULL", f"{root.text} in {root.function}()" if root.function else root.text,
+                                  self.command(f"dis {root.function}") if root.function else ""))
         if source.place is not None:
             place = source.place
             reached = f"offset {place.offset:#x} is {place.structure}.{place.member}"

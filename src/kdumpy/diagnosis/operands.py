@@ -117,6 +117,10 @@ def _disassemble(code: bytes, address: int, machine: str) -> Any:
     return engine.disasm(code, address)
 
 
+_EXCHANGES = ("xchg", "xadd")
+"""Parts of the names of instructions that change memory and tell what it was, `cmpxchg` among them."""
+
+
 def _operands(found: Any, registers: Mapping[str, int]) -> Any:
     from capstone import CS_AC_READ, CS_AC_WRITE  # type: ignore[import-untyped]
     from capstone.x86 import X86_OP_MEM, X86_REG_GS, X86_REG_RIP  # type: ignore[import-untyped]
@@ -138,6 +142,10 @@ def _operands(found: Any, registers: Mapping[str, int]) -> Any:
         # capstone has `stos` read what it writes.
         known = {CS_AC_READ: "read", CS_AC_WRITE: "write"}
         access = "write" if "stos" in found.mnemonic else known.get(operand.access, "read and write")
+        # And it has what compares and exchanges only read; the processor always writes, if only what was there
+        # (Intel SDM, CMPXCHG), and so faults as one that writes.
+        if found.mnemonic.startswith("lock ") or any(name in found.mnemonic for name in _EXCHANGES):
+            access = "read and write"
         yield Operand(text, base, base_value, index, index_value, address, operand.size, access)
 
 

@@ -36,6 +36,17 @@ def test_a_write_with_index_and_displacement() -> None:
     assert (operand.address, operand.access, operand.index) == (0x130, "write", "rbx")
 
 
+@pytest.mark.parametrize(("code", "access"), [
+    ("f00fb117", "read and write"), ("0fb117", "read and write"),       # lock cmpxchgl %edx, (%rdi)
+    ("f0480fc107", "read and write"), ("8707", "read and write"),       # lock xaddq %rax, (%rdi); xchgl %eax, (%rdi)
+    ("f0ff0f", "read and write"), ("8b07", "read"), ("3907", "read"),   # lock decl; movl; cmpl
+])
+def test_an_exchange_reads_and_writes(code: str, access: str) -> None:
+    found = operands.decode(reader(bytes.fromhex(code)), BASE, {"rdi": 0x18})
+    assert found is not None
+    assert [operand.access for operand in found.operands] == [access]
+
+
 def test_an_unknown_register_gives_no_operand() -> None:
     found = operands.decode(reader(CODE), FAULT, {})
     assert found is not None

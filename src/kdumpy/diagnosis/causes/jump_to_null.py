@@ -31,7 +31,7 @@ class JumpToNull(Cause):
             confidence=CERTAIN if crash.own_frame and not is_blank(crash) else LIKELY,
             explanation=words.paragraph(
                 f"{words.name} called a function through a pointer that was NULL.",
-                f"In the source that is {source.named.text}." if source and source.named else "",
+                source.named.sentence if source and source.named else "",
                 "Usually an operation that a driver must provide was not set, or the object that holds the pointer "
                 "was not ready, or gone.", words.where, words.blame),
             evidence=[*crash.evidence.log(), *crash.evidence.call(), *crash.evidence.stack()],

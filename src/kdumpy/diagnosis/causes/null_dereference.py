@@ -6,6 +6,7 @@ from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Words
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.crashed.derived import is_blank
 from kdumpy.diagnosis.crashed.freed import clears_freed
+from kdumpy.diagnosis.crashed.reading import Reader
 from kdumpy.diagnosis.memory import Meaning
 from kdumpy.diagnosis.oops import Kind
 
@@ -31,10 +32,10 @@ class NullDereference(Cause):
         register = f" (register {operand.base} was {operand.base_value:#x})" if operand and operand.base else ""
         root = crash.reader.root if crash.reader else None
         if register and operand and operand.base_value and null and root == 0:
-            register = (f" (register {operand.base} was {operand.base_value:#x}: NULL and what was added to it, as "
-                        "container_of() takes a member's offset off)")
+            register = f" (register {operand.base} was {operand.base_value:#x}: NULL {_moved(crash.reader)})"
         source = crash.reader.source if crash.reader else None
-        member = f" In the source that is {source.named.text}." if source and source.named else ""
+        named = crash.reader.root_named if crash.reader and root == 0 else source.named if source else None
+        member = f" {named.sentence}" if named else ""
         if source and source.place:
             place = source.place
             member += f" It was to reach {place.member} of {place.structure} (offset {place.offset:#x})."
@@ -51,6 +52,14 @@ class NullDereference(Cause):
                 words.where, words.blame),
             evidence=[*crash.evidence.log(), *crash.evidence.instruction(), *crash.evidence.stack()],
             culprit=crash.own_frame, decisions=crash.own.decisions, subtype=crash.access)
+
+
+def _moved(reader: Reader | None) -> str:
+    """Say what became of a NULL pointer before it was used."""
+    added = reader.added if reader else 0
+    if added > 0:
+        return "and the offset of a member"
+    return f"less {-added:#x}, as container_of() takes a member's offset off"
 
 
 def _of_what_lives(crash: Crash) -> bool:

@@ -37,6 +37,18 @@ class Named:
     function: str = ""
     """The function whose source would name it so."""
 
+    @property
+    def is_source(self) -> bool:
+        """Whether it is so in the source: what lies within a variable whose type is not known has a place only."""
+        return "+0x" not in self.text
+
+    @property
+    def sentence(self) -> str:
+        """Say what the source has, or where the value was read."""
+        if not self.is_source:
+            return f"The pointer was read from {self.text}."
+        return f"In the source that is {self.text}."
+
 
 @dataclass(frozen=True)
 class Place:

@@ -103,20 +103,44 @@ class Reader:
 
         None where none were added, and where its code does not tell.
         """
+        found = self._rooted
+        return (self.value - found[2]) % (1 << 64) if found is not None and self.value is not None else None
+
+    @property
+    def added(self) -> int:
+        """Bytes that were added to the root; below zero where some were taken off it."""
+        return self._rooted[2] if self._rooted is not None else 0
+
+    @cached_property
+    def root_named(self) -> Named | None:
+        """The root as the source has it, or where it was read; None where it has no name."""
+        if self._rooted is None:
+            return None
+        flow, value, _ = self._rooted
+        try:
+            return flow.names.named(value)
+        except READ_ERRORS:
+            return None
+
+    @cached_property
+    def _rooted(self) -> tuple[Follower, Value, int] | None:
+        """The root as a value, the function that had it first, and the bytes that were added to it."""
         if self.follower is None or self.register is None or self.value is None or self.nowhere:
             return None
         flow: Follower | None = self.follower
+        found: tuple[Follower, Value, int] | None = None
         value, added = self.follower.values.get(self.register), 0
         while flow is not None and value is not None:
             base, offset = rooted(value)
             if isinstance(base, Constant) or base == Argument("rsp"):
                 return None
             added += offset
+            found = (flow, base, added)
             if not isinstance(base, Argument):
                 break
             flow = flow.caller
             value = flow.values.get(base.register) if flow is not None else None
-        return (self.value - added) % (1 << 64) if added else None
+        return found if added else None
 
     @cached_property
     def index(self) -> Named | None:
