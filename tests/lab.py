@@ -33,7 +33,7 @@ WIDE = ("semaphore", "completion", "work-flush", "spin-crossed", "spin-held", "l
         "memory-leak-tracked", "unanswered-call", "timer-itself", "deaf-cpu", "sleeping-plan", "left-in-object",
         "kept-spinlock", "endless-log", "large-frames", "pinned-page", "freed-state", "unset-lid", "new-tenant",
         "null-errand", "kept-dust", "cut-pointer", "freed-dial", "spilt", "lost-lamp", "late-airing",
-        "no-show")
+        "no-show", "guest-left", "no-sending", "text-tap")
 """The faults that only the full matrix takes: each dump costs half a minute."""
 
 ARM64_KERNELS = ("6.1-arm64", "6.12-arm64", "newest-arm64", "6.12-arm64-16k")

@@ -9,7 +9,7 @@ from diagnosed import diagnosed, holds
 from kdumpy.diagnosis.model import Confidence, Verdict
 from kdumpy.vm.faults import FAULTS
 
-ATTIC = [fault.name for fault in FAULTS.values() if fault.driver == "attic"]
+ATTIC = [fault.name for fault in FAULTS.values() if fault.driver in ("attic", "cellar")]
 
 
 @pytest.mark.parametrize(("kernel", "name"), lab.panics(*ATTIC))
@@ -72,6 +72,27 @@ def test_operations_that_lack_one_are_named() -> None:
     found = verdict("no-show")
     assert found.culprit is not None
     assert (found.culprit.variable, found.culprit.module) == ("attic_list", "attic")
+
+
+def test_an_entry_without_a_link_was_cleared() -> None:
+    """The entry is a living object, and what is read there is NULL, like all of it."""
+    found = verdict("guest-left")
+    assert found.confidence == Confidence.LIKELY
+    assert "so is its link" in found.explanation
+    assert "null-dereference" in found.symptoms
+
+
+def test_the_device_whose_operations_lack_the_sending_is_named() -> None:
+    found = verdict("no-sending")
+    assert found.culprit is not None
+    assert (found.culprit.variable, found.culprit.module) == ("cellar_link", "cellar")
+    assert "ndo_start_xmit" in found.explanation
+
+
+def test_a_text_that_was_called_is_told() -> None:
+    found = verdict("text-tap")
+    assert "it is text, 'orthern '" in found.explanation
+    assert "called a pointer that is no address" in found.explanation
 
 
 def test_a_warning_names_a_function_that_has_returned() -> None:

@@ -91,8 +91,8 @@ def _winch(name: str, cause: str, story: str, *culprits: str, **more: Any) -> Fa
 
 
 def _attic(name: str, cause: str, story: str, *culprits: str, kernels: tuple[str, ...] = ("6.1", "6.12"),
-           after: str = "", **more: Any) -> Fault:
-    return Fault(name, cause, story, culprits, "attic", driver="attic", trigger=f"echo {name} >/dev/attic{after}",
+           after: str = "", driver: str = "attic", **more: Any) -> Fault:
+    return Fault(name, cause, story, culprits, driver, driver=driver, trigger=f"echo {name} >/dev/{driver}{after}",
                  kernels=kernels, **more)
 
 
@@ -249,6 +249,13 @@ _ALL = (
            boot="slub_debug=P", symptoms=("general protection fault", "NULL pointer dereference")),
     _attic("no-show", "jump-to-null", "A file is read whose operations lack one; the kernel's own code calls it.",
            after="; cat /proc/attic", symptoms=("NULL pointer dereference",)),
+    _attic("guest-left", "use-after-free", "A list's entry was freed; its memory is another one's, and cleared.",
+           "cellar_count_likes", driver="cellar", symptoms=("NULL pointer dereference",)),
+    _attic("no-sending", "jump-to-null", "A network device is sent by whose operations lack that.",
+           driver="cellar", symptoms=("NULL pointer dereference",),
+           after="; ip addr add 10.44.0.1/24 dev cellar0; ip link set cellar0 up; ping -c 1 -W 2 10.44.0.2"),
+    _attic("text-tap", "general-protection", "A text that is too long runs over a function's address, which is called.",
+           "cellar_turn_tap", driver="cellar", symptoms=("general protection fault",)),
     Fault("cgroup-oom", "out-of-memory", "A cgroup reaches its limit, on a system that panics then.", seconds=120,
           trigger="echo +memory >/sys/fs/cgroup/cgroup.subtree_control; mkdir /sys/fs/cgroup/small; "
                   "echo 32M >/sys/fs/cgroup/small/memory.max; echo 0 >/sys/fs/cgroup/small/memory.swap.max; "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Words
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.crashed.derived import never_set
-from kdumpy.diagnosis.memory import Meaning
+from kdumpy.diagnosis.memory import Meaning, meaning
 from kdumpy.diagnosis.oops import Kind
 
 _NO_ADDRESS = (Meaning.NON_CANONICAL, Meaning.TEXT, Meaning.UNINITIALISED)
@@ -27,7 +27,8 @@ class GeneralProtection(Cause):
                                 and _in_no_range(crash.pointer or 0)):
             return None
         words = Words(crash, crash.own_frame)
-        meant = crash.pointer_meaning
+        nowhere = crash.event.nowhere if crash.event else None
+        meant = crash.pointer_meaning if nowhere is None else meaning(nowhere, crash.page_levels)
         unset = meant is not None and meant.meaning == Meaning.FREED and never_set(crash)
         bad = unset or (meant is not None and meant.meaning in _NO_ADDRESS)
         value = f"The value was {meant.words}." if meant and bad else ""
@@ -38,13 +39,15 @@ class GeneralProtection(Cause):
             # An object that lives may be another one than the pointer was kept in: one freed, and given out anew.
             confidence=CERTAIN if bad and not unset and place_is_sure else LIKELY,
             explanation=words.paragraph(
-                f"{words.name} used a pointer that is no address, and the processor refused it." if bad else
+                f"{words.name} {'used' if nowhere is None else 'called'} a pointer that is no address, and the "
+                "processor refused it." if bad else
                 f"{words.name} ran an instruction that the processor refused.", value,
                 f"It was read from {holder.words}: what was there before the object was given out is still there, so "
                 "nobody has set that member (kzalloc() would have cleared it)." if unset and holder else
                 "The pointer was overwritten, or its object was freed and used again by something else." if bad else "",
                 words.suspicion if bad and not unset else "", words.where, words.blame if unset or not bad else ""),
-            evidence=[*crash.evidence.log(), *crash.evidence.instruction(), *crash.evidence.stack()],
+            evidence=[*crash.evidence.log(), *(crash.evidence.instruction() if nowhere is None else
+                                               crash.evidence.call()), *crash.evidence.stack()],
             next=["A kernel with KASAN says who writes beyond an object, or into a freed one; slub_debug=FZPU lets the "
                   "kernel notice such damage when the object is freed or used again."] if bad else [],
             culprit=crash.own_frame, decisions=crash.own.decisions,

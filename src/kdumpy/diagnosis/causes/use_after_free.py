@@ -7,7 +7,7 @@ from kdumpy.diagnosis.advice import tracking_advice
 from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Words
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.crashed.checked import checked_object, lies, of_freed
-from kdumpy.diagnosis.crashed.derived import Read, freed_read, never_set
+from kdumpy.diagnosis.crashed.derived import Read, freed_read, is_cleared_entry, never_set
 from kdumpy.diagnosis.crashed.freed import FreedObject, given_out_anew, lost_work, owner_by_cache, who_freed
 from kdumpy.diagnosis.crashed.loops import freed_in_loop
 from kdumpy.diagnosis.crashed.pointee import pointee
@@ -61,7 +61,7 @@ class UseAfterFree(Cause):
         if found is None:
             read = freed_read(crash)
             return self._of_number(crash, read) if read is not None else \
-                self._of_reused(crash) or self._of_left(crash)
+                self._of_reused(crash) or self._of_left(crash) or self._of_cleared(crash)
         called = nowhere is not None
         own, left = self._user(crash)
         words = Words(crash, own.frame)
@@ -133,6 +133,24 @@ class UseAfterFree(Cause):
             evidence=[*crash.evidence.log(), *crash.evidence.instruction(),
                       *crash.evidence.object("where the pointer was read", place), *crash.evidence.stack()],
             culprit=own.frame, decisions=own.decisions, subtype="follow")
+
+    @staticmethod
+    def _of_cleared(crash: Crash) -> Finding | None:
+        """Match a NULL out of an entry of a list that is all zeroes, its link to the list too."""
+        place = crash.reader.holder if crash.reader else None
+        if place is None or not is_cleared_entry(crash):
+            return None
+        words = Words(crash, crash.own_frame)
+        return Finding(
+            title=words.titled("Use after free"), confidence=LIKELY,
+            explanation=words.paragraph(
+                f"{words.name} read a pointer out of an entry that it had reached by a list: {place.words}.",
+                "Every byte there is 0, and so is its link, which a list still leads to: its memory was freed, and was "
+                "given out anew and cleared.", words.where, words.blame),
+            evidence=[*crash.evidence.log(), *crash.evidence.instruction(),
+                      *crash.evidence.object("where the pointer was read", place), *crash.evidence.stack()],
+            next=tracking_advice(crash, place), culprit=crash.own_frame, decisions=crash.own.decisions,
+            subtype="cleared")
 
     def _of_left(self, crash: Crash) -> Finding | None:
         """Match a fault of the kernel's own code while it works on a freed object that it still knew.

@@ -15,7 +15,7 @@ from kdumpy.diagnosis import operands
 from kdumpy.diagnosis.crashed.assembly import PARTS
 from kdumpy.diagnosis.crashed.following import Follower
 from kdumpy.diagnosis.crashed.pointee import pointee
-from kdumpy.diagnosis.crashed.values import Loaded, Value, leaves
+from kdumpy.diagnosis.crashed.values import Loaded, Value, leaves, rooted
 from kdumpy.diagnosis.facts.reading import Pointee
 from kdumpy.diagnosis.memory import is_kernels
 
@@ -80,6 +80,18 @@ def is_blank(crash: Crash) -> bool:
         return not any(crash.read(place.object, min(place.object_size, _MOST_BYTES)))
     except LookupError:
         return False
+
+
+def is_cleared_entry(crash: Crash) -> bool:
+    """Tell whether the bad pointer was read out of a blank object that was reached by a link in it, as a list's entry.
+
+    What is on a list has had its link set; so it was cleared since, mostly as another one's: freed, and given out anew.
+    """
+    reader = crash.reader
+    if reader is None or reader.follower is None or reader.register is None or not is_blank(crash):
+        return False
+    value = reader.follower.values.get(reader.register)
+    return isinstance(value, Loaded) and rooted(value.base)[1] < 0      # container_of() took the link's offset off
 
 
 def _used(crash: Crash, kernel: Kernel) -> Iterator[tuple[Follower, Value]]:
