@@ -212,8 +212,3 @@ def test_addresses_of_user_space_look_like_addresses(null: Console) -> None:
 def test_the_length_of_a_tick_is_known(null: Console) -> None:
     """Debian's kernels have CONFIG_HZ=250; 7.2 has no tick_nsec."""
     assert re.search("^ +HZ: 250$", null("mach"), re.MULTILINE)
-
-
-def test_numa_counters_have_the_name_that_their_kernel_gives_them(null: Console) -> None:
-    old_name = "vm_numa_stat" in null.prog
-    assert ("  VM_NUMA_STAT:\n" in null("kmem -V"), "  VM_NUMA_EVENT:\n" in null("kmem -V")) == (old_name, not old_name)
