@@ -27,7 +27,7 @@ _NO_MEMORY = ("panic_on_oom is enabled",)
 
 
 def _hive(name: str, cause: str, story: str, *culprits: str, after: str = "", trigger: str = "", **more: Any) -> Fault:
-    return Fault(name, cause, story, culprits, "hive", driver="hive", **{"kernels": ("6.1", "6.12"), **more},
+    return Fault(name, cause, story, culprits, "hive", driver="hive", **{"kernels": ("6.1", "6.12", "newest"), **more},
                  trigger=trigger or f"echo {name} >/dev/hive{after and '; '}{after}")
 
 
@@ -47,6 +47,7 @@ _ALL = (
           "hive_remove_drone", "hive_add_drone", boot=_POISON, symptoms=(*_PAGE, *NOT_CANONICAL)),
     _hive("spent-pollen", "double-free", "A packet is out of hand, and who called is told to drop it.",
           "hive_classify_pollen", "hive_redirect_pollen", symptoms=("kernel BUG at mm/slub.c",),
+          kernels=("6.1", "6.12"),          # 7.x keeps freed objects in sheaves and does not notice
           # Nothing but one long packet: in a short one's freed memory the allocator's own pointer takes the place of
           # the number of its pages, and the second release falls over that on 6.12.
           after="sysctl -q -w net.ipv6.conf.hive0.disable_ipv6=1; ip addr add 10.79.0.1/24 dev hive0; "
