@@ -10,6 +10,7 @@ import pytest
 import lab
 from console import Console, kernel_of
 from diagnosed import diagnosed
+from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.model import Evidence
 from kdumpy.units import human_bytes
 
@@ -59,3 +60,11 @@ def test_evidence_shown(kernel: str, fault: str) -> None:
             assert len(missing) <= number * (1 - _PART), f"{item.command} does not show {missing} of {item.what}"
     finally:
         console("set -p")
+
+
+def test_code_is_named_as_the_kernel_names_it() -> None:
+    """`flaky_poll_channel` is no symbol there: the compiler has made flaky_poll_channel.isra.0 of it."""
+    kernel = kernel_of("5.10", "null-workqueue")
+    shown = Crash(kernel.path, kernel, kernel.log).evidence.code("flaky_poll_channel")
+    assert shown == "flaky_poll_channel.isra.0"
+    assert "flaky_poll_channel" in Console(kernel)(f"dis {shown}")

@@ -127,12 +127,11 @@ class CrashEvidence:
             words = f"{text} in {source.named.function}()" if source.named.function else text
             made = f", of type {source.named.type.type_name()}" if source.named.type is not None else ""
             found.append(Evidence("the pointer in the source" if source.named.is_source else
-                                  "where the pointer was read", words + made,
-                                  self.command(f"dis {source.named.function}") if source.named.function else ""))
+                                  "where the pointer was read", words + made, self._dis(source.named.function)))
         if reader.root == 0 and reader.root_named is not None:
             root = reader.root_named
             found.append(Evidence("what was NULL", f"{root.text} in {root.function}()" if root.function else root.text,
-                                  self.command(f"dis {root.function}") if root.function else ""))
+                                  self._dis(root.function)))
         if source.place is not None:
             place = source.place
             reached = f"offset {place.offset:#x} is {place.structure}.{place.member}"
@@ -146,6 +145,20 @@ class CrashEvidence:
                                   self.command(f"rd {source.loaded_from:x}", *_belongs(holder))))
             found += self._tracks(holder) if holder else []
         return found
+
+    def _dis(self, function: str | None) -> str:
+        code = self.code(function or "")
+        return self.command(f"dis {code}") if code else ""
+
+    def code(self, function: str) -> str:
+        """Return the symbol whose code a function is in: with the compiler's suffix, or the one it was inlined into."""
+        symbol = next((frame.symbol for frame in self.crash.stack if frame.symbol and frame.function == function), None)
+        if symbol or not function or self.crash.kernel is None:
+            return symbol or function
+        try:
+            return str(self.crash.kernel.prog.symbol(function).name)
+        except LookupError:
+            return (self.crash.fault.symbol if self.crash.fault else None) or ""
 
     def object(self, what: str, place: Pointee) -> list[Evidence]:
         """Return what an address points at, and who allocated and freed that."""

@@ -191,7 +191,8 @@ class UseAfterFree(Cause):
                 "what the processor refused.", _freed_by(crash, read.place), words.where, words.blame),
             evidence=[*crash.evidence.log(), *crash.evidence.instruction(),
                       Evidence("what was read", f"`{read.instruction}` in {read.function}()",
-                               crash.evidence.command(*([f"dis {read.function}"] if read.function else []),
+                               crash.evidence.command(*(f"dis {code}" for code in
+                                                        filter(None, (crash.evidence.code(read.function),))),
                                                       f"rd {read.place.address:x}")),
                       *crash.evidence.object(where, read.place), *crash.evidence.stack()],
             next=tracking_advice(crash, read.place), culprit=crash.own_frame, decisions=crash.own.decisions,
