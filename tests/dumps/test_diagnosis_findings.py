@@ -6,6 +6,7 @@ import re
 import shlex
 import struct
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 import drgn
@@ -43,14 +44,11 @@ def found(kernel: str, fault: str) -> dict[str, str]:
 KNOWN = {
     "out-of-memory": {"free memory": "critical", "swap": "warning", "large process": "warning"},
     "memory-leak": {"slab": "critical", "swap": "warning"},
-    "soft-lockup": {"taint": "warning"},
-    "double-free-debug": {"taint": "critical", "slab errors": "critical"},
-    "rcu-stall": {"RCU": "warning", "timers": "warning"},
     "troubled": dict.fromkeys((
         "NUMA nodes", "work queues", "block requests", "suspended devices", "failed paths", "RAID arrays",
         "frozen file systems", "unaccepted connections", "RPC calls", "NFS from itself"), "warning"),
 }
-MAY_BE = {"memory-leak": {"free memory"}, "troubled": {"load", "swap"}, "rcu-stall": {"function calls"}}
+MAY_BE = {"memory-leak": {"free memory"}, "troubled": {"load", "swap"}}
 """A zone at the end of its memory is below its mark or just above; the one in trouble swaps, or not."""
 OF_MODULES = {"virtio queues", "suspended devices", "failed paths", "RAID arrays", "SCSI", "journals", "RPC calls",
               "NFS from itself"}
@@ -177,6 +175,14 @@ def told(kernel: str, fault: str, check: str) -> list[str]:
     return [f"{item.title}: {item.detail}" for item in diagnosed(kernel, fault).findings if item.check == check]
 
 
+def beside_no_verdict(kernel: str, fault: str, check: str) -> list[str]:
+    """Return what a check finds also where the verdict says so itself."""
+    with kdumpy.open(lab.dump(kernel, fault).path) as opened:
+        machine = Machine(Crash(opened.path, opened, opened.log), memory_account(opened))
+        return [f"{item.title}: {item.detail}"
+                for item in next(each for each in CHECKS if each.name == check).look(machine)]
+
+
 # Which of them a dump is made of is chance: the fuller node may be swapped out, seven tasks that wait are a load.
 TROUBLED = [kernel for kernel, _ in lab.panics("troubled")]
 
@@ -276,15 +282,15 @@ def test_pools_of_workers_that_stand_still() -> None:
 
 @pytest.mark.parametrize("kernel", [name for name, _ in lab.panics("rcu-stall")])
 def test_a_grace_period_that_does_not_end(kernel: str) -> None:
-    (title,) = told(kernel, "rcu-stall", "RCU")
+    (title,) = beside_no_verdict(kernel, "rcu-stall", "RCU")
     assert re.match(r"An RCU grace period goes on for \d+\.\d s: (it waits for CPU \d|every CPU was through)", title)
-    (title,) = told(kernel, "rcu-stall", "timers")
+    (title,) = beside_no_verdict(kernel, "rcu-stall", "timers")
     assert re.match(r"CPU \d ran no timers for \d+\.\d s: it was in the kernel: ", title)
 
 
 @pytest.mark.parametrize("kernel", [name for name, _ in lab.panics("unanswered-call")])
 def test_a_processor_that_does_not_answer(kernel: str) -> None:
-    (title,) = told(kernel, "unanswered-call", "function calls")
+    (title,) = beside_no_verdict(kernel, "unanswered-call", "function calls")
     assert re.fullmatch(r"CPU (\d) does not do what other CPUs asked it for: CPU (?!\1)\d waits for it; it was in the "
                         r"kernel: flaky_spin_irqs_off", title)
 
@@ -413,3 +419,32 @@ def test_the_report_is_one_screen_of_a_small_terminal_too(kernel: str, fault: st
     # Where nobody's screen is small, nothing is cut off.
     assert " …" not in " ".join(line for line in text.render(diagnosis, width=80).splitlines()
                                 if not line.lstrip().startswith("…") and not line.endswith("more"))
+
+
+@pytest.mark.parametrize("fault", ["rcu-stall", "soft-lockup", "hard-lockup", "double-free", "stack-overflow"])
+def test_the_verdict_is_no_further_trouble(fault: str) -> None:
+    """What a crash brings about by itself does not stand beside it."""
+    titles = [item.title for item in diagnosed("6.1", fault).findings if item.severity != "info"]
+    assert titles == []
+
+
+@pytest.mark.skipif(not lab.FULL, reason="dumps of the full matrix")
+@pytest.mark.parametrize(("kernel", "fault"), [
+    ("6.1", "machine-check-cache"), ("newest", "double-free-debug"), ("6.1", "deep"),
+    ("6.1", "stuck-bit")])
+def test_the_verdict_is_no_further_trouble_either(kernel: str, fault: str) -> None:
+    titles = [item.title for item in diagnosed(kernel, fault).findings if item.severity != "info"]
+    assert titles == []
+
+
+def test_a_taint_from_before_the_crash_is_told() -> None:
+    """The lines of the event show the taint before it."""
+    with kdumpy.open(lab.dump("6.1", "soft-lockup").path) as kernel:
+        def tainted(log: Sequence[LogRecord]) -> list[str]:
+            found, _ = look_around(Crash(kernel.path, kernel, log), None)
+            return [item.detail for item in found if item.check == "taint" and item.severity == "warning"]
+
+        assert tainted(kernel.log) == []
+        before = [replace(record, text=re.sub(r"(Tainted: G +)", r"\1 L ", record.text))
+                  for record in kernel.log]
+        assert tainted(before) == ["taint flag L"]

@@ -67,7 +67,7 @@ def diagnose(kernel: Kernel, *, seconds: float = EACH) -> Diagnosis:
     judgement = judge(crash, steps)
     frames: tuple[Frame, ...] = steps.get("the stack", lambda: _trace(crash, judgement), ())
     memory = steps.get("memory", lambda: _memory(crash, kernel), MemoryFacts(None, None, None, None, None, None))
-    findings, unchecked = look_around(crash, memory.account, steps)
+    findings, unchecked = look_around(crash, memory.account, steps, judgement)
     reading = steps.get("the faulting instruction", lambda: _reading(crash), None)
     return Diagnosis(
         schema=SCHEMA, system=steps.get("the system", lambda: _system(kernel), _system_of(kernel.dump)),
@@ -107,7 +107,7 @@ def diagnose_log(path: Path, dump: Dump, reason: str) -> Diagnosis:
         trace=_frames(frames, judgement), trace_source="log" if frames else "",
         trace_task=_trace_task(crash, judgement), cpus=(), blocked=Blocked(0, (), ()),
         memory=MemoryFacts(None, None, None, None, None, None), modules=(), log_tail=_log_tail(crash, log.records),
-        findings=look_around(crash, None)[0])
+        findings=look_around(crash, None, judgement=judgement)[0])
 
 
 def _dump(path: Path, dump: Dump, missing: dict[str, str], debug_files: tuple[str, ...]) -> DumpFacts:

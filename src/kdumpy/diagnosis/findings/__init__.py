@@ -5,6 +5,7 @@ A check says something only where something is so; one whose need the dump canno
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from itertools import islice
 
@@ -12,8 +13,9 @@ from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.facts.findings import MachineFinding, Severity, Unchecked
 from kdumpy.diagnosis.facts.memory import MemoryAccount
 from kdumpy.diagnosis.findings import devices, files, hardware, log, machine, memory, network, storage, work
-from kdumpy.diagnosis.findings.base import Check, Machine
+from kdumpy.diagnosis.findings.base import Check, Found, Machine
 from kdumpy.diagnosis.steps import OutOfTime, Steps
+from kdumpy.diagnosis.verdict import Judgement
 from kdumpy.errors import NotInDump
 
 CHECKS: tuple[Check, ...] = (*memory.CHECKS, *machine.CHECKS, *work.CHECKS, *hardware.CHECKS, *devices.CHECKS,
@@ -22,11 +24,14 @@ _MOST_OF_ONE = 8
 _ORDER = {Severity.CRITICAL: 0, Severity.WARNING: 1, Severity.INFO: 2}
 
 
-def look_around(crash: Crash, account: MemoryAccount | None,
-                steps: Steps | None = None) -> tuple[tuple[MachineFinding, ...], tuple[Unchecked, ...]]:
-    """Return what the checks found, the worst first, and the checks that could not be made."""
+def look_around(crash: Crash, account: MemoryAccount | None, steps: Steps | None = None,
+                judgement: Judgement | None = None) -> tuple[tuple[MachineFinding, ...], tuple[Unchecked, ...]]:
+    """Return what the checks found, the worst first, and the checks that could not be made.
+
+    What the verdict itself is about is left out: it would stand there as further trouble.
+    """
     steps = steps or Steps({})
-    looked_at = Machine(crash, account)
+    looked_at = Machine(crash, account, judgement)
     found: list[MachineFinding] = []
     unchecked: list[Unchecked] = []
     for check in CHECKS:
@@ -55,5 +60,13 @@ def _look(crash: Crash, looked_at: Machine, check: Check) -> Iterator[MachineFin
     if lacking:
         raise NotInDump(lacking)
     for item in islice(check.look(looked_at), _MOST_OF_ONE):
+        if check.of_a_cpu and _cpu_of(item) in looked_at.blamed_cpus:
+            continue
         yield MachineFinding(check.name, item.severity, item.title, item.detail,
                              crash.evidence.command(item.command) if item.command else "")
+
+
+def _cpu_of(item: Found) -> int | None:
+    """Return the CPU that a finding is about: the first that it names."""
+    match = re.search(r"\bCPU (\d+)", f"{item.title} {item.detail}")
+    return int(match[1]) if match else None

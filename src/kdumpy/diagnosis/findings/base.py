@@ -21,7 +21,10 @@ from kdumpy.kernel import Kernel, Task
 if TYPE_CHECKING:
     from kdumpy.diagnosis.disks import Disk
     from kdumpy.diagnosis.sockets import Socket
+    from kdumpy.diagnosis.verdict import Judgement
 
+_HELD_UP = frozenset({"soft-lockup", "hard-lockup", "rcu-stall", "deadlock", "nmi"})
+"""Causes that hold up a CPU, and with it what waits for that one."""
 _MOST_TASKS = 65_536
 CRITICAL, WARNING, INFO = Severity.CRITICAL, Severity.WARNING, Severity.INFO
 
@@ -39,9 +42,32 @@ class Found:
 class Machine:
     """What the checks look at."""
 
-    def __init__(self, crash: Crash, account: MemoryAccount | None) -> None:
+    def __init__(self, crash: Crash, account: MemoryAccount | None, judgement: Judgement | None = None) -> None:
         self.crash = crash
         self._account = account
+        self.judgement = judgement
+        """The verdict, beside which the checks tell what else there is; None where there is none."""
+
+    @property
+    def cause(self) -> str:
+        """The verdict's cause; empty where there is none."""
+        return self.judgement.cause if self.judgement else ""
+
+    @cached_property
+    def blamed_cpus(self) -> frozenset[int]:
+        """The CPUs that the verdict says were held up: those on whose stack the culprit stands."""
+        culprit = self.judgement.finding.culprit if self.judgement else None
+        if culprit is None or self.cause not in _HELD_UP or self.crash.kernel is None:
+            return frozenset()
+        return frozenset(cpu.number for cpu in self.crash.kernel.cpus
+                         if any(frame.symbol == culprit.symbol for frame in cpu.stack.frames))
+
+    @cached_property
+    def told_lines(self) -> frozenset[int]:
+        """The lines of the log that are the verdict's own: those of the event, and of the panic that closed it."""
+        events = [event for event in (self.crash.event, self.crash.closing) if event is not None and not event.inferred]
+        return frozenset(number for event in events
+                         for number in range(event.position, event.position + len(event.lines)))
 
     @property
     def kernel(self) -> Kernel:
@@ -167,6 +193,8 @@ class Check:
     """Whether that part of the kernel is there at all: where it is not, there is nothing to judge."""
     unless: str = ""
     """Another check, made before: where that found something, this one would only say it again."""
+    of_a_cpu: bool = False
+    """It finds what a CPU holds up; where the verdict blames that CPU, it would only say it again."""
 
 
 def with_symbol(symbol: str) -> Callable[[Machine], bool]:

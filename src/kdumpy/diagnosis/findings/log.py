@@ -44,10 +44,14 @@ _WORDS: tuple[tuple[str, Severity, str, str], ...] = (
 
 
 def _looker(severity: Severity, title: str, pattern: str) -> Callable[[Machine], Iterator[Found]]:
-    compiled = re.compile(pattern)
+    compiled, hardware = re.compile(pattern), "Hardware Error" in pattern
 
     def look(machine: Machine) -> Iterator[Found]:
-        lines = [line for line in machine.crash.lines if compiled.search(line)]
+        known = machine.told_lines
+        begin = machine.crash.event.position if machine.crash.event else 0
+        lines = [line for number, line in enumerate(machine.crash.lines) if compiled.search(line)
+                 # An error of the hardware is told bank by bank, and not in one piece.
+                 and number not in known and not (hardware and machine.cause == "machine-check" and number >= begin)]
         if lines:
             times = f" ({len(lines)} lines)" if len(lines) > 1 else ""
             yield Found(severity, f"{title}{times}", lines[-1].strip(), "log")

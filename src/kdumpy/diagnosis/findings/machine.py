@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
@@ -92,7 +93,10 @@ def stacks(machine: Machine) -> Iterator[Found]:
     """A stack was used to its end, or something wrote over that."""
     prog = machine.kernel.prog
     at = drgn.offsetof(prog.type("struct task_struct"), "stack")
+    told = machine.crash.task if machine.cause in ("stack-overflow", "stack-corruption") else None
     for task in machine.tasks:
+        if told is not None and task.pid == told.pid:
+            continue
         with contextlib.suppress(drgn.FaultError):
             end = prog.read_u64(task.address + at)
             if prog.read_u32(end) != _STACK_END_MAGIC:
@@ -123,12 +127,25 @@ def chains(machine: Machine) -> Iterator[Found]:
                     f"the last is pid {pid}", f"ps -p {pid}")
 
 
+_SHOWN = re.compile(r"Tainted: ([A-Z ]+)")
+_BY_CRASHES = frozenset("MBL")
+"""Taints that a crash itself may set: of a machine check, of the allocators' checks, of a soft lockup."""
+
+
 def taint(machine: Machine) -> Iterator[Found]:
     """What taints the kernel, beside what the crash itself set."""
     severities = {"M": CRITICAL, "B": CRITICAL, "S": WARNING, "F": WARNING, "R": WARNING, "L": WARNING, "C": INFO,
                   "P": INFO, "A": INFO, "K": INFO, "U": INFO, "I": INFO}
+    event = machine.crash.event
+    first = next((line for line in event.lines if "ainted" in line), None) if event else None
+    shown = _SHOWN.search(first) if first else None
+    before = (shown[1] if shown else "") if first else None
     for flag in machine.kernel.system.taints:
-        if flag[0] in severities:
+        # The event's own lines show the flags before it, for each is set after they are printed (kernel/panic.c,
+        # print_tainted(); add_taint() in mm/slub.c, kernel/watchdog.c): what stands there no more was set by the crash.
+        own = flag[0] in _BY_CRASHES and (flag[0] not in before if before is not None
+                                          else machine.cause == "machine-check")
+        if flag[0] in severities and not own:
             yield Found(severities[flag[0]], f"The kernel is tainted: {flag[3:]}", f"taint flag {flag[0]}", "sys -t")
 
 

@@ -143,7 +143,7 @@ def calls(machine: Machine) -> Iterator[Found]:
 CHECKS = (
     Check("worker pools", pools, ("variable worker_pool_idr", "struct worker_pool")),
     Check("work queues", queues, ("variable workqueues", "struct pool_workqueue")),
-    Check("RCU", grace_period, ("variable rcu_state", "symbol rcu_cpu_stall_timeout")),
-    Check("timers", timers, ("variable timer_bases",)),
-    Check("function calls", calls, ("variable call_single_queue",)),
+    Check("RCU", grace_period, ("variable rcu_state", "symbol rcu_cpu_stall_timeout"), of_a_cpu=True),
+    Check("timers", timers, ("variable timer_bases",), of_a_cpu=True),
+    Check("function calls", calls, ("variable call_single_queue",), of_a_cpu=True),
 )
