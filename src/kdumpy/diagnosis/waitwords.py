@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from kdumpy.diagnosis.evidence import in_a_line
 from kdumpy.diagnosis.locks import BlockedTask, LockWait
+from kdumpy.diagnosis.memory import symbol_at
 from kdumpy.diagnosis.model import OWNED, Evidence
 from kdumpy.diagnosis.waiting import FILE_IN_USE, IRQ_THREAD, THREAD
 from kdumpy.kernel.values import Task
@@ -110,8 +111,11 @@ def wait_evidence(crash: Crash, blocked: BlockedTask | None) -> list[Evidence]:
                  *([lock.note] if lock.note else [])]
         lines = ([f"struct {made} {lock.address:x}"] if made and lock.address else []) \
             + ([f"ps {lock.owner.pid}"] if lock.owner else [])
-        # Where the owner is told by its code: who took a semaphore, or is to end a wait.
-        lines[-1:] = [f"bt {lock.owner.pid}"] if lock.owner and f"{lock.owner.comm} " in lock.note else lines[-1:]
+        # Where the owner is told by its code: who took a semaphore, or is to end a wait, or runs a work.
+        if lock.owner and (lock.kind == "work" or f"{lock.owner.comm} " in lock.note):
+            lines[-1] = f"bt {lock.owner.pid}"
+        if lock.address and not lock.owner and crash.kernel and symbol_at(crash.kernel.prog, lock.address):
+            lines.append(f"sym {lock.address:x}")
         shown = crash.evidence.command(*lines) if lines else ""
         found.append(Evidence("the lock" if lock.kind in OWNED else "what it waits for", ", ".join(parts), shown))
     return found

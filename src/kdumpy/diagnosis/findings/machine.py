@@ -101,7 +101,7 @@ def stacks(machine: Machine) -> Iterator[Found]:
             end = prog.read_u64(task.address + at)
             if prog.read_u32(end) != _STACK_END_MAGIC:
                 yield Found(CRITICAL, f"The end of the stack of {task.comm} (pid {task.pid}) was written over",
-                            f"the mark {_STACK_END_MAGIC:#x} is gone: it overflowed", f"rd -32 {end:x}")
+                            f"the mark {_STACK_END_MAGIC:#x} is gone: it overflowed", f"ps {task.pid}; rd -32 {end:x}")
 
 
 def chains(machine: Machine) -> Iterator[Found]:
