@@ -37,7 +37,7 @@ def sign(cause: str, finding: Finding, frames: Sequence[Frame], message: str = "
     frame = finding.key or finding.culprit
     key, module = "", ""
     if frame is not None and (frame.symbol or frame.module):
-        key, module = culprit.plain_name(frame) or "unloaded code", frame.module or ""
+        key, module = culprit.plain_name(frame) or _unnamed(frame, frames), frame.module or ""
         if finding.key is not None and finding.key is not finding.culprit:
             decisions.append(f"grouped by {key}, where what is stuck was called from")
     elif finding.tokens or message:
@@ -55,6 +55,15 @@ def sign(cause: str, finding: Finding, frames: Sequence[Frame], message: str = "
     title = kind + (f" ({finding.subtype})" if finding.subtype else "") + f" in {key}" \
         + (f" [{module}]" if module else "")
     return Signature(_id(parts), title, parts, finer, tuple(decisions))
+
+
+def _unnamed(frame: Frame, frames: Sequence[Frame]) -> str:
+    """Return what stands for the function of a module of which only the name is known.
+
+    Code of a module that is gone has an address at least; else the kernel's own function tells that stumbled.
+    """
+    own = culprit.own_frames(frames) if not frame.pc else []
+    return culprit.plain_name(own[0]) if own else "unloaded code"
 
 
 def _id(parts: Sequence[str]) -> str:
