@@ -7,6 +7,7 @@ import os
 import pty
 import select
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -183,6 +184,21 @@ def test_ctrl_c_in_a_pager_leaves_it_the_terminal_until_it_is_left(terminal: Ter
     terminal.prompt()
     assert termios.tcgetattr(terminal.descriptor)[3] == local
     assert terminal.leave() == 0
+
+
+@pytest.mark.parametrize("line", ["ps | (echo ready >&2 && exec sleep 50)", "!echo ready >&2 && exec sleep 50"])
+def test_ctrl_c_that_ends_a_program_is_told_and_is_no_success(line: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "kdumpy", "crash", str(lab.dump("6.1", "null-workqueue").path), "--no-rc",
+               "-e", line]
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True, cwd=tmp_path,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), *sys.path])})
+    assert process.stderr is not None
+    assert process.stderr.readline() == "ready\n"
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.communicate(timeout=20)[1] == "^C\n"
+    assert process.returncode == 1
 
 
 def test_a_python_prompt_inside_the_session(terminal: Terminal) -> None:

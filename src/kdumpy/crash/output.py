@@ -1,12 +1,13 @@
-"""Where a command's output goes: the terminal, a file, a pipeline of the user's shell."""
+"""Where a command's output goes: the terminal, a file, a pipeline of the shell (/bin/sh)."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, TextIO
+from typing import IO, TYPE_CHECKING, Any, TextIO, TypeVar
 
 from kdumpy.crash.parser import ParsedLine
 from kdumpy.errors import UsageError
@@ -14,6 +15,8 @@ from kdumpy.units import printable
 
 if TYPE_CHECKING:
     import subprocess
+
+Result = TypeVar("Result")
 
 _NOT_RUNNABLE = (126, 127)
 """What a shell exits with when a program cannot be run or is not there."""
@@ -98,8 +101,11 @@ def destination(line: ParsedLine, out: TextIO, pager: str | None) -> Iterator[IO
             yield process.stdin
         except BrokenPipeError:         # `| head` has read enough
             pass
-        finally:
-            code = _leave_to_its_user(process)
+        except BaseException:           # of the command; or Ctrl-C, which can come between any two steps
+            with contextlib.suppress(KeyboardInterrupt):
+                _leave_to_its_user(process)
+            raise
+        code = _leave_to_its_user(process)
         if not direct:
             answer.seek(0)
             out.write(answer.read())
@@ -116,18 +122,10 @@ def _leave_to_its_user(process: subprocess.Popen[str]) -> int:
     would fight it for the keys, and would find the terminal without echo. What does end by Ctrl-C has ended.
     """
     assert process.stdin is not None
-    flushed = False
-    while True:
-        try:
-            if not flushed:
-                with contextlib.suppress(BrokenPipeError):
-                    process.stdin.flush()
-                flushed = True
-            with contextlib.suppress(BrokenPipeError):
-                process.stdin.close()
-            return process.wait()
-        except KeyboardInterrupt:
-            continue
+    for hand_on in (process.stdin.flush, process.stdin.close):
+        with contextlib.suppress(BrokenPipeError):
+            _in_spite_of_ctrl_c(hand_on)
+    return _code_of(process)
 
 
 def run_in_shell(command: str) -> int:
@@ -135,10 +133,26 @@ def run_in_shell(command: str) -> int:
     import subprocess
 
     # Not subprocess.run(), which kills the shell at Ctrl-C and leaves what runs in it with the terminal.
-    process = subprocess.Popen(command, shell=True)
+    return _code_of(subprocess.Popen(command, shell=True))
+
+
+def _code_of(process: subprocess.Popen[Any]) -> int:
+    """Wait until a program ends; return its code.
+
+    Raises:
+        KeyboardInterrupt: that is what has ended it.
+    """
+    code = _in_spite_of_ctrl_c(process.wait)
+    if code in (-signal.SIGINT, _BY_SIGNAL + signal.SIGINT):
+        raise KeyboardInterrupt
+    return code
+
+
+def _in_spite_of_ctrl_c(work: Callable[[], Result]) -> Result:
+    """Do what Ctrl-C is not to cut short; it goes to the program that has the terminal too, and is meant for that."""
     while True:
         try:
-            return process.wait()
+            return work()
         except KeyboardInterrupt:
             continue
 

@@ -1,7 +1,7 @@
 """The shell's line syntax: `COMMAND ARGUMENTS |: filter | shell pipeline`, `> file`, `>> file`, `;`, `!shell`, `#`.
 
 Source: crash, cmdline.c (setup_redirect, multi_strings) and its "help input" and "help output" pages. A pipeline
-is given to the user's shell as it was typed; nothing out of a dump ever becomes a part of it.
+is given to the shell as it was typed; nothing out of a dump ever becomes a part of it.
 """
 
 from __future__ import annotations
