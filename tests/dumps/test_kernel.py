@@ -23,7 +23,7 @@ from kdumpy.vm import debugfiles, kernels
 
 CALLED_PANIC = {"sysrq", "driver-panic", "hung-task", "deadlock", "soft-lockup", "rcu-stall", "nmi", "init-exit",
                 "memory-leak", "rwsem-readers", "stack-corruption", "hard-lockup", "hard-lockup-buddy", "no-root",
-                "no-init", "recovered-error", "troubled"}
+                "no-init", "recovered-error", "troubled", "timer-locked", "answer-locked", "timer-itself"}
 """Faults of the laboratory in which no exception was raised: the kernel called panic() by itself.
 
 Memory ran out in a page fault that the kernel took for a process, which is an exception, too.
