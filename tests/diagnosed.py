@@ -10,7 +10,7 @@ import kdumpy
 import lab
 from kdumpy.diagnosis import Diagnosis, diagnose
 from kdumpy.diagnosis.crash import Crash
-from kdumpy.diagnosis.locks import Waits
+from kdumpy.diagnosis.waits.locks import Waits
 from kdumpy.vm.faults import Fault
 
 

@@ -11,8 +11,8 @@ import lab
 from kdumpy.diagnosis import diagnose
 from kdumpy.diagnosis.details import Details, gather, gather_log, log, tasks
 from kdumpy.diagnosis.diagnose import diagnose_log
+from kdumpy.diagnosis.memoryuse.usage import largest_slabs
 from kdumpy.diagnosis.model import Diagnosis
-from kdumpy.diagnosis.usage import largest_slabs
 from kdumpy.dumpfile import open_dump
 from kdumpy.report import html
 

@@ -22,12 +22,12 @@ import kdumpy
 import lab
 from console import Console, kernel_of
 from diagnosed import diagnosed
-from kdumpy.diagnosis.account import memory_account
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.disks import Disks
 from kdumpy.diagnosis.facts.findings import Severity
 from kdumpy.diagnosis.findings import CHECKS, look_around
 from kdumpy.diagnosis.findings.base import Machine
+from kdumpy.diagnosis.memoryuse.account import memory_account
 from kdumpy.diagnosis.superblocks import device_name, super_blocks
 from kdumpy.dumpfile.logrecord import LogRecord
 from kdumpy.kernel import Kernel
@@ -395,7 +395,7 @@ def test_a_load_that_is_too_high() -> None:
 
 def test_free_memory_in_pieces() -> None:
     with kdumpy.open(lab.dump("6.1", "sysrq").path) as kernel:
-        from kdumpy.diagnosis.zones import zones
+        from kdumpy.diagnosis.memoryuse.zones import zones
 
         zone = max(zones(kernel.prog), key=lambda item: item.present_pages.value_())
         assert checked(kernel, "fragmentation") == []

@@ -11,11 +11,11 @@ import pytest
 
 import kdumpy
 import lab
-from kdumpy.diagnosis import locks
 from kdumpy.diagnosis.crash import Crash
-from kdumpy.diagnosis.locks import Waits
 from kdumpy.diagnosis.verdict import judge
-from kdumpy.diagnosis.waiterlists import lock_of_waiters
+from kdumpy.diagnosis.waits import locks
+from kdumpy.diagnosis.waits.locks import Waits
+from kdumpy.diagnosis.waits.waiterlists import lock_of_waiters
 from kdumpy.kernel import Kernel
 from kdumpy.kernel.tasks import task_objects
 

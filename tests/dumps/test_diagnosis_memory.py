@@ -13,10 +13,10 @@ import pytest
 import kdumpy
 import lab
 from diagnosed import diagnosed
-from kdumpy.diagnosis.account import memory_account, oom_kills
-from kdumpy.diagnosis.allocsites import allocation_sites
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.facts.memory import MemoryAccount
+from kdumpy.diagnosis.memoryuse.account import memory_account, oom_kills
+from kdumpy.diagnosis.memoryuse.allocsites import allocation_sites
 
 KERNELS = sorted({kernel for kernel, _ in lab.panics("sysrq")})
 SHORT = [pair for pair in lab.panics("out-of-memory", "memory-leak") if pair[0] != "newest" or lab.FULL]

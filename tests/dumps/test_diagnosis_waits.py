@@ -17,12 +17,13 @@ from drgn.helpers.linux.percpu import per_cpu_ptr
 
 import kdumpy
 import lab
-from kdumpy.diagnosis import diagnose, srcu
+from kdumpy.diagnosis import diagnose
 from kdumpy.diagnosis.crash import Crash
-from kdumpy.diagnosis.locks import Waits
 from kdumpy.diagnosis.superblocks import super_blocks
 from kdumpy.diagnosis.things import Things
-from kdumpy.diagnosis.waiting import Waited, Waiters, kind_of
+from kdumpy.diagnosis.waits import srcu
+from kdumpy.diagnosis.waits.locks import Waits
+from kdumpy.diagnosis.waits.waiting import Waited, Waiters, kind_of
 from kdumpy.errors import DamagedDump
 from kdumpy.kernel import Kernel, Stack, Task
 from kdumpy.kernel.values import Frame

@@ -14,7 +14,7 @@ import lab
 from diagnosed import diagnosed, holds
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.facts.waits import WaitGraph
-from kdumpy.diagnosis.takers import vmalloc_callers
+from kdumpy.diagnosis.memoryuse.takers import vmalloc_callers
 from kdumpy.report import text
 from kdumpy.vm.scoring import SCORING
 

@@ -13,8 +13,8 @@ from diagnosed import diagnosed, holds
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.crashed.held import MUTEX, RWSEM
 from kdumpy.diagnosis.crashed.unloaded import unloaded_module
-from kdumpy.diagnosis.locks import LockWait, Waits
-from kdumpy.diagnosis.owners import came_later, is_gone
+from kdumpy.diagnosis.waits.locks import LockWait, Waits
+from kdumpy.diagnosis.waits.owners import came_later, is_gone
 from kdumpy.kernel import Kernel
 from kdumpy.vm.scoring3 import SCORING_3
 

@@ -22,9 +22,9 @@ from kdumpy.diagnosis.crashed.percpu import per_cpu_addresses
 from kdumpy.diagnosis.crashed.reading import Reader
 from kdumpy.diagnosis.crashed.tickless import Tickless, tickless_cpus
 from kdumpy.diagnosis.evidence import CrashEvidence
-from kdumpy.diagnosis.locks import Waits
 from kdumpy.diagnosis.memory import Meaning, Meant
 from kdumpy.diagnosis.oops import Event, Kind, Place, read_events
+from kdumpy.diagnosis.waits.locks import Waits
 from kdumpy.dumpfile.logrecord import LogRecord
 from kdumpy.kernel.kernel import Kernel
 from kdumpy.kernel.values import Frame, Module, Panic, Task

@@ -8,13 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from kdumpy.debuginfo.reading import READ_ERRORS, says_damage
-from kdumpy.diagnosis.account import memory_account
 from kdumpy.diagnosis.advice import general_advice
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.facts.reading import Reading
 from kdumpy.diagnosis.findings import look_around
-from kdumpy.diagnosis.graph import wait_graph
-from kdumpy.diagnosis.locks import BlockedTask
+from kdumpy.diagnosis.memoryuse.account import memory_account
+from kdumpy.diagnosis.memoryuse.usage import memory_usage
 from kdumpy.diagnosis.model import (
     SCHEMA,
     Blocked,
@@ -37,8 +36,9 @@ from kdumpy.diagnosis.model import (
 )
 from kdumpy.diagnosis.signature import sign
 from kdumpy.diagnosis.steps import EACH, Steps
-from kdumpy.diagnosis.usage import memory_usage
 from kdumpy.diagnosis.verdict import Judgement, judge
+from kdumpy.diagnosis.waits.graph import wait_graph
+from kdumpy.diagnosis.waits.locks import BlockedTask
 from kdumpy.dumpfile.base import Dump
 from kdumpy.dumpfile.logrecord import LogRecord
 from kdumpy.errors import KdumpyError

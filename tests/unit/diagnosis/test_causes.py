@@ -12,11 +12,11 @@ from kdumpy.diagnosis.causes.base import Words
 from kdumpy.diagnosis.causes.hung_task import _has_only_the_lock, _title
 from kdumpy.diagnosis.causes.rcu_stall import RcuStall
 from kdumpy.diagnosis.causes.stack_overflow import _on_the_way, _recurring
-from kdumpy.diagnosis.locks import BlockedTask, LockWait
 from kdumpy.diagnosis.model import Confidence, Culprit
 from kdumpy.diagnosis.verdict import judge
-from kdumpy.diagnosis.waiting import kind_of
-from kdumpy.diagnosis.waitwords import others_wait
+from kdumpy.diagnosis.waits.locks import BlockedTask, LockWait
+from kdumpy.diagnosis.waits.waiting import kind_of
+from kdumpy.diagnosis.waits.waitwords import others_wait
 from kdumpy.kernel import Kernel, Stack
 from kdumpy.kernel.values import Cpu, Frame, Task
 from unit.diagnosis import kernel_logs

@@ -6,7 +6,7 @@ import pytest
 
 from kdumpy.diagnosis.crashed.assembly import Line, line
 from kdumpy.diagnosis.crashed.held import _leads
-from kdumpy.diagnosis.spinning import spinning_at
+from kdumpy.diagnosis.waits.spinning import spinning_at
 from kdumpy.kernel.values import Frame
 
 TAKE, GIVE, PLACE = 0x10, 0x30, 0x50

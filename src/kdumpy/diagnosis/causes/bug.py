@@ -7,9 +7,9 @@ import re
 from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Words
 from kdumpy.diagnosis.checkwords import told_by_check
 from kdumpy.diagnosis.crash import Crash
-from kdumpy.diagnosis.imbalance import over_giver, suspect
 from kdumpy.diagnosis.model import Evidence
 from kdumpy.diagnosis.oops import Kind
+from kdumpy.diagnosis.waits.imbalance import over_giver, suspect
 
 _COUNT = re.compile(r"scheduling while atomic: .*/0x([0-9a-f]{8})$")
 _CONTEXTS = ((0xF00000, "an NMI"), (0x0F0000, "a hard interrupt"),

@@ -9,15 +9,15 @@ from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.diagnosis import culprit
 from kdumpy.diagnosis.causes.base import CERTAIN, Cause, Finding, Unjudged, Words
 from kdumpy.diagnosis.crash import Crash, words_of
-from kdumpy.diagnosis.graph import lock_orders
-from kdumpy.diagnosis.locks import BlockedTask
 from kdumpy.diagnosis.model import Evidence
 from kdumpy.diagnosis.oops import Kind
-from kdumpy.diagnosis.spinblame import awaited, spin_evidence
-from kdumpy.diagnosis.spinning import Spin
-from kdumpy.diagnosis.syncs import SYNCS
-from kdumpy.diagnosis.waiting import FILE_IN_USE
-from kdumpy.diagnosis.waitwords import holds, wait_evidence, waited_for
+from kdumpy.diagnosis.waits.graph import lock_orders
+from kdumpy.diagnosis.waits.locks import BlockedTask
+from kdumpy.diagnosis.waits.spinblame import awaited, spin_evidence
+from kdumpy.diagnosis.waits.spinning import Spin
+from kdumpy.diagnosis.waits.syncs import SYNCS
+from kdumpy.diagnosis.waits.waiting import FILE_IN_USE
+from kdumpy.diagnosis.waits.waitwords import holds, wait_evidence, waited_for
 from kdumpy.kernel.values import Frame
 
 _ENDLESS = ("Do not wait for the end of a timer, a handler or a tasklet (del_timer_sync() and the like) in it, or "

@@ -9,7 +9,7 @@ from kdumpy.diagnosis.crashed.origin import of_thread, origin_of
 from kdumpy.diagnosis.crashed.tickless import Tickless, went_on, why_unknown
 from kdumpy.diagnosis.model import Evidence
 from kdumpy.diagnosis.oops import Kind
-from kdumpy.diagnosis.spinblame import blame, kind_of_loop
+from kdumpy.diagnosis.waits.spinblame import blame, kind_of_loop
 from kdumpy.kernel.values import Cpu, Frame, Task
 
 

@@ -9,12 +9,12 @@ from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Unjudg
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.crashed.diskdriver import DiskDriver, disk_of_page, disk_of_request
 from kdumpy.diagnosis.evidence import in_a_line
-from kdumpy.diagnosis.left import Left, giver_twice, left_by
-from kdumpy.diagnosis.locks import BlockedTask, LockWait
 from kdumpy.diagnosis.model import OWNED, Evidence
 from kdumpy.diagnosis.oops import Kind
-from kdumpy.diagnosis.waiting import SOCKET_LOCK
-from kdumpy.diagnosis.waitwords import by_whom, holds, others_wait, wait_evidence, wait_kind, waited_for
+from kdumpy.diagnosis.waits.left import Left, giver_twice, left_by
+from kdumpy.diagnosis.waits.locks import BlockedTask, LockWait
+from kdumpy.diagnosis.waits.waiting import SOCKET_LOCK
+from kdumpy.diagnosis.waits.waitwords import by_whom, holds, others_wait, wait_evidence, wait_kind, waited_for
 from kdumpy.kernel.values import Frame, Task
 
 _FAMILIES = (("synchronize_rcu", "rcu"), ("synchronize_srcu", "srcu"), ("rtnl_lock", "rtnl"), ("io_schedule", "io"))

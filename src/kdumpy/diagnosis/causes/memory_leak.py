@@ -7,18 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kdumpy.diagnosis import culprit
-from kdumpy.diagnosis.account import memory_account
-from kdumpy.diagnosis.allocators import LARGE_KMALLOCS, Threads, is_known, leaked_threads, takers_of
-from kdumpy.diagnosis.allocsites import allocation_sites
 from kdumpy.diagnosis.causes.base import LIKELY, POSSIBLE, Cause, Finding, Unjudged, Words
 from kdumpy.diagnosis.causes.out_of_memory import LARGEST_CACHES, cgroup_of, memory_evidence
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.evidence import in_a_line
 from kdumpy.diagnosis.facts.memory import MemoryAccount
+from kdumpy.diagnosis.memoryuse.account import memory_account
+from kdumpy.diagnosis.memoryuse.allocators import LARGE_KMALLOCS, Threads, is_known, leaked_threads, takers_of
+from kdumpy.diagnosis.memoryuse.allocsites import allocation_sites
+from kdumpy.diagnosis.memoryuse.takers import asking_modules, vmalloc_callers
+from kdumpy.diagnosis.memoryuse.usage import largest_slabs
 from kdumpy.diagnosis.model import Evidence
 from kdumpy.diagnosis.oops import Kind
-from kdumpy.diagnosis.takers import asking_modules, vmalloc_callers
-from kdumpy.diagnosis.usage import largest_slabs
 from kdumpy.kernel.values import Frame, Task
 from kdumpy.units import human_bytes
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 import shlex
 
-from kdumpy.diagnosis.account import memory_account, oom_kills
 from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.facts.memory import CgroupLimit, MemoryAccount
+from kdumpy.diagnosis.memoryuse.account import memory_account, oom_kills
 from kdumpy.diagnosis.model import Evidence
 from kdumpy.diagnosis.oops import Event, Kind
 from kdumpy.units import human_bytes

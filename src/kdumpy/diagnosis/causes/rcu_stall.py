@@ -18,9 +18,9 @@ from kdumpy.diagnosis.crashed.tickless import loops_with_interrupts
 from kdumpy.diagnosis.evidence import in_a_line
 from kdumpy.diagnosis.model import Evidence
 from kdumpy.diagnosis.oops import Event, Kind
-from kdumpy.diagnosis.spinblame import blame, kind_of_loop
-from kdumpy.diagnosis.syncs import syncing_at
-from kdumpy.diagnosis.waiting import Waiters
+from kdumpy.diagnosis.waits.spinblame import blame, kind_of_loop
+from kdumpy.diagnosis.waits.syncs import syncing_at
+from kdumpy.diagnosis.waits.waiting import Waiters
 from kdumpy.kernel.tasks import task_value
 from kdumpy.kernel.values import Cpu, Frame, Task
 

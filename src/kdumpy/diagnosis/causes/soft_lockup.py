@@ -6,8 +6,8 @@ from kdumpy.diagnosis import culprit
 from kdumpy.diagnosis.causes.base import CERTAIN, LIKELY, Cause, Finding, Words
 from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.oops import Kind
-from kdumpy.diagnosis.spinblame import blame, kind_of_loop
-from kdumpy.diagnosis.syncs import syncing_at
+from kdumpy.diagnosis.waits.spinblame import blame, kind_of_loop
+from kdumpy.diagnosis.waits.syncs import syncing_at
 
 
 class SoftLockup(Cause):

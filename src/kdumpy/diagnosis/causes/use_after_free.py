@@ -17,7 +17,7 @@ from kdumpy.diagnosis.memory import Meaning, Meant, index_meaning, meaning
 from kdumpy.diagnosis.model import Evidence
 from kdumpy.diagnosis.onnostack import queue_owner
 from kdumpy.diagnosis.oops import Kind
-from kdumpy.diagnosis.spinblame import spin_evidence, spins_of
+from kdumpy.diagnosis.waits.spinblame import spin_evidence, spins_of
 from kdumpy.units import human_seconds
 
 _FREED = (Meaning.FREED, Meaning.LIST_POISON)

@@ -19,7 +19,7 @@ from kdumpy.diagnosis import culprit
 from kdumpy.diagnosis.crashed.pointee import pointee
 from kdumpy.diagnosis.culprit import Choice
 from kdumpy.diagnosis.facts.reading import Pointee, Track
-from kdumpy.diagnosis.waiting import PF_WQ_WORKER
+from kdumpy.diagnosis.waits.waiting import PF_WQ_WORKER
 from kdumpy.kernel import Kernel
 from kdumpy.kernel.values import Frame
 

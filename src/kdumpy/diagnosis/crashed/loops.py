@@ -16,8 +16,8 @@ from kdumpy.diagnosis.crashed.dataflow import LARGEST
 from kdumpy.diagnosis.crashed.following import function_at
 from kdumpy.diagnosis.crashed.pointee import pointee
 from kdumpy.diagnosis.facts.reading import Pointee
-from kdumpy.diagnosis.holders import Holders
 from kdumpy.diagnosis.memory import is_kernels
+from kdumpy.diagnosis.waits.holders import Holders
 from kdumpy.kernel import Kernel
 from kdumpy.kernel.values import Cpu, Frame
 

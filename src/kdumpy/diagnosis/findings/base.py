@@ -20,7 +20,7 @@ from kdumpy.kernel import Kernel, Task
 
 if TYPE_CHECKING:
     from kdumpy.diagnosis.disks import Disk
-    from kdumpy.diagnosis.sockets import Socket
+    from kdumpy.diagnosis.memoryuse.sockets import Socket
     from kdumpy.diagnosis.verdict import Judgement
 
 _HELD_UP = frozenset({"soft-lockup", "hard-lockup", "rcu-stall", "deadlock", "nmi"})
@@ -112,7 +112,7 @@ class Machine:
         Raises:
             READ_ERRORS: they cannot be read.
         """
-        from kdumpy.diagnosis.sockets import sockets
+        from kdumpy.diagnosis.memoryuse.sockets import sockets
 
         return tuple(sockets(self.kernel.prog, self.tasks))
 

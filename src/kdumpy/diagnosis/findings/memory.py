@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from drgn.helpers.linux.mm import vm_commit_limit, vm_memory_committed
 
-from kdumpy.diagnosis.account import Counters
 from kdumpy.diagnosis.findings.base import CRITICAL, INFO, WARNING, Check, Found, Machine
+from kdumpy.diagnosis.memoryuse.account import Counters
 from kdumpy.units import human_bytes
 
 _LARGE_ORDER = 3

@@ -15,7 +15,7 @@ from drgn.helpers.linux.net import for_each_net, for_each_netdev, netdev_ipv4_ad
 
 from kdumpy.diagnosis.facts.findings import Severity
 from kdumpy.diagnosis.findings.base import CRITICAL, INFO, WARNING, Check, Found, Machine, text, with_symbol
-from kdumpy.diagnosis.sockets import LISTEN, Socket
+from kdumpy.diagnosis.memoryuse.sockets import LISTEN, Socket
 from kdumpy.units import human_bytes, human_seconds
 
 _FULL = 0.9

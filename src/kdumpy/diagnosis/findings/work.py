@@ -14,7 +14,7 @@ from drgn.helpers.linux.list import list_empty, list_for_each_entry
 from drgn.helpers.linux.percpu import per_cpu
 
 from kdumpy.diagnosis.findings.base import WARNING, Check, Found, Machine, text
-from kdumpy.diagnosis.waiting import Waiters
+from kdumpy.diagnosis.waits.waiting import Waiters
 from kdumpy.kernel.tasks import task_value
 from kdumpy.units import human_seconds
 

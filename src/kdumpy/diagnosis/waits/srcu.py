@@ -14,7 +14,7 @@ import drgn
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.diagnosis import operands
 from kdumpy.diagnosis.crashed.following import Follower
-from kdumpy.diagnosis.holders import Holders
+from kdumpy.diagnosis.waits.holders import Holders
 from kdumpy.kernel import Kernel, Task
 from kdumpy.kernel.values import Frame
 

@@ -20,18 +20,18 @@ import drgn
 from drgn.helpers.linux.locking import mutex_owner, rwsem_owner
 
 from kdumpy.debuginfo.reading import READ_ERRORS, Losses
-from kdumpy.diagnosis import rtlocks, srcu
-from kdumpy.diagnosis.bringers import PERCPU_WRITERS, bringer, waits_for_readers
 from kdumpy.diagnosis.crashed.held import FAMILIES, RWSEM, SRCU, Family
 from kdumpy.diagnosis.disks import Disks
-from kdumpy.diagnosis.faulting import Faulting
-from kdumpy.diagnosis.holders import Holders
-from kdumpy.diagnosis.iowaits import IoWaits
-from kdumpy.diagnosis.locknames import LockNames
-from kdumpy.diagnosis.owners import came_later, is_gone
-from kdumpy.diagnosis.spinning import Spins
-from kdumpy.diagnosis.waiterlists import list_head, lock_of_waiters
-from kdumpy.diagnosis.waiting import SOCKET_LOCK, Waiters, kind_of
+from kdumpy.diagnosis.waits import rtlocks, srcu
+from kdumpy.diagnosis.waits.bringers import PERCPU_WRITERS, bringer, waits_for_readers
+from kdumpy.diagnosis.waits.faulting import Faulting
+from kdumpy.diagnosis.waits.holders import Holders
+from kdumpy.diagnosis.waits.iowaits import IoWaits
+from kdumpy.diagnosis.waits.locknames import LockNames
+from kdumpy.diagnosis.waits.owners import came_later, is_gone
+from kdumpy.diagnosis.waits.spinning import Spins
+from kdumpy.diagnosis.waits.waiterlists import list_head, lock_of_waiters
+from kdumpy.diagnosis.waits.waiting import SOCKET_LOCK, Waiters, kind_of
 from kdumpy.kernel import Kernel, Stack, Task
 from kdumpy.kernel.tasks import task_objects, task_value
 from kdumpy.kernel.values import Frame

@@ -18,10 +18,10 @@ import drgn
 from drgn.helpers.linux.list import list_for_each_entry
 
 from kdumpy.debuginfo.reading import READ_ERRORS
-from kdumpy.diagnosis import endings
-from kdumpy.diagnosis.filewaits import Words, file_wait, users_of
-from kdumpy.diagnosis.srcu import WAITERS as SRCU_WAITERS
-from kdumpy.diagnosis.waiterlists import list_head, lock_of_waiters, ring
+from kdumpy.diagnosis.waits import endings
+from kdumpy.diagnosis.waits.filewaits import Words, file_wait, users_of
+from kdumpy.diagnosis.waits.srcu import WAITERS as SRCU_WAITERS
+from kdumpy.diagnosis.waits.waiterlists import list_head, lock_of_waiters, ring
 from kdumpy.kernel import Kernel, Stack, Task
 from kdumpy.kernel.tasks import task_objects, task_value
 from kdumpy.kernel.values import Frame

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kdumpy.diagnosis.evidence import in_a_line
-from kdumpy.diagnosis.locks import BlockedTask, LockWait
 from kdumpy.diagnosis.memory import symbol_at
 from kdumpy.diagnosis.model import OWNED, Evidence
-from kdumpy.diagnosis.waiting import FILE_IN_USE, IRQ_THREAD, THREAD
+from kdumpy.diagnosis.waits.locks import BlockedTask, LockWait
+from kdumpy.diagnosis.waits.waiting import FILE_IN_USE, IRQ_THREAD, THREAD
 from kdumpy.kernel.values import Task
 
 if TYPE_CHECKING:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from kdumpy.diagnosis import culprit
 from kdumpy.diagnosis.facts.waits import LockOrder, WaitCircle, WaitEdge, WaitFamily, WaitGraph, WaitRoot
-from kdumpy.diagnosis.locks import BlockedTask, LockWait, Waits
-from kdumpy.diagnosis.spinning import Spin
-from kdumpy.diagnosis.waitwords import holds
+from kdumpy.diagnosis.waits.locks import BlockedTask, LockWait, Waits
+from kdumpy.diagnosis.waits.spinning import Spin
+from kdumpy.diagnosis.waits.waitwords import holds
 from kdumpy.kernel import Stack, Task
 
 _MOST_EDGES = 512

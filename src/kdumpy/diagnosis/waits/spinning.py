@@ -16,9 +16,9 @@ from functools import cached_property
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.diagnosis.crashed.held import SPIN
 from kdumpy.diagnosis.crashed.values import Argument
-from kdumpy.diagnosis.holders import Holders
 from kdumpy.diagnosis.memory import Meaning, meaning
-from kdumpy.diagnosis.syncs import Sync, runner_of, syncing_at
+from kdumpy.diagnosis.waits.holders import Holders
+from kdumpy.diagnosis.waits.syncs import Sync, runner_of, syncing_at
 from kdumpy.kernel import Kernel, Task
 from kdumpy.kernel.values import Cpu, Frame
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.diagnosis.crashed.held import FAMILIES, Family
 from kdumpy.diagnosis.crashed.waysout import place_of
-from kdumpy.diagnosis.locks import LockWait, Waits
+from kdumpy.diagnosis.waits.locks import LockWait, Waits
 from kdumpy.kernel import Task
 from kdumpy.kernel.values import Frame
 

@@ -14,7 +14,7 @@ import drgn
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.diagnosis.disks import Disk, Disks, Request
 from kdumpy.diagnosis.things import Things
-from kdumpy.diagnosis.waiting import Waited, Waiters
+from kdumpy.diagnosis.waits.waiting import Waited, Waiters
 from kdumpy.kernel import Kernel, Task
 from kdumpy.kernel.tasks import task_value
 from kdumpy.kernel.values import Frame

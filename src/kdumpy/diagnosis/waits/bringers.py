@@ -15,7 +15,7 @@ from typing import NamedTuple
 import drgn
 
 from kdumpy.diagnosis.crashed.held import BIT, COMPLETION, FREEZE, PAGE, PERCPU_RWSEM, QUEUE, Family
-from kdumpy.diagnosis.holders import Holders
+from kdumpy.diagnosis.waits.holders import Holders
 from kdumpy.kernel import Task
 from kdumpy.kernel.values import Frame
 

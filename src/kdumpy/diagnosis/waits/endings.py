@@ -16,8 +16,8 @@ from typing import NamedTuple
 import drgn
 
 from kdumpy.debuginfo.reading import READ_ERRORS
-from kdumpy.diagnosis.filewaits import Words
 from kdumpy.diagnosis.memory import is_kernels
+from kdumpy.diagnosis.waits.filewaits import Words
 from kdumpy.kernel import Kernel, Task
 from kdumpy.kernel.tasks import task_objects, task_value
 from kdumpy.kernel.values import Frame

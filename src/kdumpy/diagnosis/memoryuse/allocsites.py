@@ -18,8 +18,8 @@ from drgn.helpers.linux.slab import for_each_slab_cache
 
 from kdumpy.debuginfo.reading import READ_ERRORS
 from kdumpy.diagnosis.crashed import tracking
-from kdumpy.diagnosis.takers import frame_at
-from kdumpy.diagnosis.usage import cache_nodes
+from kdumpy.diagnosis.memoryuse.takers import frame_at
+from kdumpy.diagnosis.memoryuse.usage import cache_nodes
 from kdumpy.kernel import Kernel
 from kdumpy.kernel.values import Frame
 

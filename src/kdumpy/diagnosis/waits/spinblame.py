@@ -9,10 +9,10 @@ from kdumpy.diagnosis.crash import Crash
 from kdumpy.diagnosis.crashed.origin import of_thread, origin_of
 from kdumpy.diagnosis.crashed.tickless import loops_with_interrupts
 from kdumpy.diagnosis.evidence import in_a_line
-from kdumpy.diagnosis.left import leaver
 from kdumpy.diagnosis.model import Evidence
-from kdumpy.diagnosis.spinning import Holder, Spin
-from kdumpy.diagnosis.syncs import CALL, HRTIMER, INTERRUPT, SYNCS, TASKLET, TIMER
+from kdumpy.diagnosis.waits.left import leaver
+from kdumpy.diagnosis.waits.spinning import Holder, Spin
+from kdumpy.diagnosis.waits.syncs import CALL, HRTIMER, INTERRUPT, SYNCS, TASKLET, TIMER
 from kdumpy.kernel.values import Cpu, Frame, Task
 
 _STRUCTURES = {"spinlock": "struct spinlock", TIMER: "struct timer_list", HRTIMER: "struct hrtimer"}

@@ -21,7 +21,7 @@ from kdumpy.diagnosis.facts.memory import (
     ProcessShare,
     SlabShare,
 )
-from kdumpy.diagnosis.zones import memory_zones
+from kdumpy.diagnosis.memoryuse.zones import memory_zones
 from kdumpy.kernel import Kernel
 from kdumpy.kernel.tasks import task_objects
 
@@ -167,7 +167,7 @@ class Counters:
         """Free pages in the CPUs' own lists, which NR_FREE_PAGES leaves out."""
         from drgn.helpers.linux.percpu import per_cpu_ptr
 
-        from kdumpy.diagnosis.zones import zones
+        from kdumpy.diagnosis.memoryuse.zones import zones
         from kdumpy.kernel.online import online_cpus
 
         found = 0
@@ -183,7 +183,7 @@ class Counters:
 
 
 def _caches(kernel: Kernel, page: int) -> list[SlabShare]:
-    from kdumpy.diagnosis.usage import cache_nodes
+    from kdumpy.diagnosis.memoryuse.usage import cache_nodes
 
     found: list[SlabShare] = []
     try:

@@ -1,0 +1,1 @@
+"""Where the memory went, and who took it."""
