@@ -202,13 +202,11 @@ def _of_cpus(row: CacheRow, cpus: frozenset[int]) -> CacheRow:
 
 def _nodes(session: Session, cache: Cache, slabs: int, objects: int) -> tuple[tuple[NodeRow, ...], str]:
     """Return what each node keeps, and how far their own counts (CONFIG_SLUB_DEBUG) are from what was found."""
-    from drgn.helpers.linux.nodemask import for_each_online_node
-
     value = drgn.Object(session.prog, "struct kmem_cache *", value=cache.address)
     nodes, counted = [], [0, 0]
     try:
         nested = value.type_.type.has_member("per_node")
-        for number in for_each_online_node(session.prog):
+        for number in session.slabs.nodes:
             node = value.per_node[number].node if nested else value.node[number]
             if not node:
                 continue

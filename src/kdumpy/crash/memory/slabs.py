@@ -174,12 +174,29 @@ class Slabs:
         found: NDArray[np.uint64] = values >> np.uint64(start % 64) & np.uint64(mask)
         return found
 
+    @cached_property
+    def nodes(self) -> tuple[int, ...]:
+        """The NUMA nodes that are online."""
+        from drgn.helpers.linux.nodemask import for_each_online_node
+
+        return tuple(for_each_online_node(self.prog))
+
+    @cached_property
+    def _cpus(self) -> tuple[int, ...]:
+        return tuple(for_each_possible_cpu(self.prog))
+
+    @cached_property
+    def _has_barns(self) -> bool:
+        """Whether nodes keep sheaves of free objects (6.18 and later), in their own structure or in the cache's."""
+        return bool(self.prog.type("struct kmem_cache_node").has_member("barn")
+                    or self.prog.type("struct kmem_cache").has_member("per_node"))
+
     def per_cpu(self, cache: Cache) -> list[CpuSlab]:
         """Return what each CPU keeps of a cache."""
         value = drgn.Object(self.prog, "struct kmem_cache *", value=cache.address)
         has = value.type_.type.has_member
         found = []
-        for cpu in for_each_possible_cpu(self.prog):
+        for cpu in self._cpus:
             if has("cpu_slab"):
                 found.append(self._cpu_slab(cache, per_cpu_ptr(value.cpu_slab, cpu), cpu))
             elif has("cpu_sheaves") and value.cpu_sheaves:
@@ -235,6 +252,8 @@ class Slabs:
         from drgn.helpers.linux.list import list_for_each_entry
         from drgn.helpers.linux.nodemask import nr_node_ids
 
+        if not self._has_barns:
+            return []
         value = drgn.Object(self.prog, "struct kmem_cache *", value=cache.address)
         found: list[int] = []
         kind = value.type_.type
