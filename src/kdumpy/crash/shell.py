@@ -28,16 +28,10 @@ _UNPAGED = ("py",)
 """Lines that talk to the user themselves."""
 _DEEPEST = 16
 """Files that run files, aliases that name aliases."""
-
-
 _THEIR_OWN = ("py", "drgn", "repeat", "extend", "gdb")
 """Commands that run what the user wrote, or that have a prompt of their own."""
-
-
 _SETTINGS = ("set", "alias")
 """What a crashrc does without a word."""
-
-
 _OF_A_NAME = re.compile(r"symbol|variable|could not find")
 """What errors say that may come of a symbol that is lost."""
 

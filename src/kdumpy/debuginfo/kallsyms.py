@@ -20,11 +20,9 @@ from drgn.helpers.linux.kallsyms import load_vmlinux_kallsyms
 
 from kdumpy.debuginfo import keptsymbols
 from kdumpy.debuginfo.reading import is_damage, read_patchy
-from kdumpy.debuginfo.symboltable import BOUNDARY, KERNEL_HALF
+from kdumpy.debuginfo.symboltable import BOUNDARY, KERNEL_HALF, MOST_SYMBOLS
 from kdumpy.errors import DamagedDump, KdumpyError, NotInDump
 
-_MOST_SYMBOLS = 4_000_000
-"""A kernel has about 200,000; a count beyond this comes out of a damaged page."""
 _CHUNK = 1 << 20
 _MARKERS = 1 << 16
 """Bytes before the tokens in which the markers are; they have 3 KB (6 KB before 4.20)."""
@@ -158,7 +156,7 @@ def load(prog: drgn.Program) -> KernelSymbols:
     try:
         decoded = _Decoded(load_vmlinux_kallsyms(prog) if tables is known else _load_at(prog, text, tables))
         if _keeps_step(prog, decoded, known):
-            keptsymbols.keep(prog, text, tables, decoded.index)
+            keptsymbols.keep(prog, text, known, tables, decoded.index)
             return KernelSymbols(decoded, where)
     except (drgn.FaultError, drgn.BadDataError, drgn.MissingDebugInfoError, ValueError, MemoryError,
             OverflowError) as error:
@@ -207,7 +205,7 @@ def _salvaged(prog: drgn.Program, tables: dict[str, int], anchors: dict[str, int
 
 def _check_count(prog: drgn.Program, address: int) -> None:
     count = prog.read_u32(address)
-    if not 0 < count <= _MOST_SYMBOLS:
+    if not 0 < count <= MOST_SYMBOLS:
         raise DamagedDump("the kernel's symbol table makes no sense", where=f"address {address:#x}",
                           why=f"it claims {count} symbols")
 

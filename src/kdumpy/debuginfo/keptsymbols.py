@@ -19,7 +19,7 @@ import drgn
 
 from kdumpy.debuginfo import cache
 from kdumpy.debuginfo.reading import READ_ERRORS
-from kdumpy.debuginfo.symboltable import SymbolTable, pack
+from kdumpy.debuginfo.symboltable import MOST_SYMBOLS, SymbolTable, pack
 
 _FORMAT = 2
 """Part of an entry's name: rises when what an entry holds changes."""
@@ -29,7 +29,6 @@ _SIZE = 8
 """Bytes in front of an entry that say how long its head is."""
 _INDEX = 512
 """Bytes of kallsyms_token_index."""
-_MOST_SYMBOLS = 4_000_000
 _pending: dict[str, partial[None]] = {}
 """What is to be kept at the end, by the names of the entries."""
 
@@ -58,24 +57,25 @@ def find(prog: drgn.Program, vmcoreinfo: str, known: Mapping[str, int]) -> Symbo
         return None
 
 
-def keep(prog: drgn.Program, vmcoreinfo: str, tables: Mapping[str, int], index: drgn.SymbolIndex) -> None:
+def keep(prog: drgn.Program, vmcoreinfo: str, known: Mapping[str, int], tables: Mapping[str, int],
+         index: drgn.SymbolIndex) -> None:
     """Keep what was decoded, when the process ends.
 
     Args:
         prog: the program of the dump.
         vmcoreinfo: its text.
+        known: the addresses that it tells, by name.
         tables: the addresses of the tables, by their names.
         index: what was decoded.
     """
     name = _entry(vmcoreinfo)
-    stext = re.search(r"^SYMBOL\(_stext\)=([0-9a-f]+)$", vmcoreinfo, re.M)
-    if not name or name in _pending or stext is None:
+    if not name or name in _pending:
         return
     with contextlib.suppress(*READ_ERRORS):
-        start = int(stext[1], 16)
+        stext = known["_stext"]
         symbols = index(prog, None, None, False)
         found = {table: place for table, place in tables.items() if table.startswith("kallsyms_")}
-        _pending[name] = partial(_write, name, found, _digest(prog, tables, start), start, symbols)
+        _pending[name] = partial(_write, name, found, _digest(prog, tables, stext), stext, symbols)
 
 
 def _write(name: str, places: dict[str, int], digest: bytes, stext: int, symbols: list[drgn.Symbol]) -> None:
@@ -110,7 +110,7 @@ def _digest(prog: drgn.Program, tables: Mapping[str, int], stext: int) -> bytes:
     names, offsets = tables["kallsyms_names"], tables["kallsyms_offsets"]
     end = tables["kallsyms_token_index"] + _INDEX
     count = prog.read_u32(tables["kallsyms_num_syms"])
-    if not 0 < end - names <= _LARGEST or not 0 < count <= _MOST_SYMBOLS:
+    if not 0 < end - names <= _LARGEST or not 0 < count <= MOST_SYMBOLS:
         raise ValueError("the tables do not lie as they should")
     base = prog.read_u64(tables["kallsyms_relative_base"]) if "kallsyms_relative_base" in tables else offsets
     whole = hashlib.blake2b(prog.read(names, end - names))

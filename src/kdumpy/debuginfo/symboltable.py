@@ -20,6 +20,8 @@ KERNEL_HALF = 1 << 63
 """Where the kernel's addresses begin; what a symbol has below it is an offset, of a per-CPU variable."""
 BOUNDARY = re.compile(r"(__\w+_text_(start|end)|_sinittext)$")
 """Marks of the linker (include/asm-generic/vmlinux.lds.h), at the address of the first function behind them."""
+MOST_SYMBOLS = 4_000_000
+"""A kernel has about 200,000; a count beyond this comes out of a damaged page."""
 _MARK = re.compile(BOUNDARY.pattern.encode())
 _HEAD = struct.Struct("<QQ")
 """In front of the arrays: how many symbols, and bytes of names."""

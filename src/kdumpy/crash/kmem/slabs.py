@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
@@ -138,10 +139,14 @@ def holder(session: Session, address: int) -> CacheRow:
     Raises:
         NotInDump: it lies in no slab.
     """
-    owner = session.slabs.holding(address)
+    return _cache(session, session.slabs, _owner(session.slabs, address), deep=True, only=address)
+
+
+def _owner(slabs: Slabs, address: int) -> Cache:
+    owner = slabs.holding(address)
     if owner is None:
         raise NotInDump(f"{address:016x} lies in no slab")
-    return _cache(session, session.slabs, owner, deep=True, only=address)
+    return owner
 
 
 def _wanted(session: Session, slabs: Slabs, options: Options) -> tuple[list[Cache] | None, int | None]:
@@ -162,10 +167,7 @@ def _wanted(session: Session, slabs: Slabs, options: Options) -> tuple[list[Cach
         if by_address:
             found += by_address
             continue
-        owner = slabs.holding(address)
-        if owner is None:
-            raise NotInDump(f"{address:016x} lies in no slab")
-        return [owner], address
+        return [_owner(slabs, address)], address
     return found, None
 
 
@@ -289,14 +291,15 @@ def _render_all(row: CacheRow, *, full: bool) -> Iterator[str]:
         yield f"  {cpu.address:016x}"
         yield from slabs_of(f"CPU {cpu.cpu} SLAB", f"cpu {cpu.cpu}")
         yield from slabs_of(f"CPU {cpu.cpu} PARTIAL", f"cpu {cpu.cpu} partial")
-    on_cpus = [slab.node for slab in row.details if slab.held in {f"cpu {cpu.cpu}" for cpu in row.cpus}]
+    cpus = {f"cpu {cpu.cpu}" for cpu in row.cpus}
+    on_cpus = Counter(slab.node for slab in row.details if slab.held in cpus)
     known = {node.node: node for node in row.nodes}
     for number in sorted(known.keys() | {slab.node for slab in row.details}):
         node = known.get(number)        # not where its structure is lost
         if node is not None:
             yield "KMEM_CACHE_NODE   NODE  SLABS  PARTIAL  PER-CPU"
             yield (f"{node.address:016x} {number:5} {'-' if node.slabs is None else node.slabs:>6} {node.partial:8} "
-                   f"{on_cpus.count(number):8}")
+                   f"{on_cpus[number]:8}")
         yield from slabs_of(f"NODE {number} PARTIAL", f"partial {number}")
         if full:
             yield from slabs_of(f"NODE {number} FULL", f"full {number}")
